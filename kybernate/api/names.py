@@ -1,0 +1,49 @@
+"""Every name we share with Kubernetes: group, annotations, resources, labels, environment."""
+
+GROUP = "kyb.ai"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+SEAT_RESOURCE_PREFIX = f"{GROUP}/gpu-"
+SEAT_RESOURCE_SUFFIX = "-seat"
+RUNTIME_CLASS = "kybernate"
+SYSTEM_NAMESPACE = "kyb-system"
+
+# Pod annotations, input
+VRAM = f"{GROUP}/vram"
+CLASS = f"{GROUP}/class"
+MIN_RUNTIME = f"{GROUP}/min-runtime"
+IDLE_AFTER = f"{GROUP}/idle-after"
+PREFER_GROUP = f"{GROUP}/prefer-group"
+PREFER_GROUP_PLAIN = "prefer-group"
+REQUIRE_GROUP = f"{GROUP}/require-group"
+RESTORE_FROM = f"{GROUP}/restore-from"
+ON_DELETE = f"{GROUP}/on-delete"
+PARK = f"{GROUP}/park"
+READINESS = f"{GROUP}/readiness"
+INPUT_ANNOTATIONS = frozenset(
+    {
+        VRAM, CLASS, MIN_RUNTIME, IDLE_AFTER, PREFER_GROUP, REQUIRE_GROUP, RESTORE_FROM,
+        ON_DELETE, PARK, READINESS,
+    }
+)  # fmt: skip
+
+# Pod annotations, output: written by the agent only
+SEAT = f"{GROUP}/seat"
+OUTPUT_ANNOTATIONS = frozenset({SEAT})
+
+# Node annotation the controller patches so that refused pods are tried again
+POLICY_REVISION = f"{GROUP}/policy-revision"
+# Node label that says a Kybernate agent manages the GPUs
+MANAGED_LABEL = f"{GROUP}/managed"
+
+# Environment from Allocate
+ENV_INDICES = "KYB_GPU_INDICES"
+ENV_GROUP = "KYB_GPU_GROUP"
+ENV_SEAT = "KYB_GPU_SEAT"
+ENV_CUDA = "CUDA_VISIBLE_DEVICES"
+ENV_DEVICE_SOCKET = "KYB_SIMULATED_GPU"  # address of the simulated device, where there is one
+
+
+def is_seat_resource(name: str) -> bool:
+    """Whether `name` is one of `kyb.ai/gpu-<n>x-seat`."""
+    return name.startswith(SEAT_RESOURCE_PREFIX) and name.endswith(SEAT_RESOURCE_SUFFIX)

@@ -1,0 +1,1 @@
+"""What things are: frozen values and enums, standard library only. Everybody may import them."""

@@ -1,0 +1,140 @@
+"""Questions to policy and its verdicts, as values. `api/policy.py` turns them into JSON and back.
+
+A verdict that is absent or unreadable never reaches this form: the caller gets a Refusal, and
+undefined protects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kybernate.model.ids import NO_REVISION, GroupName, Revision, WorkloadKey
+from kybernate.model.workload import Desired, State, WorkloadClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantFacts:
+    """A tenant of a GPU as policy sees it. Seconds are durations up to now; None means unknown."""
+
+    key: WorkloadKey
+    workload_class: WorkloadClass
+    priority: int
+    vram: int
+    state: State
+    desired: Desired = Desired.AUTO
+    running_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    idle_seconds: float | None = None
+    min_runtime_seconds: float | None = None  # the pod's own wish
+    ran_since_others_wait: bool = False  # it had a turn after the longest waiter began to wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """The group asked about."""
+
+    name: GroupName
+    gpus: tuple[int, ...]
+    vram: int
+    seats: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar:
+    """The node's wall clock in UTC, for day and night rules."""
+
+    weekday: int  # 0 = Monday
+    hour: int
+    minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreemptionQuestion:
+    """May `incoming` take the GPU from `holder`?"""
+
+    incoming: TenantFacts
+    holder: TenantFacts
+    group: GroupFacts
+    calendar: Calendar
+    slice_seconds: float  # what the last time-slice verdict gave the holder
+    switches_last_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreemptionVerdict:
+    """`order` sorts holders that may all go, lowest first. `reason` is policy's own word."""
+
+    allow: bool
+    reason: str
+    order: float = 0.0
+    retry_seconds: float | None = None  # when the answer may change by itself
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimesliceQuestion:
+    """Who is next on these GPUs? Groups that share a GPU are asked about together."""
+
+    group: GroupFacts
+    holders: tuple[TenantFacts, ...]
+    waiting: tuple[TenantFacts, ...]
+    calendar: Calendar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderTerms:
+    """How long a holder may stay undisturbed."""
+
+    slice_seconds: float
+    min_runtime_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimesliceVerdict:
+    """`next` is None while the holders stay. `terms` has an entry for each holder and waiter."""
+
+    next: WorkloadKey | None
+    reason: str
+    terms: Mapping[WorkloadKey, HolderTerms]
+    retry_seconds: float | None = None
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeClass:
+    """Nodes that policy cannot tell apart. `id` is stable for the same content."""
+
+    id: str
+    product: str
+    labels: Mapping[str, str]
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementQuestion:
+    """Which classes of nodes may this workload run on, and at what penalty?"""
+
+    key: WorkloadKey
+    workload_class: WorkloadClass
+    priority: int
+    vram: int | None
+    resource: str
+    classes: tuple[NodeClass, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementVerdict:
+    """By class id. A class that is absent from both is allowed and free."""
+
+    deny: Mapping[str, str] = field(default_factory=dict)
+    penalty_seconds: Mapping[str, float] = field(default_factory=dict)
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionVerdict:
+    """`deny` holds (reason, message) pairs; `defaults` maps annotation names to values."""
+
+    deny: tuple[tuple[str, str], ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    revision: Revision = NO_REVISION

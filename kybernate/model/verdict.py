@@ -1,0 +1,85 @@
+"""Answers: yes, or no with a reason. Reasons are constants; numbers go into the detail.
+
+The extender's reasons end up in the scheduler's histogram and in a condition whose every change
+re-queues the pod, so a reason text must never hold a number, a name or a time.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something is refused. The value is the constant text people read."""
+
+    NOT_MANAGED = "node has no Kybernate seats"
+    NO_SUCH_SEAT = "node has no seat of this size"
+    VRAM_TOO_SMALL = "workload needs more VRAM than a group of this size has"
+    GROUP_ABSENT = "node has not the required group"
+    GROUP_UNHEALTHY = "no healthy group of this size"
+    AGENT_AWAY = "node agent does not report"
+    NO_HOST_MEMORY = "no room in host memory to park the holder"
+    POLICY_DENIED = "policy denies this node"
+    MALFORMED = "pod annotations cannot be read"
+    # between tenants of a GPU
+    MIN_RUNTIME = "holder is within its minimum runtime"
+    PROTECTED = "policy protects the holder"
+    POLICY_UNAVAILABLE = "no verdict from policy, so nothing is preempted"
+    STICKY = "holder keeps the GPU"
+    NOT_PARKABLE = "holder cannot be parked"
+    PINNED = "somebody asked that the holder stays active"
+    VRAM_NOT_FREE = "VRAM is not free where the books say it is"
+    INVARIANT = "verdict would break an invariant"
+    BUSY = "a switch is under way on this GPU"
+    UNKNOWN_WORKLOAD = "no such workload on this node"
+    QUARANTINED = "workload is quarantined"
+    WANTED_PARKED = "somebody asked that the workload stays parked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """No, why, and the numbers. `detail` is for events and people."""
+
+    reason: Reason
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
+
+
+class EventReason(StrEnum):
+    """Reasons of the events we write (events.k8s.io/v1)."""
+
+    PLACED = "Placed"
+    PLACEMENT_REFUSED = "PlacementRefused"
+    SEAT_ASSIGNED = "SeatAssigned"
+    WAITING_FOR_GPU = "WaitingForGpu"
+    PREEMPTION_PLANNED = "PreemptionPlanned"
+    PREEMPTION_REFUSED = "PreemptionRefused"
+    PARKED = "Parked"
+    RESUMED = "Resumed"
+    SLICE_ENDED = "SliceEnded"
+    CHECKPOINTED = "Checkpointed"
+    WOKEN = "Woken"
+    PROMOTED = "Promoted"
+    DEMOTED = "Demoted"
+    EVACUATED = "Evacuated"
+    PARK_FAILED = "ParkFailed"
+    RESUME_FAILED = "ResumeFailed"
+    QUARANTINED = "Quarantined"
+    POLICY_UNAVAILABLE = "PolicyUnavailable"
+    POLICY_REFUSED = "PolicyRefused"
+    POLICY_PUBLISHED = "PolicyPublished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision as it is kept in `GpuWorkload.status.decisions` and printed in its event.
+
+    `time` is RFC 3339; `seconds` is the estimate or the measured time, None where neither applies.
+    """
+
+    time: str
+    reason: EventReason
+    message: str
+    revision: str = ""
+    seconds: float | None = None

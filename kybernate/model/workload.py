@@ -1,0 +1,85 @@
+"""A workload: what holds GPU state. One pod's GPU-using container, with identity and wishes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kybernate.model.gpu import Seat
+from kybernate.model.ids import GroupName, NodeName, PodUid, ResourceName, WorkloadKey
+
+
+class WorkloadClass(StrEnum):
+    """What policy distinguishes by."""
+
+    INFERENCE = "inference"
+    TRAINING = "training"
+    BATCH = "batch"
+
+
+class State(StrEnum):
+    """Where a workload is in its life. The only transitions are in `decisions/lifecycle.py`."""
+
+    ABSENT = "Absent"
+    WAITING = "Waiting"
+    ACTIVATING = "Activating"
+    ACTIVE = "Active"
+    PARKING = "Parking"
+    PARKED = "Parked"
+    SEALING = "Sealing"
+    WAKING = "Waking"
+    QUARANTINED = "Quarantined"
+
+
+class Desired(StrEnum):
+    """What a person asked for in `GpuWorkload.spec.desired`."""
+
+    AUTO = "Auto"
+    ACTIVE = "Active"
+    PARKED = "Parked"
+
+
+class ParkMechanism(StrEnum):
+    """`kyb.ai/park`: how contents are moved out. AUTO lets the agent probe."""
+
+    AUTO = "auto"
+    VLLM_SLEEP = "vllm-sleep"
+    DRIVER = "driver"
+    NEVER = "never"
+
+
+class OnDelete(StrEnum):
+    """`kyb.ai/on-delete`."""
+
+    CHECKPOINT = "checkpoint"
+    DISCARD = "discard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a pod's annotations ask for. Seconds are floats; None means policy decides."""
+
+    vram: int | None = None  # bytes over the whole group; None means the whole group
+    workload_class: WorkloadClass = WorkloadClass.INFERENCE
+    min_runtime: float | None = None
+    idle_after: float | None = None
+    prefer_group: GroupName | None = None
+    require_group: GroupName | None = None
+    restore_from: tuple[str, ...] = ()
+    on_delete: OnDelete | None = None
+    park: ParkMechanism = ParkMechanism.AUTO
+    readiness_active: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A seat pod as its spec shows it, wherever it stands."""
+
+    key: WorkloadKey
+    uid: PodUid
+    resource: ResourceName
+    seat_container: str
+    priority: int = 0
+    wishes: Wishes = Wishes()
+    node: NodeName | None = None
+    nominated_node: NodeName | None = None
+    seat: Seat | None = None
+    policy_class: str = ""  # the PriorityClass name, for messages

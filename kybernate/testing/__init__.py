@@ -1,0 +1,1 @@
+"""Fakes and builders, shipped so that everybody tests against the same ones."""
