@@ -1,32 +1,63 @@
-# Everything a newcomer or CI calls. Targets that look: check, test. Targets that change: fmt, generate.
-SHELL := /bin/bash
+# Everything a newcomer or CI calls. `check` and `test` only look; `fmt` and `generate` change files.
+SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PB := kybernate/clients/pb
+# Tests of one file stay in one process; the control plane's tests share one control plane.
+PYTEST := $(PY) -m pytest
+UNIT := -m "not controlplane and not crash" -n 2 --dist loadfile
+PLANE := -m "controlplane or crash"
 
-.PHONY: help
+.PHONY: help setup assets check test test-unit test-plane demo bench-extender generate fmt clean
+
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
-	@echo "setting up $(VENV) (once, under a minute)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=..."; exit 1; }
+	@echo "== setting up $(VENV) (once, about a minute)"
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: setup
-setup: $(STAMP) ## Make the virtual environment
+setup: $(STAMP) ## Make the virtual environment (the other targets do it themselves)
 
-.PHONY: generate
+assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 7 minutes)
+	@$(PY) -m testbed.assets
+
+demo: assets ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
+	@$(PY) -m testbed.demo
+
+test: assets ## Every test this machine can run
+	@$(PYTEST) -q
+
+test-unit: $(STAMP) ## Tests without a control plane
+	@$(PYTEST) -q $(UNIT)
+
+test-plane: assets ## Tests on the real control plane
+	@$(PYTEST) -q $(PLANE)
+
+bench-extender: assets ## Pods a second without an extender, with an idle one, and with Kybernate
+	@$(PY) -m benchmarks.extender
+
+check: assets ## Format, lint, types, import contracts, Rego, generated code, spelling
+	@echo "== format and lint"; $(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
+	@echo "== types"; $(VENV)/bin/mypy
+	@echo "== import contracts"; $(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	@echo "== spelling"; $(VENV)/bin/codespell
+
 generate: $(STAMP) ## Make the gRPC code from the .proto files
 	@$(PY) -m grpc_tools.protoc -I . --python_out=. --grpc_python_out=. \
-	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
+	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc $(PB)/*.proto
 
-.PHONY: fmt
 fmt: $(STAMP) ## Format the code
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+
+clean: ## Remove what make made here (the cache folder stays)
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
