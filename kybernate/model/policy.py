@@ -6,6 +6,7 @@ undefined protects.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kybernate.model.ids import NO_REVISION, GroupName, Revision, WorkloadKey
 from kybernate.model.workload import Desired, State, WorkloadClass
@@ -25,6 +26,8 @@ class TenantFacts:
     waiting_seconds: float = 0.0
     idle_seconds: float | None = None
     min_runtime_seconds: float | None = None  # the pod's own wish
+    idle_after_seconds: float | None = None  # the pod's own wish
+    gpus: tuple[int, ...] = ()  # those it holds or waits for; empty: all that are asked about
     ran_since_others_wait: bool = False  # it had a turn after the longest waiter began to wait
 
 
@@ -129,6 +132,23 @@ class PlacementVerdict:
     deny: Mapping[str, str] = field(default_factory=dict)
     penalty_seconds: Mapping[str, float] = field(default_factory=dict)
     revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionQuestion:
+    """May this pod have its seat, and what is it given that it does not say itself?
+
+    `pod` is as the API server sent it; what it says in units is beside it, parsed. `seats_used`
+    counts the namespace's seats by resource, this pod not among them; None where nobody counted.
+    """
+
+    pod: Mapping[str, Any]
+    namespace: str
+    namespace_labels: Mapping[str, str]
+    resource: str
+    vram: int | None
+    min_runtime_seconds: float | None = None
+    seats_used: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,48 @@
+"""
+The port to policy: four questions, and which policy would answer them.
+
+Asked by: extender (placement), webhook (admission), node agent (preemption, timeslice).
+Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
+or unreadable is `Refusal(POLICY_UNAVAILABLE, detail)`, and undefined protects.
+Rule 2: a verdict says what policy wants; invariants are the caller's, whatever it says.
+Implementations: `clients/opa.py`, `testing/policy.py`; both pass `tests/policies/test_policy_port*`.
+"""
+
+from typing import Protocol
+
+from kybernate.model.ids import Revision
+from kybernate.model.policy import (
+    AdmissionQuestion,
+    AdmissionVerdict,
+    PlacementQuestion,
+    PlacementVerdict,
+    PreemptionQuestion,
+    PreemptionVerdict,
+    TimesliceQuestion,
+    TimesliceVerdict,
+)
+from kybernate.model.verdict import Refusal
+
+
+class Policy(Protocol):
+    """Whoever answers. Every method is safe to call from several threads and returns quickly."""
+
+    def admission(self, question: AdmissionQuestion) -> AdmissionVerdict | Refusal:
+        """Whether a pod may have its seat, and the annotations it is given."""
+        ...
+
+    def placement(self, question: PlacementQuestion) -> PlacementVerdict | Refusal:
+        """Which classes of nodes are denied, and what the others cost."""
+        ...
+
+    def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
+        """Whether `incoming` may take the GPU from `holder`."""
+        ...
+
+    def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
+        """Whose turn it is. A holder that must go still needs its preemption verdict."""
+        ...
+
+    def revision(self) -> Revision | None:
+        """The policies and data that answer now; None where there are none or nobody answers."""
+        ...
