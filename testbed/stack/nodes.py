@@ -1,0 +1,86 @@
+"""The programs of one light node, started in the order in which they need each other.
+
+Called by `testbed.stack.stack`. simulated GPU → agent → device plugin → light node.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# A unix socket's path is at most 107 bytes; ours end in names of up to 40.
+LONGEST_FOLDER = 60
+H100 = "NVIDIA H100 80GB HBM3"
+# A 12.9 GiB model left an H100 in 0.30 s (docs/explanation/performance.md), about 46 GB/s.
+BUS = 46e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """A light node to start. Sizes are those of the pretended cards."""
+
+    name: str
+    cards: int = 1
+    memory: str = "80Gi"
+    product: str = H100
+    bus: float = BUS  # bytes a second, each way
+    pool: str = "400Gi"
+    profiles: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "profiles": [
+                {
+                    "name": "gpu-1x-seat",
+                    "resource": "kyb.ai/gpu-1x-seat",
+                    "groupSize": 1,
+                    "seatsPerGroup": 6,
+                }
+            ]
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFolder:
+    """Where a node's sockets and files are."""
+
+    root: Path
+
+    @property
+    def gpu_socket(self) -> Path:
+        """The simulated GPU."""
+        return self.root / "gpu.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The agent's API on its own node."""
+        return self.root / "agent.sock"
+
+    @property
+    def podresources_socket(self) -> Path:
+        """The light node's PodResources."""
+        return self.root / "podres.sock"
+
+    @property
+    def plugins(self) -> Path:
+        """What the kubelet calls its device-plugin folder."""
+        return self.root / "plugins"
+
+    @property
+    def profiles(self) -> Path:
+        """The profile file."""
+        return self.root / "profiles.yaml"
+
+
+def prepare(root: Path, spec: NodeSpec) -> NodeFolder:
+    """The node's folder with its profile file. Raises ValueError where sockets cannot be made."""
+    if len(str(root)) > LONGEST_FOLDER:
+        raise ValueError(
+            f"{root} is too long for unix sockets: {len(str(root))} characters, "
+            f"at most {LONGEST_FOLDER}; choose a shorter work folder"
+        )
+    folder = NodeFolder(root)
+    folder.plugins.mkdir(parents=True, exist_ok=True)
+    folder.profiles.write_text(yaml.safe_dump(dict(spec.profiles)))
+    return folder
