@@ -31,6 +31,8 @@ class Api:
 
     def __init__(self, server: str, authority: Path, client: Pair) -> None:
         self.server = server
+        self.authority = authority
+        self.client = client
         self._pool = urllib3.PoolManager(
             ca_certs=str(authority),
             cert_file=str(client.certificate),
@@ -75,9 +77,17 @@ class Api:
         except urllib3.exceptions.HTTPError as problem:
             raise ApiError(0, f"{url}: {problem}") from problem
         if answer.status >= 400:
-            raise ApiError(answer.status, answer.data.decode(errors="replace"))
+            raise ApiError(answer.status, _message(answer.data))
         return answer.data.decode()
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
+
+
+def _message(body: bytes) -> str:
+    """The words of a Status object, or the body where it is none."""
+    try:
+        return str(orjson.loads(body)["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return body.decode(errors="replace")

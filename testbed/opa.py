@@ -7,6 +7,7 @@ Rule: loopback only, one work folder a server; it asks nobody on the internet fo
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -42,7 +43,7 @@ class Opa:
         """Serve the policies of `bundle` (a folder or a .tar.gz), or what `config` names.
 
         `config` is OPA's own configuration file, for example one that polls bundles; the server is
-        ready when it answers, `wait_for_bundles` tells when it has activated them.
+        ready when it answers; `has_bundles` tells when it has activated them.
         Raises ProcessFailed when OPA does not accept the policies.
         """
         program = assets.ensure([_NAME])[_NAME]
@@ -90,7 +91,7 @@ class Opa:
 def _arguments(bundle: Path | None, config: Path | None) -> Iterator[str]:
     yield from ("run", "--server", "--log-format=json", "--disable-telemetry")
     if bundle:
-        yield f"--bundle={bundle.absolute()}"
+        yield from ("--bundle", str(bundle.absolute()))
     if config:
         yield f"--config-file={config.absolute()}"
 
@@ -104,7 +105,7 @@ def _run(processes: Processes, argv: Sequence[str]) -> str:
             processes.start(
                 _NAME,
                 [*argv, f"--addr={address}"],
-                ready=lambda url=url: _answers(f"{url}/health"),  # type: ignore[misc]
+                ready=partial(_answers, f"{url}/health"),
                 within=_READY_S,
                 env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
             )

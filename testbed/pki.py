@@ -65,7 +65,13 @@ class Authority:
         organization: str | None = None,
         addresses: Sequence[str] = (),
     ) -> Pair:
-        """A new certificate `<name>.crt` for clients, and for servers at these names and IPs."""
+        """The certificate `<name>.crt` for clients, and for servers at these names and IPs.
+
+        One of that name that is there already stays: servers may be using it.
+        """
+        there = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
+        if there.certificate.exists():
+            return there
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common_name, organization), self._certificate.subject, key)
         builder = builder.add_extension(

@@ -2,7 +2,7 @@
 Secret volumes without a kubelet: a Secret's keys as files, kept up to date.
 
 Called by: those who run our processes on this machine (`testbed.stack`), in a thread or, for a
-stack that outlives its caller, as a program: `python -m testbed.projection --help`.
+stack that outlives its caller, as a program whose arguments `program` gives.
 Rule: as the kubelet does it: each key is a link to `..data/key`, and `..data` is a link that is
 replaced by one rename, so a reader sees all keys of one version of the Secret or of the next.
 Rule: a Secret that is deleted leaves its last content, and so does an API server that is away.
@@ -11,13 +11,15 @@ Rule: a Secret that is deleted leaves its last content, and so does an API serve
 import base64
 import os
 import shutil
+import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from types import TracebackType
 
 from testbed.api import Api, ApiError
+from testbed.pki import Pair
 
 PERIOD_S = 1.0
 """The kubelet takes up to a minute; nobody wants to wait for that here."""
@@ -96,8 +98,14 @@ def write(folder: Path, content: Mapping[str, bytes]) -> None:
             file.write(value)
     _point(before, version.name)
     _show(folder, content)
-    if old:
-        shutil.rmtree(old, ignore_errors=True)
+    _sweep(folder, {version.name, old.name if old else ""})
+
+
+def _sweep(folder: Path, kept: Set[str]) -> None:
+    """Old versions go, but for the last one: a reader may be between the link and the file."""
+    for entry in folder.iterdir():
+        if entry.name.startswith("..") and not entry.is_symlink() and entry.name not in kept:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _show(folder: Path, content: Mapping[str, bytes]) -> None:
@@ -115,3 +123,24 @@ def _point(link: Path, target: str) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(target)
     draft.replace(link)
+
+
+def program(api: Api, namespace: str, name: str, folder: Path) -> list[str]:
+    """The command that does this until it is ended; for `Processes.start`.
+
+    Its `ready`: `(folder / "..data").exists`.
+    """
+    files = (api.authority, api.client.certificate, api.client.key, folder)
+    paths = [str(file.absolute()) for file in files]
+    return [sys.executable, "-m", "testbed.projection", api.server, namespace, name, *paths]
+
+
+def _main() -> None:
+    server, namespace, name, *paths = sys.argv[1:]
+    authority, certificate, key, folder = (Path(path) for path in paths)
+    api = Api(server, authority, Pair(certificate, key))
+    SecretProjection(api, namespace, name, folder).run()
+
+
+if __name__ == "__main__":
+    _main()
