@@ -15,6 +15,7 @@ class Reason(StrEnum):
     NO_SUCH_SEAT = "node has no seat of this size"
     VRAM_TOO_SMALL = "workload needs more VRAM than a group of this size has"
     GROUP_ABSENT = "node has not the required group"
+    GROUP_FULL = "required group has no free seat"
     GROUP_UNHEALTHY = "no healthy group of this size"
     AGENT_AWAY = "node agent does not report"
     NO_HOST_MEMORY = "no room in host memory to park the holder"
