@@ -1,0 +1,127 @@
+"""The two answers: what a seat pod is completed with, and whether it may be. Called by `app`.
+
+Mutating fails open: without policy a pod still gets what is static. Validating fails closed, for
+seat pods only: without policy they are refused with the reason, and their controller tries again.
+Nothing here changes anything, so a dry run needs no second path.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kybernate.api import annotations, identity
+from kybernate.api.errors import Malformed
+from kybernate.clients.policy import Policy
+from kybernate.model.policy import AdmissionQuestion, AdmissionVerdict
+from kybernate.model.verdict import Refusal
+from kybernate.model.workload import Wishes
+from webhook import defaulting, seats, validation
+from webhook.wire import ALLOWED, Answer, Denial, Review
+
+CANDIDATES = 3  # checkpoints named to a new pod: the newest, and two to fall back on
+
+
+class View(Protocol):
+    """What is known of the cluster. Whatever is not known yet is empty or None."""
+
+    def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
+        """Names of Ready checkpoints of this identity, newest first; gold images not among them."""
+        ...
+
+    def replicas(self, namespace: str, deployment: str) -> int | None:
+        """What the Deployment asks for; None where it is not known."""
+        ...
+
+    def namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        """Its labels."""
+        ...
+
+    def seats_used(self, namespace: str) -> Mapping[str, int] | None:
+        """Seats of the namespace by resource; None while they are not counted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What both answers are made of. `schedulers` are the accepted ones, ours among them."""
+
+    policy: Policy
+    view: View
+    scheduler: str
+    schedulers: frozenset[str]
+
+    def mutate(self, review: Review) -> Answer:
+        """The additions that complete a seat pod, and warnings for its author."""
+        if not _is_ours(review):
+            return ALLOWED
+        terms, left_out = self._terms(review)
+        return Answer(
+            additions=defaulting.complete(review.pod, terms),
+            warnings=(*defaulting.warnings(review.pod, terms), *left_out),
+        )
+
+    def validate(self, review: Review) -> Answer:
+        """Allowed, or every reason against it."""
+        if not _is_ours(review):
+            return ALLOWED
+        faults = validation.faults(review.pod, self.schedulers)
+        if faults:
+            return _denied("; ".join(map(str, faults)), 422, "Invalid")
+        verdict = self.policy.admission(self._question(review))
+        if isinstance(verdict, Refusal):
+            why = (
+                f"policy gives no verdict, so no seat is given: {verdict.detail or verdict.reason}"
+            )
+            return _denied(why, 503, "ServiceUnavailable")
+        return _judged(verdict)
+
+    def _terms(self, review: Review) -> tuple[defaulting.Terms, tuple[str, ...]]:
+        verdict = self.policy.admission(self._question(review))
+        given = {} if isinstance(verdict, Refusal) else verdict.defaults
+        defaults, left_out = defaulting.usable(given)
+        terms = defaulting.Terms(
+            defaults=defaults, candidates=self._candidates(review), scheduler=self.scheduler
+        )
+        return terms, left_out
+
+    def _candidates(self, review: Review) -> tuple[str, ...]:
+        workload = identity.of_pod(review.pod, review.namespace, self.view.replicas)
+        if workload is None:
+            return ()
+        return self.view.checkpoints(review.namespace, workload)[:CANDIDATES]
+
+    def _question(self, review: Review) -> AdmissionQuestion:
+        wishes = _wishes(review.pod)
+        return AdmissionQuestion(
+            pod=review.pod,
+            namespace=review.namespace,
+            namespace_labels=self.view.namespace_labels(review.namespace),
+            resource=seats.claims(review.pod)[0].resource,
+            vram=wishes.vram,
+            min_runtime_seconds=wishes.min_runtime,
+            seats_used=self.view.seats_used(review.namespace),
+        )
+
+
+def _is_ours(review: Review) -> bool:
+    """Only the creation of a pod that wants a seat; containers' resources never change later."""
+    return review.operation == "CREATE" and bool(seats.claims(review.pod))
+
+
+def _wishes(pod: Mapping[str, Any]) -> Wishes:
+    """What the annotations ask for; nothing where they cannot be read, as `validation` will say."""
+    try:
+        return annotations.read_wishes((pod.get("metadata") or {}).get("annotations") or {})
+    except Malformed:
+        return Wishes()
+
+
+def _judged(verdict: AdmissionVerdict) -> Answer:
+    if not verdict.deny:
+        return ALLOWED
+    reasons = "; ".join(f"{message} ({reason})" for reason, message in verdict.deny)
+    return _denied(f"policy {verdict.revision} denies it: {reasons}", 403, "Forbidden")
+
+
+def _denied(message: str, code: int, reason: str) -> Answer:
+    return Answer(denial=Denial(message=message, code=code, reason=reason))

@@ -1,0 +1,98 @@
+"""What admission knows of the cluster, from watches. Called by `admission`; built by `__main__`.
+
+Rule: a question is answered from memory, at once, with what is known now. A webhook that waited
+for the API server that waits for the webhook would stop the cluster.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kybernate.api.checkpoints import read_checkpoint
+from kybernate.clients.kube import Kube
+from kybernate.clients.reflector import Reflector
+from kybernate.clients.resources import GPUCHECKPOINTS, GPUWORKLOADS, NAMESPACES, Resource
+
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A checkpoint a workload may wake from. `made` is RFC 3339, so it sorts as text."""
+
+    workload: str
+    made: str
+
+
+def candidate(obj: Mapping[str, Any]) -> Candidate | None:
+    """What is kept of a GpuCheckpoint: None for one nobody may be offered."""
+    checkpoint = read_checkpoint(obj)  # what cannot be read is left out by the reflector
+    if not checkpoint.ready or checkpoint.gold:
+        return None
+    return Candidate(checkpoint.workload, obj["metadata"].get("creationTimestamp") or "")
+
+
+def _replicas(obj: Mapping[str, Any]) -> int:
+    return int((obj.get("spec") or {}).get("replicas", 1))
+
+
+def _labels(obj: Mapping[str, Any]) -> Mapping[str, str]:
+    return obj["metadata"].get("labels") or {}
+
+
+def _resource(obj: Mapping[str, Any]) -> str:
+    return str((obj.get("spec") or {}).get("resource", ""))
+
+
+class ClusterView:
+    """Four watches, each kept as small as the question it answers."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._checkpoints = Reflector(kube, GPUCHECKPOINTS, project=candidate)
+        self._deployments = Reflector(kube, DEPLOYMENTS, project=_replicas)
+        self._namespaces = Reflector(kube, NAMESPACES, project=_labels)
+        self._workloads = Reflector(kube, GPUWORKLOADS, project=_resource)
+        self._all = (self._checkpoints, self._deployments, self._namespaces, self._workloads)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for reflector in self._all:
+            reflector.start()
+
+    def stop(self) -> None:
+        """End the watches."""
+        for reflector in self._all:
+            reflector.stop()
+
+    @property
+    def synced(self) -> bool:
+        """Whether every watch has seen the whole list once."""
+        return all(reflector.synced for reflector in self._all)
+
+    def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
+        """Names of Ready checkpoints of this identity, newest first; gold images not among them."""
+        found = [
+            (known.made, name)
+            for (space, name), known in self._checkpoints.items().items()
+            if known is not None and space == namespace and known.workload == workload
+        ]
+        return tuple(name for _, name in sorted(found, reverse=True))
+
+    def replicas(self, namespace: str, deployment: str) -> int | None:
+        """What the Deployment asks for; None where it is not known."""
+        return self._deployments.get((namespace, deployment))
+
+    def namespace_labels(self, namespace: str) -> Mapping[str, str]:
+        """Its labels."""
+        return self._namespaces.get(("", namespace)) or {}
+
+    def seats_used(self, namespace: str) -> Mapping[str, int] | None:
+        """Seats of the namespace by resource; None while they are not counted.
+
+        Counted from GpuWorkloads, which follow their pods by a moment: a burst may pass a quota
+        made of this. A ResourceQuota on the seat resource is the exact one.
+        """
+        if not self._workloads.synced:
+            return None
+        return Counter(r for (space, _), r in self._workloads.items().items() if space == namespace)
