@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kybernate/clients/pb/simgpu.proto\x12\rkyb.simgpu.v1\"\x12\n\x10InventoryRequest\"~\n\x0eInventoryReply\x12\"\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x13.kyb.simgpu.v1.Card\x12)\n\tprocesses\x18\x02 \x03(\x0b\x32\x16.kyb.simgpu.v1.Process\x12\r\n\x05scale\x18\x03 \x01(\x04\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\"\xec\x01\n\x04\x43\x61rd\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x0f\n\x07product\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\x04\x12\x0c\n\x04used\x18\x05 \x01(\x04\x12\x0f\n\x07healthy\x18\x06 \x01(\x08\x12\x0c\n\x04numa\x18\x07 \x01(\x05\x12-\n\x05links\x18\x08 \x03(\x0b\x32\x1e.kyb.simgpu.v1.Card.LinksEntry\x12\x1c\n\x14\x62us_bytes_per_second\x18\t \x01(\x01\x1a,\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"|\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x03 \x01(\t\x12\x0c\n\x04used\x18\x04 \x01(\x04\x12\x0e\n\x06locked\x18\x05 \x01(\x08\x12\x14\n\x0cidle_seconds\x18\x06 \x01(\x01\x12\x11\n\tsubmitted\x18\x07 \x01(\x04\"+\n\rAttachRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x63\x61rds\x18\x02 \x03(\t\"\x1b\n\x08\x41ttached\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\"\x1d\n\nContextRef\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\"\x0b\n\tLockReply\"?\n\x0f\x41llocateRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"1\n\rAllocateReply\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x04\".\n\nSegmentRef\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\t\"9\n\x0b\x46reeRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\"\x0b\n\tFreeReply\"\x99\x01\n\rSubmitRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\x12\x0e\n\x04\x66ill\x18\x02 \x01(\x04H\x00\x12\x13\n\tincrement\x18\x03 \x01(\x04H\x00\x12\x12\n\x08\x63hecksum\x18\x04 \x01(\x08H\x00\x12\x1b\n\x11\x62usy_microseconds\x18\x05 \x01(\x04H\x00\x42\x06\n\x04work\"0\n\x0bSubmitReply\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"9\n\rSegmentsReply\x12(\n\x08segments\x18\x01 \x03(\x0b\x32\x16.kyb.simgpu.v1.Segment\"h\n\x07Segment\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x04\x12\x0e\n\x06\x62\x61\x63ked\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"\x18\n\x05\x43hunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\x0e\n\x0cReleaseReply\"L\n\rCopyInRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x1d\n\x0b\x43opyInReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\xd2\x01\n\rInjectRequest\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x14\n\x07healthy\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x62us_bytes_per_second\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rforeign_bytes\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x13\n\x0b\x66\x61il_method\x18\x05 \x01(\t\x12\x12\n\nfail_times\x18\x06 \x01(\rB\n\n\x08_healthyB\x17\n\x15_bus_bytes_per_secondB\x10\n\x0e_foreign_bytes\"\r\n\x0bInjectReply2\xb0\x06\n\x06\x44\x65vice\x12K\n\tInventory\x12\x1f.kyb.simgpu.v1.InventoryRequest\x1a\x1d.kyb.simgpu.v1.InventoryReply\x12\x41\n\x06\x41ttach\x12\x1c.kyb.simgpu.v1.AttachRequest\x1a\x17.kyb.simgpu.v1.Attached0\x01\x12H\n\x08\x41llocate\x12\x1e.kyb.simgpu.v1.AllocateRequest\x1a\x1c.kyb.simgpu.v1.AllocateReply\x12<\n\x04\x46ree\x12\x1a.kyb.simgpu.v1.FreeRequest\x1a\x18.kyb.simgpu.v1.FreeReply\x12\x42\n\x06Submit\x12\x1c.kyb.simgpu.v1.SubmitRequest\x1a\x1a.kyb.simgpu.v1.SubmitReply\x12;\n\x04Lock\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x18.kyb.simgpu.v1.LockReply\x12=\n\x06Unlock\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x18.kyb.simgpu.v1.LockReply\x12\x43\n\x08Segments\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x1c.kyb.simgpu.v1.SegmentsReply\x12<\n\x07\x43opyOut\x12\x19.kyb.simgpu.v1.SegmentRef\x1a\x14.kyb.simgpu.v1.Chunk0\x01\x12\x41\n\x07Release\x12\x19.kyb.simgpu.v1.SegmentRef\x1a\x1b.kyb.simgpu.v1.ReleaseReply\x12\x44\n\x06\x43opyIn\x12\x1c.kyb.simgpu.v1.CopyInRequest\x1a\x1a.kyb.simgpu.v1.CopyInReply(\x01\x12\x42\n\x06Inject\x12\x1c.kyb.simgpu.v1.InjectRequest\x1a\x1a.kyb.simgpu.v1.InjectReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kybernate/clients/pb/simgpu.proto\x12\rkyb.simgpu.v1\"\x12\n\x10InventoryRequest\"~\n\x0eInventoryReply\x12\"\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x13.kyb.simgpu.v1.Card\x12)\n\tprocesses\x18\x02 \x03(\x0b\x32\x16.kyb.simgpu.v1.Process\x12\r\n\x05scale\x18\x03 \x01(\x04\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\"\xec\x01\n\x04\x43\x61rd\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x0f\n\x07product\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\x04\x12\x0c\n\x04used\x18\x05 \x01(\x04\x12\x0f\n\x07healthy\x18\x06 \x01(\x08\x12\x0c\n\x04numa\x18\x07 \x01(\x05\x12-\n\x05links\x18\x08 \x03(\x0b\x32\x1e.kyb.simgpu.v1.Card.LinksEntry\x12\x1c\n\x14\x62us_bytes_per_second\x18\t \x01(\x01\x1a,\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\x8d\x01\n\x07Process\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x02 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x03 \x01(\t\x12\x0c\n\x04used\x18\x04 \x01(\x04\x12\x0e\n\x06locked\x18\x05 \x01(\x08\x12\x14\n\x0cidle_seconds\x18\x06 \x01(\x01\x12\x11\n\tsubmitted\x18\x07 \x01(\x04\x12\x0f\n\x07waiting\x18\x08 \x01(\r\"+\n\rAttachRequest\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\r\n\x05\x63\x61rds\x18\x02 \x03(\t\"\x1b\n\x08\x41ttached\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\"\x1d\n\nContextRef\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\"\x0b\n\tLockReply\"?\n\x0f\x41llocateRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"1\n\rAllocateReply\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x04\".\n\nSegmentRef\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\t\"9\n\x0b\x46reeRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\"\x0b\n\tFreeReply\"\x99\x01\n\rSubmitRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\x12\x0e\n\x04\x66ill\x18\x02 \x01(\x04H\x00\x12\x13\n\tincrement\x18\x03 \x01(\x04H\x00\x12\x12\n\x08\x63hecksum\x18\x04 \x01(\x08H\x00\x12\x1b\n\x11\x62usy_microseconds\x18\x05 \x01(\x04H\x00\x42\x06\n\x04work\"0\n\x0bSubmitReply\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\"9\n\rSegmentsReply\x12(\n\x08segments\x18\x01 \x03(\x0b\x32\x16.kyb.simgpu.v1.Segment\"h\n\x07Segment\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x04\x12\x0e\n\x06\x62\x61\x63ked\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"\x18\n\x05\x43hunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"\x0e\n\x0cReleaseReply\"]\n\rCopyInRequest\x12*\n\x07segment\x18\x01 \x01(\x0b\x32\x19.kyb.simgpu.v1.SegmentRef\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x62\x61ndon\x18\x03 \x01(\x08\"\x1d\n\x0b\x43opyInReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\xec\x01\n\rInjectRequest\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x14\n\x07healthy\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x62us_bytes_per_second\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rforeign_bytes\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x13\n\x0b\x66\x61il_method\x18\x05 \x01(\t\x12\x12\n\nfail_times\x18\x06 \x01(\r\x12\x18\n\x10\x66\x61il_after_bytes\x18\x07 \x01(\x04\x42\n\n\x08_healthyB\x17\n\x15_bus_bytes_per_secondB\x10\n\x0e_foreign_bytes\"\r\n\x0bInjectReply2\xb0\x06\n\x06\x44\x65vice\x12K\n\tInventory\x12\x1f.kyb.simgpu.v1.InventoryRequest\x1a\x1d.kyb.simgpu.v1.InventoryReply\x12\x41\n\x06\x41ttach\x12\x1c.kyb.simgpu.v1.AttachRequest\x1a\x17.kyb.simgpu.v1.Attached0\x01\x12H\n\x08\x41llocate\x12\x1e.kyb.simgpu.v1.AllocateRequest\x1a\x1c.kyb.simgpu.v1.AllocateReply\x12<\n\x04\x46ree\x12\x1a.kyb.simgpu.v1.FreeRequest\x1a\x18.kyb.simgpu.v1.FreeReply\x12\x42\n\x06Submit\x12\x1c.kyb.simgpu.v1.SubmitRequest\x1a\x1a.kyb.simgpu.v1.SubmitReply\x12;\n\x04Lock\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x18.kyb.simgpu.v1.LockReply\x12=\n\x06Unlock\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x18.kyb.simgpu.v1.LockReply\x12\x43\n\x08Segments\x12\x19.kyb.simgpu.v1.ContextRef\x1a\x1c.kyb.simgpu.v1.SegmentsReply\x12<\n\x07\x43opyOut\x12\x19.kyb.simgpu.v1.SegmentRef\x1a\x14.kyb.simgpu.v1.Chunk0\x01\x12\x41\n\x07Release\x12\x19.kyb.simgpu.v1.SegmentRef\x1a\x1b.kyb.simgpu.v1.ReleaseReply\x12\x44\n\x06\x43opyIn\x12\x1c.kyb.simgpu.v1.CopyInRequest\x1a\x1a.kyb.simgpu.v1.CopyInReply(\x01\x12\x42\n\x06Inject\x12\x1c.kyb.simgpu.v1.InjectRequest\x1a\x1a.kyb.simgpu.v1.InjectReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,46 +41,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARD']._serialized_end=437
   _globals['_CARD_LINKSENTRY']._serialized_start=393
   _globals['_CARD_LINKSENTRY']._serialized_end=437
-  _globals['_PROCESS']._serialized_start=439
-  _globals['_PROCESS']._serialized_end=563
-  _globals['_ATTACHREQUEST']._serialized_start=565
-  _globals['_ATTACHREQUEST']._serialized_end=608
-  _globals['_ATTACHED']._serialized_start=610
-  _globals['_ATTACHED']._serialized_end=637
-  _globals['_CONTEXTREF']._serialized_start=639
-  _globals['_CONTEXTREF']._serialized_end=668
-  _globals['_LOCKREPLY']._serialized_start=670
-  _globals['_LOCKREPLY']._serialized_end=681
-  _globals['_ALLOCATEREQUEST']._serialized_start=683
-  _globals['_ALLOCATEREQUEST']._serialized_end=746
-  _globals['_ALLOCATEREPLY']._serialized_start=748
-  _globals['_ALLOCATEREPLY']._serialized_end=797
-  _globals['_SEGMENTREF']._serialized_start=799
-  _globals['_SEGMENTREF']._serialized_end=845
-  _globals['_FREEREQUEST']._serialized_start=847
-  _globals['_FREEREQUEST']._serialized_end=904
-  _globals['_FREEREPLY']._serialized_start=906
-  _globals['_FREEREPLY']._serialized_end=917
-  _globals['_SUBMITREQUEST']._serialized_start=920
-  _globals['_SUBMITREQUEST']._serialized_end=1073
-  _globals['_SUBMITREPLY']._serialized_start=1075
-  _globals['_SUBMITREPLY']._serialized_end=1123
-  _globals['_SEGMENTSREPLY']._serialized_start=1125
-  _globals['_SEGMENTSREPLY']._serialized_end=1182
-  _globals['_SEGMENT']._serialized_start=1184
-  _globals['_SEGMENT']._serialized_end=1288
-  _globals['_CHUNK']._serialized_start=1290
-  _globals['_CHUNK']._serialized_end=1314
-  _globals['_RELEASEREPLY']._serialized_start=1316
-  _globals['_RELEASEREPLY']._serialized_end=1330
-  _globals['_COPYINREQUEST']._serialized_start=1332
-  _globals['_COPYINREQUEST']._serialized_end=1408
-  _globals['_COPYINREPLY']._serialized_start=1410
-  _globals['_COPYINREPLY']._serialized_end=1439
-  _globals['_INJECTREQUEST']._serialized_start=1442
-  _globals['_INJECTREQUEST']._serialized_end=1652
-  _globals['_INJECTREPLY']._serialized_start=1654
-  _globals['_INJECTREPLY']._serialized_end=1667
-  _globals['_DEVICE']._serialized_start=1670
-  _globals['_DEVICE']._serialized_end=2486
+  _globals['_PROCESS']._serialized_start=440
+  _globals['_PROCESS']._serialized_end=581
+  _globals['_ATTACHREQUEST']._serialized_start=583
+  _globals['_ATTACHREQUEST']._serialized_end=626
+  _globals['_ATTACHED']._serialized_start=628
+  _globals['_ATTACHED']._serialized_end=655
+  _globals['_CONTEXTREF']._serialized_start=657
+  _globals['_CONTEXTREF']._serialized_end=686
+  _globals['_LOCKREPLY']._serialized_start=688
+  _globals['_LOCKREPLY']._serialized_end=699
+  _globals['_ALLOCATEREQUEST']._serialized_start=701
+  _globals['_ALLOCATEREQUEST']._serialized_end=764
+  _globals['_ALLOCATEREPLY']._serialized_start=766
+  _globals['_ALLOCATEREPLY']._serialized_end=815
+  _globals['_SEGMENTREF']._serialized_start=817
+  _globals['_SEGMENTREF']._serialized_end=863
+  _globals['_FREEREQUEST']._serialized_start=865
+  _globals['_FREEREQUEST']._serialized_end=922
+  _globals['_FREEREPLY']._serialized_start=924
+  _globals['_FREEREPLY']._serialized_end=935
+  _globals['_SUBMITREQUEST']._serialized_start=938
+  _globals['_SUBMITREQUEST']._serialized_end=1091
+  _globals['_SUBMITREPLY']._serialized_start=1093
+  _globals['_SUBMITREPLY']._serialized_end=1141
+  _globals['_SEGMENTSREPLY']._serialized_start=1143
+  _globals['_SEGMENTSREPLY']._serialized_end=1200
+  _globals['_SEGMENT']._serialized_start=1202
+  _globals['_SEGMENT']._serialized_end=1306
+  _globals['_CHUNK']._serialized_start=1308
+  _globals['_CHUNK']._serialized_end=1332
+  _globals['_RELEASEREPLY']._serialized_start=1334
+  _globals['_RELEASEREPLY']._serialized_end=1348
+  _globals['_COPYINREQUEST']._serialized_start=1350
+  _globals['_COPYINREQUEST']._serialized_end=1443
+  _globals['_COPYINREPLY']._serialized_start=1445
+  _globals['_COPYINREPLY']._serialized_end=1474
+  _globals['_INJECTREQUEST']._serialized_start=1477
+  _globals['_INJECTREQUEST']._serialized_end=1713
+  _globals['_INJECTREPLY']._serialized_start=1715
+  _globals['_INJECTREPLY']._serialized_end=1728
+  _globals['_DEVICE']._serialized_start=1731
+  _globals['_DEVICE']._serialized_end=2547
 # @@protoc_insertion_point(module_scope)

@@ -145,6 +145,7 @@ class Process(_message.Message):
     LOCKED_FIELD_NUMBER: _builtins.int
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     context: _builtins.str
     card: _builtins.str
@@ -154,6 +155,9 @@ class Process(_message.Message):
     idle_seconds: _builtins.float
     """since work was last submitted"""
     submitted: _builtins.int
+    """pieces of work begun, ever"""
+    waiting: _builtins.int
+    """pieces of work held at the closed gate"""
     def __init__(
         self,
         *,
@@ -164,10 +168,11 @@ class Process(_message.Message):
         locked: _builtins.bool = ...,
         idle_seconds: _builtins.float = ...,
         submitted: _builtins.int = ...,
+        waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "idle_seconds", b"idle_seconds", "locked", b"locked", "pid", b"pid", "submitted", b"submitted", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "idle_seconds", b"idle_seconds", "locked", b"locked", "pid", b"pid", "submitted", b"submitted", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,7 +517,10 @@ class CopyInRequest(_message.Message):
 
     SEGMENT_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    ABANDON_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
+    abandon: _builtins.bool
+    """the sender cannot go on: leave the segment as it was"""
     @_builtins.property
     def segment(self) -> Global___SegmentRef: ...
     def __init__(
@@ -520,10 +528,11 @@ class CopyInRequest(_message.Message):
         *,
         segment: Global___SegmentRef | None = ...,
         content: _builtins.bytes = ...,
+        abandon: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "content", b"content", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,14 +567,17 @@ class InjectRequest(_message.Message):
     FOREIGN_BYTES_FIELD_NUMBER: _builtins.int
     FAIL_METHOD_FIELD_NUMBER: _builtins.int
     FAIL_TIMES_FIELD_NUMBER: _builtins.int
+    FAIL_AFTER_BYTES_FIELD_NUMBER: _builtins.int
     card: _builtins.str
     healthy: _builtins.bool
     bus_bytes_per_second: _builtins.float
     foreign_bytes: _builtins.int
-    """memory held by a process that is not ours"""
+    """memory held by a process that is not ours (pid 0)"""
     fail_method: _builtins.str
     """the next `fail_times` calls of this method are refused"""
     fail_times: _builtins.int
+    fail_after_bytes: _builtins.int
+    """CopyOut and CopyIn: fail when that much went over the bus"""
     def __init__(
         self,
         *,
@@ -575,10 +587,11 @@ class InjectRequest(_message.Message):
         foreign_bytes: _builtins.int | None = ...,
         fail_method: _builtins.str = ...,
         fail_times: _builtins.int = ...,
+        fail_after_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bus_bytes_per_second", b"_bus_bytes_per_second", "_foreign_bytes", b"_foreign_bytes", "_healthy", b"_healthy", "bus_bytes_per_second", b"bus_bytes_per_second", "foreign_bytes", b"foreign_bytes", "healthy", b"healthy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bus_bytes_per_second", b"_bus_bytes_per_second", "_foreign_bytes", b"_foreign_bytes", "_healthy", b"_healthy", "bus_bytes_per_second", b"bus_bytes_per_second", "card", b"card", "fail_method", b"fail_method", "fail_times", b"fail_times", "foreign_bytes", b"foreign_bytes", "healthy", b"healthy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bus_bytes_per_second", b"_bus_bytes_per_second", "_foreign_bytes", b"_foreign_bytes", "_healthy", b"_healthy", "bus_bytes_per_second", b"bus_bytes_per_second", "card", b"card", "fail_after_bytes", b"fail_after_bytes", "fail_method", b"fail_method", "fail_times", b"fail_times", "foreign_bytes", b"foreign_bytes", "healthy", b"healthy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bus_bytes_per_second: _TypeAlias = _typing.Literal["bus_bytes_per_second"]  # noqa: Y015
     _WhichOneofArgType__bus_bytes_per_second: _TypeAlias = _typing.Literal["_bus_bytes_per_second", b"_bus_bytes_per_second"]  # noqa: Y015

@@ -134,14 +134,16 @@ class DeviceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Lock(self, request, context):
-        """Close the gate: running work is drained, new work waits. Idempotent.
+        """Close the gate: running work is drained, new work waits. Idempotent. Given up before it is
+        drained (deadline, caller gone), the gate opens again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Unlock(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -167,7 +169,8 @@ class DeviceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CopyIn(self, request_iterator, context):
-        """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room.
+        """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room,
+        before any content is read. Anything but the whole content leaves the segment as it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,15 +44,20 @@ class DeviceStub:
     Submit: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.SubmitRequest, _simgpu_pb2.SubmitReply]
     """Work on an allocation. Waits while the context is locked."""
     Lock: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]
-    """Close the gate: running work is drained, new work waits. Idempotent."""
+    """Close the gate: running work is drained, new work waits. Idempotent. Given up before it is
+    drained (deadline, caller gone), the gate opens again.
+    """
     Unlock: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]
+    """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
     Segments: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.SegmentsReply]
     CopyOut: _grpc.UnaryStreamMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.Chunk]
     """Contents of a segment at the bus's rate. The context must be locked."""
     Release: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.ReleaseReply]
     """Give the segment's VRAM back; its handle stays. Idempotent."""
     CopyIn: _grpc.StreamUnaryMultiCallable[_simgpu_pb2.CopyInRequest, _simgpu_pb2.CopyInReply]
-    """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room."""
+    """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room,
+    before any content is read. Anything but the whole content leaves the segment as it was.
+    """
     Inject: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.InjectRequest, _simgpu_pb2.InjectReply]
     """For tests: make a card sick or well, change the bus, fail the next calls."""
 
@@ -69,15 +74,20 @@ class DeviceAsyncStub(DeviceStub):
     Submit: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.SubmitRequest, _simgpu_pb2.SubmitReply]  # type: ignore[assignment]
     """Work on an allocation. Waits while the context is locked."""
     Lock: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]  # type: ignore[assignment]
-    """Close the gate: running work is drained, new work waits. Idempotent."""
+    """Close the gate: running work is drained, new work waits. Idempotent. Given up before it is
+    drained (deadline, caller gone), the gate opens again.
+    """
     Unlock: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]  # type: ignore[assignment]
+    """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
     Segments: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.SegmentsReply]  # type: ignore[assignment]
     CopyOut: _aio.UnaryStreamMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.Chunk]  # type: ignore[assignment]
     """Contents of a segment at the bus's rate. The context must be locked."""
     Release: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.ReleaseReply]  # type: ignore[assignment]
     """Give the segment's VRAM back; its handle stays. Idempotent."""
     CopyIn: _aio.StreamUnaryMultiCallable[_simgpu_pb2.CopyInRequest, _simgpu_pb2.CopyInReply]  # type: ignore[assignment]
-    """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room."""
+    """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room,
+    before any content is read. Anything but the whole content leaves the segment as it was.
+    """
     Inject: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.InjectRequest, _simgpu_pb2.InjectReply]  # type: ignore[assignment]
     """For tests: make a card sick or well, change the bus, fail the next calls."""
 
@@ -127,14 +137,17 @@ class DeviceServicer(metaclass=_abc_1.ABCMeta):
         request: _simgpu_pb2.ContextRef,
         context: _ServicerContext,
     ) -> _typing.Union[_simgpu_pb2.LockReply, _abc.Awaitable[_simgpu_pb2.LockReply]]:
-        """Close the gate: running work is drained, new work waits. Idempotent."""
+        """Close the gate: running work is drained, new work waits. Idempotent. Given up before it is
+        drained (deadline, caller gone), the gate opens again.
+        """
 
     @_abc_1.abstractmethod
     def Unlock(
         self,
         request: _simgpu_pb2.ContextRef,
         context: _ServicerContext,
-    ) -> _typing.Union[_simgpu_pb2.LockReply, _abc.Awaitable[_simgpu_pb2.LockReply]]: ...
+    ) -> _typing.Union[_simgpu_pb2.LockReply, _abc.Awaitable[_simgpu_pb2.LockReply]]:
+        """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
 
     @_abc_1.abstractmethod
     def Segments(
@@ -165,7 +178,9 @@ class DeviceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_simgpu_pb2.CopyInRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_simgpu_pb2.CopyInReply, _abc.Awaitable[_simgpu_pb2.CopyInReply]]:
-        """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room."""
+        """First message names the segment, the rest carry contents. RESOURCE_EXHAUSTED when no room,
+        before any content is read. Anything but the whole content leaves the segment as it was.
+        """
 
     @_abc_1.abstractmethod
     def Inject(

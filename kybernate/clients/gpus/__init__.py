@@ -1,0 +1,49 @@
+"""
+What GPUs a node has and what is in them: one port, three sources.
+
+`nvml` asks the driver, `simulated` asks the testbed's device, `listed` knows only what the profile
+file says. Called by: the device plugin, the node agent, `kyb topology`.
+Rule: indices and UUIDs stay the same while a process runs; health and usage are of this moment.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from kybernate.clients.errors import Retry
+from kybernate.model.gpu import Gpu
+from kybernate.model.ids import GpuUuid
+
+
+class InventoryAway(Retry):
+    """The source does not answer now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process on one card. A stranger the source cannot name has pid 0."""
+
+    pid: int
+    uuid: GpuUuid
+    used: int  # bytes
+    idle_seconds: float | None = None  # None where the source cannot tell
+    submitted: int = 0  # pieces of work, ever; 0 where the source cannot tell
+
+
+class Inventory(Protocol):
+    """All methods may raise InventoryAway. Thread safe."""
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every card, by index, with its health now."""
+
+    def usage(self) -> Mapping[GpuUuid, int]:
+        """Bytes in use on every card, whoever holds them."""
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Who is on which card. A process on two cards comes twice."""
+
+    def driver(self) -> str:
+        """The driver's version."""
+
+    def close(self) -> None:
+        """Let go of the source."""

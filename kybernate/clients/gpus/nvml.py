@@ -1,0 +1,161 @@
+"""
+Real GPUs, through NVML.
+
+Rule: a question the driver does not support has a neutral answer (no NUMA node, no link, nobody's
+memory); a card that fell off the bus is unhealthy and stays in the list, so that indices hold.
+Rule: NVML's library is an argument, so that a fake one can pass the same contract suite.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pynvml
+
+from kybernate.clients.gpus import GpuProcess, InventoryAway
+from kybernate.clients.gpus.nvml_links import links_between
+from kybernate.model.gpu import Gpu, Health
+from kybernate.model.ids import GpuUuid
+
+# Xids that are an application's fault, by NVIDIA's own list (k8s-device-plugin, health checks).
+_APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+# A card without a critical Xid for so long is offered again: a reset takes seconds, and a fault
+# that stays shows itself within minutes of use.
+_QUIET_S = 300.0
+
+
+class NvmlGpus:
+    """An `Inventory` of what the NVIDIA driver sees. `library` is pynvml, or a fake of it."""
+
+    def __init__(
+        self, library: Any = pynvml, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Raises InventoryAway where there is no driver."""
+        self._nvml = library
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._sick_until: dict[str, float] = {}
+        with self._translated():
+            library.nvmlInit()
+            count = library.nvmlDeviceGetCount()
+            self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+            self._cards = self._read_cards()
+        self._events = self._listen()
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every card. What never changes was read once; health is asked for."""
+        self._hear()
+        return tuple(
+            Gpu(
+                index=card.index,
+                uuid=card.uuid,
+                product=card.product,
+                memory=card.memory,
+                numa=card.numa,
+                health=self._health(card, handle),
+                links=card.links,
+                device_nodes=card.device_nodes,
+            )
+            for card, handle in zip(self._cards, self._handles, strict=True)
+        )
+
+    def usage(self) -> Mapping[GpuUuid, int]:
+        """Bytes in use as NVML shows them; a lost card's are all of it."""
+        return {
+            card.uuid: self._used(card, handle)
+            for card, handle in zip(self._cards, self._handles, strict=True)
+        }
+
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Compute processes of every card; memory the driver does not tell counts as 0."""
+        found = []
+        for card, handle in zip(self._cards, self._handles, strict=True):
+            running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+            found += [
+                GpuProcess(pid=one.pid, uuid=card.uuid, used=one.usedGpuMemory or 0)
+                for one in running
+            ]
+        return tuple(found)
+
+    def driver(self) -> str:
+        """For example 570.86.15."""
+        with self._translated():
+            return _text(self._nvml.nvmlSystemGetDriverVersion())
+
+    def close(self) -> None:
+        """Shut NVML down."""
+        with suppress(self._nvml.NVMLError):
+            if self._events is not None:
+                self._nvml.nvmlEventSetFree(self._events)
+            self._nvml.nvmlShutdown()
+
+    def _read_cards(self) -> list[Gpu]:
+        links = links_between(self._nvml, self._handles)
+        return [self._read_card(i, h, links[i]) for i, h in enumerate(self._handles)]
+
+    def _read_card(self, index: int, handle: Any, links: Mapping[int, int]) -> Gpu:
+        nvml = self._nvml
+        minor = self._ask(nvml.nvmlDeviceGetMinorNumber, handle)
+        numa = self._ask(nvml.nvmlDeviceGetNumaNodeId, handle)
+        return Gpu(
+            index=index,
+            uuid=GpuUuid(_text(nvml.nvmlDeviceGetUUID(handle))),
+            product=_text(nvml.nvmlDeviceGetName(handle)),
+            memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+            numa=None if numa is None or numa < 0 else int(numa),
+            links=links,
+            device_nodes=() if minor is None else (f"/dev/nvidia{minor}",),
+        )
+
+    def _used(self, card: Gpu, handle: Any) -> int:
+        shown = self._ask(self._nvml.nvmlDeviceGetMemoryInfo, handle)
+        return card.memory if shown is None else int(shown.used)
+
+    def _health(self, card: Gpu, handle: Any) -> Health:
+        if self._ask(self._nvml.nvmlDeviceGetMemoryInfo, handle) is None:
+            return Health.UNHEALTHY
+        with self._lock:
+            sick = self._monotonic() < self._sick_until.get(card.uuid, 0.0)
+        return Health.UNHEALTHY if sick else Health.HEALTHY
+
+    def _listen(self) -> Any | None:
+        """An event set with every card's critical errors; None where the driver has none."""
+        wanted = self._nvml.nvmlEventTypeXidCriticalError
+        try:
+            events = self._nvml.nvmlEventSetCreate()
+        except self._nvml.NVMLError:
+            return None
+        for handle in self._handles:
+            self._ask(self._nvml.nvmlDeviceRegisterEvents, handle, wanted, events)
+        return events
+
+    def _hear(self) -> None:
+        """Take every event that is there, without waiting."""
+        if self._events is None:
+            return
+        with self._lock, suppress(self._nvml.NVMLError):  # it ends with NVML's timeout
+            while True:
+                event = self._nvml.nvmlEventSetWait(self._events, 0)
+                if event.eventData not in _APPLICATION_XIDS:
+                    uuid = _text(self._nvml.nvmlDeviceGetUUID(event.device))
+                    self._sick_until[uuid] = self._monotonic() + _QUIET_S
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any | None:
+        """The answer, or None where the driver has none for this card."""
+        try:
+            return question(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._nvml.NVMLError as error:
+            raise InventoryAway(str(error)) from error
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,23 @@
+"""How the device is reached: one channel over its unix socket."""
+
+from pathlib import Path
+
+import grpc
+
+# 512 KiB of content a message: as the device sends them, far below gRPC's limit of 4 MiB.
+CHUNK_BYTES = 512 * 1024
+
+_OPTIONS = (
+    ("grpc.default_authority", "localhost"),  # gRPC would else send the socket's path as the host
+    # A device that was started anew is found within a second; gRPC's default grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_retries", 0),
+)
+
+
+def open_channel(address: str | Path) -> grpc.Channel:
+    """`address` is a path, or `unix://` and a path."""
+    path = str(address).removeprefix("unix://")
+    return grpc.insecure_channel(f"unix://{Path(path).absolute()}", options=_OPTIONS)

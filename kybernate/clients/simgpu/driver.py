@@ -1,0 +1,228 @@
+"""
+The driver's side of the simulated GPU.
+
+Called by: the node agent's `simulated` mechanism, `kybernate.clients.gpus.simulated`, tests.
+Rule: sizes are pretended bytes; `content` is what really travels, 1/scale of it. All errors are
+those of `kybernate.clients.simgpu.errors`. Timeouts are seconds; None waits for ever.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from kybernate.clients.pb import simgpu_pb2 as pb
+from kybernate.clients.pb import simgpu_pb2_grpc as rpc
+from kybernate.clients.simgpu.channel import CHUNK_BYTES, open_channel
+from kybernate.clients.simgpu.errors import NotNow, translated
+from kybernate.model.gpu import Gpu, Health
+from kybernate.model.ids import GpuUuid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A context of a process on one card. A stranger's has pid 0 and no context."""
+
+    pid: int
+    context: str
+    uuid: GpuUuid
+    used: int
+    locked: bool
+    idle_seconds: float
+    submitted: int
+    waiting: int  # pieces of work held at the closed gate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One allocation. `digest` is BLAKE2b-256 of its contents; empty when not `backed`."""
+
+    name: str
+    uuid: GpuUuid
+    size: int
+    content: int
+    backed: bool
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Showing:
+    """Everything the device shows, as of one moment."""
+
+    gpus: tuple[Gpu, ...]
+    used: dict[GpuUuid, int]
+    processes: tuple[Process, ...]
+    scale: int
+    driver: str
+    bus_bytes_per_second: dict[GpuUuid, float]
+
+    def context_of(self, pid: int) -> str | None:
+        """The context of this process, where it has one."""
+        return next((p.context for p in self.processes if p.pid == pid and p.context), None)
+
+
+class Driver:
+    """Thread safe. Nothing is sent before the first call."""
+
+    def __init__(self, address: str | Path) -> None:
+        self._channel = open_channel(address)
+        self._device = rpc.DeviceStub(self._channel)
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up every call and the connection."""
+        self._channel.close()
+
+    def showing(self, timeout: float | None = 5.0) -> Showing:
+        """Cards, memory used, processes, in one picture."""
+        with translated():
+            return _showing(self._device.Inventory(pb.InventoryRequest(), timeout=timeout))
+
+    def lock(self, context: str, timeout: float | None = None) -> None:
+        """Drain running work and hold new work. Idempotent; after DeviceAway it is not locked."""
+        with translated():
+            self._device.Lock(pb.ContextRef(context=context), timeout=timeout)
+
+    def unlock(self, context: str, timeout: float | None = None) -> None:
+        """Let work go on. Idempotent. NotNow while a segment's contents are not in VRAM."""
+        with translated():
+            self._device.Unlock(pb.ContextRef(context=context), timeout=timeout)
+
+    def segments(self, context: str, timeout: float | None = None) -> tuple[Segment, ...]:
+        """The context's allocations, oldest first, with digests of what is in VRAM."""
+        with translated():
+            reply = self._device.Segments(pb.ContextRef(context=context), timeout=timeout)
+        return tuple(_segment(one) for one in reply.segments)
+
+    def copy_out(self, context: str, segment: str) -> Iterator[bytes]:
+        """The contents in order, at the bus's rate. Closing the iterator ends the copy."""
+        call = self._device.CopyOut(pb.SegmentRef(context=context, segment=segment))
+        try:
+            with translated():
+                for chunk in call:
+                    yield chunk.content
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]
+
+    def release(self, context: str, segment: str, timeout: float | None = None) -> None:
+        """Free the segment's VRAM; its handle stays. Idempotent."""
+        with translated():
+            self._device.Release(pb.SegmentRef(context=context, segment=segment), timeout=timeout)
+
+    def copy_in(self, context: str, segment: str, chunks: Iterable[bytes | memoryview]) -> str:
+        """Put contents in place, whole or not at all; their digest. OutOfMemory when no room.
+
+        Raises what `chunks` raises, and then nothing changed.
+        """
+        failed: list[Exception] = []
+        messages = _messages(pb.SegmentRef(context=context, segment=segment), chunks, failed)
+        try:
+            with translated():
+                return self._device.CopyIn(messages).digest
+        except NotNow as refused:
+            if failed:
+                raise failed[0] from refused
+            raise
+
+    def inject(
+        self,
+        uuid: str = "",
+        *,
+        healthy: bool | None = None,
+        bus_bytes_per_second: float | None = None,
+        foreign_bytes: int | None = None,
+    ) -> None:
+        """For tests: change a card, or every card. OutOfMemory when strangers want too much."""
+        with translated():
+            self._device.Inject(
+                pb.InjectRequest(
+                    card=uuid,
+                    healthy=healthy,
+                    bus_bytes_per_second=bus_bytes_per_second,
+                    foreign_bytes=foreign_bytes,
+                )
+            )
+
+    def fail_next(self, method: str, times: int = 1, after_bytes: int = 0) -> None:
+        """For tests: the next calls of `Lock`, `CopyIn`, ... fail with DeviceAway.
+
+        Copies fail when `after_bytes` pretended bytes went over the bus.
+        """
+        with translated():
+            self._device.Inject(
+                pb.InjectRequest(fail_method=method, fail_times=times, fail_after_bytes=after_bytes)
+            )
+
+
+def _messages(
+    ref: pb.SegmentRef, chunks: Iterable[bytes | memoryview], failed: list[Exception]
+) -> Iterator[pb.CopyInRequest]:
+    """Runs in a thread of gRPC's, which would swallow what `chunks` raises: so it is kept."""
+    yield pb.CopyInRequest(segment=ref)
+    try:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            for start in range(0, len(view), CHUNK_BYTES):
+                yield pb.CopyInRequest(content=bytes(view[start : start + CHUNK_BYTES]))
+    except Exception as error:
+        failed.append(error)
+        yield pb.CopyInRequest(abandon=True)
+
+
+def _showing(reply: pb.InventoryReply) -> Showing:
+    return Showing(
+        gpus=tuple(_gpu(card) for card in reply.cards),
+        used={GpuUuid(card.uuid): card.used for card in reply.cards},
+        processes=tuple(_process(one) for one in reply.processes),
+        scale=reply.scale,
+        driver=reply.driver,
+        bus_bytes_per_second={
+            GpuUuid(card.uuid): card.bus_bytes_per_second for card in reply.cards
+        },
+    )
+
+
+def _gpu(card: pb.Card) -> Gpu:
+    return Gpu(
+        index=card.index,
+        uuid=GpuUuid(card.uuid),
+        product=card.product,
+        memory=card.memory,
+        numa=None if card.numa < 0 else card.numa,
+        health=Health.HEALTHY if card.healthy else Health.UNHEALTHY,
+        links=dict(card.links),
+    )
+
+
+def _process(one: pb.Process) -> Process:
+    return Process(
+        pid=one.pid,
+        context=one.context,
+        uuid=GpuUuid(one.card),
+        used=one.used,
+        locked=one.locked,
+        idle_seconds=one.idle_seconds,
+        submitted=one.submitted,
+        waiting=one.waiting,
+    )
+
+
+def _segment(one: pb.Segment) -> Segment:
+    return Segment(
+        name=one.segment,
+        uuid=GpuUuid(one.card),
+        size=one.bytes,
+        content=one.content,
+        backed=one.backed,
+        digest=one.digest,
+    )

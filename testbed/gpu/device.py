@@ -1,0 +1,295 @@
+"""
+All cards and contexts of a service, and everything that can be done with them.
+
+Called by: `service`, from as many threads as there are calls.
+Rule: one condition guards all state and every wait is on it, so nothing that changes is missed.
+Long things (filling, hashing, the bus) happen outside it, on what a context's counters protect.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from testbed.gpu import content
+from testbed.gpu.bus import Lane, Transfer
+from testbed.gpu.card import Card
+from testbed.gpu.context import Activity, Context, Segment
+from testbed.gpu.errors import Absent, GaveUp, Sick, Unfit, WrongState
+
+# 512 KiB of content: 80 chunks for a 40 GiB model at scale 1024, far below gRPC's 4 MiB limit.
+CHUNK_BYTES = 512 * 1024
+
+
+class Caller(Protocol):
+    """Who asks. Its going away must be followed by `Device.nudge`."""
+
+    def alive(self) -> bool:
+        """Whether anybody still waits for the answer."""
+
+    def wait(self, seconds: float) -> bool:
+        """Pause; True at once when the caller went away."""
+
+
+class Device:
+    """Thread safe. Errors are those of `testbed.gpu.errors`."""
+
+    def __init__(
+        self,
+        cards: Iterable[Card],
+        *,
+        scale: int = 1024,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.scale = scale
+        self.cards: dict[str, Card] = {card.gpu.uuid: card for card in cards}
+        self._contexts: dict[str, Context] = {}
+        self._attached = 0
+        self._changed = threading.Condition()
+        self._monotonic = monotonic
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[tuple[Context, ...], float]]:
+        """All contexts and the moment, while nothing can change."""
+        with self._changed:
+            yield tuple(self._contexts.values()), self._monotonic()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """For changes to the cards themselves."""
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def nudge(self) -> None:
+        """Have everybody who waits look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def attach(self, pid: int, uuids: Iterable[str]) -> str:
+        """A new context on these cards; its name. Raises Absent for an unknown card."""
+        with self._changed:
+            cards = {uuid: self._card(uuid) for uuid in uuids}
+            if pid <= 0 or not cards:
+                raise Unfit("a context needs a process and at least one card")
+            self._attached += 1
+            name = f"ctx-{self._attached}"
+            activity = {uuid: Activity(ended=self._monotonic()) for uuid in cards}
+            self._contexts[name] = Context(name, pid, cards, activity)
+            return name
+
+    def detach(self, name: str) -> None:
+        """The context ends; all its memory is free. Idempotent."""
+        with self._changed:
+            context = self._contexts.pop(name, None)
+            if context is None:
+                return
+            context.gone = True
+            for segment in list(context.segments.values()):
+                context.drop(segment)
+            self._changed.notify_all()
+
+    def allocate(self, name: str, uuid: str, size: int, caller: Caller) -> Segment:
+        """Waits while the gate is closed. Raises NoRoom as a card does."""
+        with self._changed:
+            context = self._pass_gate(name, caller)
+            return context.add(uuid, size, self.scale)
+
+    def free(self, name: str, segment: str, caller: Caller) -> None:
+        """Waits while the gate is closed."""
+        with self._changed:
+            context = self._pass_gate(name, caller)
+            context.drop(context.segment(segment))
+            self._changed.notify_all()
+
+    @contextmanager
+    def working(self, name: str, segment_name: str, caller: Caller) -> Iterator[Segment]:
+        """A piece of work on a segment: waits for the gate, then keeps it from being locked."""
+        with self._changed:
+            context = self._pass_gate(name, caller)
+            segment = context.segment(segment_name)
+            segment.card.must_be_well()
+            activity = context.activity[segment.card.gpu.uuid]
+            activity.submitted += 1
+            activity.running += 1
+            context.running += 1
+        try:
+            yield segment
+        finally:
+            with self._changed:
+                context.running -= 1
+                activity.running -= 1
+                activity.ended = self._monotonic()
+                self._changed.notify_all()
+
+    def lock(self, name: str, caller: Caller) -> None:
+        """Close the gate and wait until running work has ended. Given up, the gate is as before."""
+        with self._changed:
+            context = self._context(name)
+            context.closing += 1
+            try:
+                self._wait(context, caller, lambda: context.running == 0)
+                context.locked = True
+            finally:
+                context.closing -= 1
+                self._changed.notify_all()
+
+    def unlock(self, name: str, caller: Caller) -> None:
+        """Open the gate, after copies have ended. Raises WrongState when contents are away."""
+        with self._changed:
+            context = self._context(name)
+            self._wait(context, caller, lambda: not context.copying)
+            context.must_be_whole()
+            context.locked = False
+            self._changed.notify_all()
+
+    def segments(self, name: str) -> tuple[Segment, ...]:
+        """The context's segments, oldest first."""
+        with self._changed:
+            return tuple(self._context(name).segments.values())
+
+    def release(self, name: str, segment_name: str, caller: Caller) -> None:
+        """The segment's contents go and its VRAM is free. Only while locked. Idempotent."""
+        with self._changed:
+            context = self._context(name)
+            context.must_be_locked()
+            segment = context.segment(segment_name)
+            self._wait(context, caller, lambda: not segment.copies)
+            context.must_be_locked()
+            context.unback(segment)
+            self._changed.notify_all()
+
+    def copy_out(
+        self, name: str, segment_name: str, caller: Caller, fail_after: int | None
+    ) -> Iterator[bytes]:
+        """The segment's contents at the bus's rate. Only while locked."""
+        with self._copying(name, segment_name) as (context, segment):
+            held = segment.content
+            if held is None:
+                raise WrongState(f"{segment_name} is not in VRAM")
+            moving = _Moving(context, segment, segment.card.out, caller, fail_after)
+            for start in range(0, segment.length, CHUNK_BYTES):
+                chunk = bytes(memoryview(held)[start : start + CHUNK_BYTES])
+                moving.moved(len(chunk))
+                yield chunk
+
+    def copy_in(
+        self,
+        name: str,
+        segment_name: str,
+        chunks: Iterator[bytes],
+        caller: Caller,
+        fail_after: int | None,
+    ) -> str:
+        """Put contents in place, whole or not at all; their digest. Only while locked.
+
+        Raises NoRoom before the first of `chunks` is read.
+        """
+        with self._copying(name, segment_name) as (context, segment), self._room(context, segment):
+            arrived = bytearray()
+            moving = _Moving(context, segment, segment.card.into, caller, fail_after)
+            for chunk in chunks:
+                arrived += chunk
+                if len(arrived) > segment.length:
+                    raise Unfit(f"more than the {segment.length} bytes of {segment_name}")
+                moving.moved(len(chunk))
+            if len(arrived) != segment.length:
+                raise Unfit(f"{len(arrived)} of the {segment.length} bytes of {segment_name}")
+            digest = content.digest(arrived)
+            with self._changed:
+                self._must_live(context)
+                segment.content = arrived
+            return digest
+
+    @contextmanager
+    def _copying(self, name: str, segment_name: str) -> Iterator[tuple[Context, Segment]]:
+        with self._changed:
+            context = self._context(name)
+            context.must_be_locked()
+            segment = context.segment(segment_name)
+            segment.card.must_be_well()
+            segment.copies += 1
+        try:
+            yield context, segment
+        finally:
+            with self._changed:
+                segment.copies -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def _room(self, context: Context, segment: Segment) -> Iterator[None]:
+        """Keep the segment's VRAM for what is to arrive; given back when it does not."""
+        with self._changed:
+            if segment.arriving:
+                raise WrongState(f"{segment.name} is being copied in already")
+            if not segment.holds:
+                segment.card.take(segment.size)
+            segment.arriving = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                segment.arriving = False
+                if segment.content is None and not context.gone:
+                    segment.card.give(segment.size)
+                self._changed.notify_all()
+
+    def _pass_gate(self, name: str, caller: Caller) -> Context:
+        context = self._context(name)
+        context.waiting += 1
+        try:
+            self._wait(context, caller, lambda: context.gate_open)
+        finally:
+            context.waiting -= 1
+        return context
+
+    def _wait(self, context: Context, caller: Caller, until: Callable[[], bool]) -> None:
+        while not until():
+            if not caller.alive():
+                raise GaveUp("the caller went away")
+            self._changed.wait()
+            self._must_live(context)
+
+    def _must_live(self, context: Context) -> None:
+        if context.gone:
+            raise Absent(f"context {context.name} ended")
+
+    def _context(self, name: str) -> Context:
+        try:
+            return self._contexts[name]
+        except KeyError:
+            raise Absent(f"no context {name!r}") from None
+
+    def _card(self, uuid: str) -> Card:
+        try:
+            return self.cards[uuid]
+        except KeyError:
+            raise Absent(f"no card {uuid!r}") from None
+
+
+class _Moving:
+    """One copy's progress on its lane."""
+
+    def __init__(
+        self, context: Context, segment: Segment, lane: Lane, caller: Caller, fail_after: int | None
+    ) -> None:
+        self._context = context
+        self._segment = segment
+        self._transfer = Transfer(lane, caller.wait)
+        self._fail_after = fail_after
+        self._at = 0
+
+    def moved(self, length: int) -> None:
+        """Wait until `length` more bytes of content are over. Raises when that cannot be."""
+        start, self._at = self._at, self._at + length
+        if not self._transfer.move(self._segment.pretended(start, self._at)):
+            raise GaveUp("the caller went away")
+        if self._context.gone:
+            raise Absent(f"context {self._context.name} ended")
+        self._segment.card.must_be_well()
+        if (
+            self._fail_after is not None
+            and self._segment.pretended(0, self._at) >= self._fail_after
+        ):
+            raise Sick("the copy fails, as was asked for")
