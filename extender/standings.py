@@ -75,26 +75,24 @@ class Standings:
                 names.add(node)
         return sorted(names)
 
-    def best(
-        self, names: Set[NodeName], now: float, seed: int, limit: int
-    ) -> tuple[list[Assessment], int]:
-        """The best `limit` of `names`, best first, and how many more there are at least (0 or 1).
+    def best(self, names: Set[NodeName], now: float, seed: int, limit: int) -> list[Assessment]:
+        """The best `limit` of `names`, best first.
 
         Every assessment must be valid at `now`: assess what `expired` names first.
         """
-        first = min(
-            (f for f in map(self._first, (self._ripe, self._ripening), (names, names)) if f),
-            key=lambda f: (f.cost(now), f.node),
+        firsts = (self._first(order, names) for order in (self._ripe, self._ripening))
+        best = min(
+            (found for found in firsts if found),
+            key=lambda found: (found.cost(now), found.node),
             default=None,
         )
-        if first is None:
-            return [], 0
-        cut = ranking.tie_limit(first, now)
-        wanted = limit + 1
-        tied = self._tied(names, cut, now, seed, wanted)
-        if len(tied) < wanted:
-            tied += self._beyond(names, cut, now, wanted - len(tied))
-        return tied[:limit], len(tied) - len(tied[:limit])
+        if best is None:
+            return []
+        cut = ranking.tie_limit(best, now)
+        ranked = self._tied(names, cut, now, seed, limit)
+        if len(ranked) < limit:
+            ranked += self._beyond(names, cut, now, limit - len(ranked))
+        return ranked
 
     def _first(self, order: list[_ByCost], names: Set[NodeName]) -> Assessment | None:
         node = next((node for _, node in order if node in names), None)
