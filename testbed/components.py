@@ -69,6 +69,7 @@ def apiserver(files: Files, port: int) -> list[str]:
     keys = files.service_accounts
     return [
         *_secure(files, port),
+        f"--advertise-address={LOOPBACK}",  # or it looks for a default route, which may be missing
         f"--etcd-servers={_ETCD}",
         f"--client-ca-file={files.authority.certificate}",
         "--authorization-mode=Node,RBAC",

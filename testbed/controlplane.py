@@ -7,23 +7,18 @@ Rule: nobody is trusted for being local: RBAC and Node authorization are on, tok
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import orjson
 
-from testbed import assets, components, files, kubectl
-from testbed.api import Api, ApiError
+from testbed import assets, components, files, kubectl, readiness
+from testbed.api import Api
 from testbed.components import APISERVER, CONTROLLER_MANAGER, ETCD, SCHEDULER
 from testbed.credentials import Credentials
 from testbed.servers import Flags, Servers
-
-# kube-controller-manager and kube-scheduler die when they start before it is there.
-_AUTHENTICATION = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
-# Pods are refused before it is there.
-_FIRST_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
-_BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 
 
 class ControlPlane:
@@ -121,7 +116,8 @@ class ControlPlane:
         body = components.scheduler_config(config, self._files.kubeconfigs[SCHEDULER])
         files.write_private(self._files.scheduler_config, orjson.dumps(body))
         argv = components.scheduler(self._files, self._servers.port(SCHEDULER))
-        self._servers.run(SCHEDULER, argv, self._scheduler_ready)
+        ready = partial(readiness.scheduler, self.api, self._servers.url(SCHEDULER))
+        self._servers.run(SCHEDULER, argv, ready)
 
     def stop_scheduler(self) -> None:
         """Stop it; nothing happens when it does not run."""
@@ -134,7 +130,7 @@ class ControlPlane:
     def start_apiserver(self) -> None:
         """Ready when it returns, at the address and with the data it had. Raises ProcessFailed."""
         argv = components.apiserver(self._files, self._servers.port(APISERVER))
-        self._servers.run(APISERVER, argv, self._apiserver_ready)
+        self._servers.run(APISERVER, argv, partial(readiness.apiserver, self.api))
 
     def restart_apiserver(self) -> None:
         """Stop and start it. Raises ProcessFailed."""
@@ -156,38 +152,7 @@ class ControlPlane:
         self.start_apiserver()
         progress("starting kube-controller-manager")
         argv = components.controller_manager(self._files, self._servers.port(CONTROLLER_MANAGER))
-        self._servers.run(CONTROLLER_MANAGER, argv, self._controllers_ready)
-        self._let_apiserver_ask_kubelets()
+        url = self._servers.url(CONTROLLER_MANAGER)
+        self._servers.run(CONTROLLER_MANAGER, argv, partial(readiness.controllers, self.api, url))
+        readiness.let_apiserver_ask_kubelets(self.api)
         progress(f"control plane ready at {self.server}")
-
-    def _apiserver_ready(self) -> bool:
-        return self.api.exists("/readyz") and self.api.exists(_AUTHENTICATION)
-
-    def _controllers_ready(self) -> bool:
-        return self.api.exists(_FIRST_ACCOUNT) and self._knows_us(CONTROLLER_MANAGER)
-
-    def _scheduler_ready(self) -> bool:
-        return self._knows_us(SCHEDULER, "/readyz") and self._knows_us(SCHEDULER)
-
-    def _knows_us(self, name: str, path: str = "/metrics") -> bool:
-        try:
-            self.api.text(f"{self._servers.url(name)}{path}")
-        except ApiError:
-            return False
-        return True
-
-    def _let_apiserver_ask_kubelets(self) -> None:
-        """Logs, exec and checkpoints go through kubelets that authorize the asker."""
-        name = "testbed-kubelet-client"
-        if self.api.exists(f"{_BINDINGS}/{name}"):
-            return
-        kind, group = "ClusterRole", "rbac.authorization.k8s.io"
-        user = {"kind": "User", "apiGroup": group, "name": components.KUBELET_CLIENT}
-        self.api.create(
-            _BINDINGS,
-            {
-                "metadata": {"name": name},
-                "roleRef": {"kind": kind, "apiGroup": group, "name": "system:kubelet-api-admin"},
-                "subjects": [user],
-            },
-        )

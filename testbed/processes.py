@@ -8,9 +8,7 @@ Rule: attached groups have a watchdog that ends them with their caller; detached
 `record.end_all(folder / RECORD)` ends them.
 """
 
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from testbed import record
+from testbed import record, watchdog
 
 RECORD = "processes.json"
 _GATE = 'read -r go && exec "$@" </dev/null'
@@ -47,7 +45,7 @@ class Processes:
         self._lock = threading.RLock()
         (folder / "log").mkdir(parents=True, exist_ok=True)
         self._children = {found.name: Child(found) for found in self._still_running()}
-        self._watchdog = None if detached else _start_watchdog(folder)
+        self._watchdog = None if detached else watchdog.start(folder, folder / RECORD)
 
     def __enter__(self) -> "Processes":
         return self
@@ -169,16 +167,3 @@ def _open_gate(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.write(b"go\n")
     process.stdin.close()
-
-
-def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
-    module = ["-S", "-m", "testbed.watchdog"]
-    with (folder / "log" / "watchdog.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, *module, str(os.getpid()), str(folder / RECORD)],
-            env={"PYTHONPATH": str(Path(__file__).parent.parent)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )

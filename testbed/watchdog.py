@@ -10,10 +10,28 @@ Rule: standard library only, so that it starts in milliseconds and holds little 
 
 import os
 import select
+import subprocess
 import sys
 from pathlib import Path
 
 from testbed import record
+
+
+def start(folder: Path, file: Path) -> subprocess.Popen[bytes]:
+    """Watch over the caller; close its standard input and wait for it to let it go.
+
+    What it has to say, if anything, is in `log/watchdog.log` of the folder.
+    """
+    module = ["-S", "-m", "testbed.watchdog"]
+    with (folder / "log" / "watchdog.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *module, str(os.getpid()), str(file)],
+            env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def main() -> None:

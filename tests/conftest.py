@@ -7,6 +7,7 @@ Rule: the plane is shared, so a test works in a namespace and on nodes of its ow
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,19 @@ from testbed import assets as binaries
 from testbed.controlplane import ControlPlane
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the first test: the minutes that takes must not count as a test's."""
+    if not any("assets" in getattr(item, "fixturenames", ()) for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        binaries.ensure()
+
+
 @pytest.fixture(scope="session")
-def assets(pytestconfig: pytest.Config) -> dict[str, Path]:
-    """Paths of the binaries, by name. Builds them the first time, and shows the minutes pass."""
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    if capture is None:
-        return binaries.ensure()
-    with capture.global_and_fixture_disabled():
-        return binaries.ensure()
+def assets() -> dict[str, Path]:
+    """Paths of the binaries, by name."""
+    return binaries.ensure()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 HEARTBEAT_S = 20.0
 
@@ -117,9 +117,7 @@ class Bar(Display):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
-        )
+        self._progress = Progress(TextColumn("{task.description}"), BarColumn(), console=console)
         self._task = self._progress.add_task("testbed", total=None)
 
     def __enter__(self) -> "Bar":
@@ -133,7 +131,7 @@ class Bar(Display):
         )
 
     def show(self, line: str) -> None:
-        self._progress.console.print(f"testbed: {line}")
+        self._progress.console.print(f"testbed: {line}", highlight=False)
 
     def close(self) -> None:
         self._progress.stop()

@@ -104,6 +104,24 @@ ensure(names, catalog={{n: Asset(name=n, module=module, package="example/" + n, 
     assert journal.read_text().split() == ["example/first", "example/second", "example/second"]
 
 
+def test_ctrl_c_stops_the_compiler_and_says_that_the_next_call_goes_on(
+    journal: Path, eventually
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "testbed.assets", "--only", "etcd"],
+        env={**os.environ, "FAKE_HANGS": CATALOG["etcd"].package},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as builder:
+        eventually(journal.read_text)
+        compiler = eventually(lambda: _children(builder.pid))[0]
+        builder.send_signal(signal.SIGINT)
+        _, said = builder.communicate()
+    assert builder.returncode == 130
+    assert "the next call goes on from here" in said
+    assert not Path(f"/proc/{compiler}").exists()
+
+
 def test_two_callers_build_each_binary_once(journal: Path, catalog: dict[str, Asset]) -> None:
     with ThreadPoolExecutor(2) as both:
         answers = list(both.map(lambda _: ensure(catalog, catalog=catalog), range(2)))

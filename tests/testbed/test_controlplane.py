@@ -145,11 +145,15 @@ def test_the_api_server_comes_back_with_its_data_and_its_clients(
 def test_two_planes_run_side_by_side_and_a_detached_one_is_found_again(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
-    ControlPlane.start(tmp_path, detached=True).close()
+    flags = {"kube-apiserver": ["--enable-priority-and-fairness=false"]}
+    ControlPlane.start(tmp_path, flags=flags, detached=True).close()
     with ControlPlane.attach(tmp_path) as other:
         assert other.server != plane.server
         other.kubectl("create", "configmap", "mine")
         assert plane.kubectl("get", "configmap", "mine", check=False) == ""
+        fairness = "apiserver_flowcontrol_nominal_limit_seats{"
+        assert fairness in plane.metrics("kube-apiserver")
+        assert fairness not in other.metrics("kube-apiserver")
         other.start_scheduler({})
         running = record.read(tmp_path / RECORD)
         assert len(running) == 4
