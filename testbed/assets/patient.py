@@ -41,6 +41,7 @@ def run(
             return _wait(process, tick)
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
             raise
 
 
