@@ -101,7 +101,7 @@ def _context(cluster: Any, user: Any, folder: Path) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     certificate = _content(user, "client-certificate", folder)
     if certificate:
-        _load_pair(context, certificate, _content(user, "client-key", folder))
+        load_pair(context, certificate, _content(user, "client-key", folder))
     return context
 
 
@@ -113,7 +113,8 @@ def _content(section: Any, name: str, folder: Path) -> bytes:
     return (folder / file).read_bytes() if file else b""
 
 
-def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Give the context a certificate and its key. Raises ssl.SSLError where they do not match."""
     # ssl reads pairs from files only; this one exists for the length of the call, for us alone.
     with tempfile.NamedTemporaryFile(suffix=".pem") as both:
         both.write(certificate + b"\n" + key)
