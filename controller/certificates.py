@@ -82,10 +82,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """A Secret that should exist, and the names its certificate has to carry."""
+    """A Secret that should exist, and the names its certificate has to carry.
+
+    A server's certificate proves nobody as a client, and a client's serves nothing.
+    """
 
     secret: str
     names: frozenset[str]
+    client: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ Keys are P-256: every client we have speaks it, and a new one costs a millisecon
 """
 
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controller.certificates import Certificate, KeyId, Trust
+from controller.certificates import Certificate, KeyId, Trust, Want
 
 BACKDATE = 300.0  # seconds a certificate is valid before it was made: clocks of nodes differ
 
@@ -49,24 +48,22 @@ def make_authority(now: float, lifetime: float) -> KeyPair:
     return _pair(certificate, key)
 
 
-def make_leaf(
-    authority: KeyPair, subject: str, names: Iterable[str], *, now: float, lifetime: float
-) -> KeyPair:
-    """A certificate for servers and clients alike, never valid beyond its authority's end."""
+def make_leaf(authority: KeyPair, want: Want, *, now: float, lifetime: float) -> KeyPair:
+    """A certificate for a server or a client, never valid beyond its authority's end."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signing_key = serialization.load_pem_private_key(authority.key, password=None)
     assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     until = min(now + lifetime, issuer.not_valid_after_utc.timestamp())
-    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    use = ExtendedKeyUsageOID.CLIENT_AUTH if want.client else ExtendedKeyUsageOID.SERVER_AUTH
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key())
     builder = (
-        _builder(_name(subject), issuer.subject, key, now, until)
+        _builder(_name(want.secret), issuer.subject, key, now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         .add_extension(issuer_key, critical=False)
     )
-    alternatives = [_alternative(name) for name in sorted(names)]
+    alternatives = [_alternative(name) for name in sorted(want.names)]
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return _pair(builder.sign(signing_key, hashes.SHA256()), key)
