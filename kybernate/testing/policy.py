@@ -1,0 +1,239 @@
+"""
+A policy without OPA: the rules of `policies/kyb` for tenants of one class, in Python.
+
+Used by: tests of whoever asks policy. It passes the same contract suite as the real one.
+Rule: it knows one set of terms, given to it, and no calendar; whoever tests Rego's finer points
+asks the real one.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kybernate.model.ids import Revision
+from kybernate.model.policy import (
+    AdmissionQuestion,
+    AdmissionVerdict,
+    HolderTerms,
+    PlacementQuestion,
+    PlacementVerdict,
+    PreemptionQuestion,
+    PreemptionVerdict,
+    TenantFacts,
+    TimesliceQuestion,
+    TimesliceVerdict,
+)
+from kybernate.model.verdict import Reason, Refusal
+from kybernate.model.workload import Desired
+
+Question = AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TimesliceQuestion
+Verdict = AdmissionVerdict | PlacementVerdict | PreemptionVerdict | TimesliceVerdict
+V = TypeVar("V", AdmissionVerdict, PlacementVerdict, PreemptionVerdict, TimesliceVerdict)
+
+_REVISION = Revision("sha256:0123456789ab")
+_GROUNDS = {"HolderWantedParked", "HigherPriority", "HolderIdle", "SliceEnded", "WaitedLongEnough"}
+
+
+@dataclass(slots=True, kw_only=True)
+class FakePolicy:
+    """Answers by its terms, or what `say` told it to. Every field may be changed while it is used.
+
+    `unhealthy` classes of nodes are denied by the question itself; `denied_classes` and
+    `penalty_seconds` add to that, by class id. `away` refuses everything.
+    """
+
+    min_runtime_seconds: float = 5.0
+    slice_seconds: float = 20.0
+    idle_after_seconds: float = 5.0
+    collation_max_wait_seconds: float = 30.0
+    switches_per_minute_max: int = 20
+    defaults: dict[str, str] = field(default_factory=lambda: {"kyb.ai/class": "inference"})
+    denials: tuple[tuple[str, str], ...] = ()
+    denied_classes: dict[str, str] = field(default_factory=dict)
+    penalty_seconds: dict[str, float] = field(default_factory=dict)
+    in_force: Revision = _REVISION
+    away: bool = False
+    asked: list[Question] = field(default_factory=list)
+    _said: dict[type, Verdict | Refusal] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def say(self, kind: type[Verdict], answer: Verdict | Refusal | None) -> None:
+        """Answer every question for a `kind` of verdict like this; None: by the terms again."""
+        with self._lock:
+            self._said.pop(kind, None)
+            if answer is not None:
+                self._said[kind] = answer
+
+    def admission(self, question: AdmissionQuestion) -> AdmissionVerdict | Refusal:
+        """As the port says."""
+        annotations = question.pod.get("metadata", {}).get("annotations") or {}
+        given = {name: text for name, text in self.defaults.items() if name not in annotations}
+        verdict = AdmissionVerdict(deny=self.denials, defaults=given, revision=self.in_force)
+        return self._answer(question, verdict)
+
+    def placement(self, question: PlacementQuestion) -> PlacementVerdict | Refusal:
+        """As the port says."""
+        unhealthy = {node.id: "Unhealthy" for node in question.classes if not node.healthy}
+        asked = {node.id for node in question.classes}
+        verdict = PlacementVerdict(
+            deny={
+                id_: why
+                for id_, why in {**self.denied_classes, **unhealthy}.items()
+                if id_ in asked
+            },
+            penalty_seconds={k: v for k, v in self.penalty_seconds.items() if k in asked},
+            revision=self.in_force,
+        )
+        return self._answer(question, verdict)
+
+    def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
+        """As the port says."""
+        return self._answer(question, self._judge(question))
+
+    def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
+        """As the port says."""
+        return self._answer(question, self._turn(question))
+
+    def revision(self) -> Revision | None:
+        """As the port says."""
+        return None if self.away else self.in_force
+
+    def _answer(self, question: Question, verdict: V) -> V | Refusal:
+        with self._lock:
+            self.asked.append(question)
+            said = self._said.get(type(verdict))
+        if self.away:
+            return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
+        if said is None:
+            return verdict
+        assert isinstance(said, type(verdict) | Refusal)
+        return said
+
+    def _judge(self, question: PreemptionQuestion) -> PreemptionVerdict:
+        reason = self._reason(question)
+        return PreemptionVerdict(
+            allow=reason in _GROUNDS,
+            reason=reason,
+            order=_order(question.holder),
+            retry_seconds=self._retry_seconds(question, reason),
+            revision=self.in_force,
+        )
+
+    def _reason(self, question: PreemptionQuestion) -> str:
+        incoming, holder = question.incoming, question.holder
+        early = self._early_ground(question)
+        switches_left = question.switches_last_minute < self.switches_per_minute_max
+        # In the order of `_reason` in preemption.rego.
+        reasons = (
+            ("IncomingWantedParked", incoming.desired is Desired.PARKED),
+            ("Pinned", holder.desired is Desired.ACTIVE),
+            ("HolderWantedParked", holder.desired is Desired.PARKED),
+            ("MinRuntime", self._min_runtime(holder) > holder.running_seconds),
+            (early, bool(early) and switches_left),
+            ("SliceEnded", holder.running_seconds >= question.slice_seconds),
+            ("WaitedLongEnough", self._collation_left(question) <= 0),
+            ("SwitchLimit", bool(early)),
+        )
+        return next((reason for reason, holds in reasons if holds), "Sticky")
+
+    def _early_ground(self, question: PreemptionQuestion) -> str:
+        if question.incoming.priority > question.holder.priority:
+            return "HigherPriority"
+        return "HolderIdle" if self._idle_left(question.holder) <= 0 else ""
+
+    def _retry_seconds(self, question: PreemptionQuestion, reason: str) -> float | None:
+        if reason == "MinRuntime":
+            return self._min_runtime(question.holder) - question.holder.running_seconds
+        if reason not in ("Sticky", "SwitchLimit"):
+            return None
+        slice_left = question.slice_seconds - question.holder.running_seconds
+        waits = (slice_left, self._collation_left(question), self._idle_left(question.holder))
+        return min((wait for wait in waits if 0 < wait < float("inf")), default=None)
+
+    def _turn(self, question: TimesliceQuestion) -> TimesliceVerdict:
+        line = fair_order(question.waiting)
+        if not line:
+            return self._timeslice(question, "NobodyWaits")
+        first = line[0]
+        judged = [
+            self._judge(
+                PreemptionQuestion(
+                    incoming=first,
+                    holder=holder,
+                    group=question.group,
+                    calendar=question.calendar,
+                    slice_seconds=self._slice(holder),
+                )
+            )
+            for holder in question.holders
+            if _contend(holder, first)
+        ]
+        refused = [one for one in judged if not one.allow]
+        if refused:
+            waits = [one.retry_seconds for one in refused if one.retry_seconds is not None]
+            retry = max(waits) if len(waits) == len(refused) else None
+            return self._timeslice(question, refused[0].reason, retry=retry)
+        return self._timeslice(question, judged[0].reason if judged else "Free", first=first)
+
+    def _timeslice(
+        self,
+        question: TimesliceQuestion,
+        reason: str,
+        *,
+        first: TenantFacts | None = None,
+        retry: float | None = None,
+    ) -> TimesliceVerdict:
+        return TimesliceVerdict(
+            next=first.key if first else None,
+            reason=reason,
+            terms={
+                tenant.key: HolderTerms(
+                    slice_seconds=self._slice(tenant),
+                    min_runtime_seconds=self._min_runtime(tenant),
+                )
+                for tenant in (*question.holders, *question.waiting)
+            },
+            retry_seconds=retry,
+            revision=self.in_force,
+        )
+
+    def _min_runtime(self, tenant: TenantFacts) -> float:
+        wish = tenant.min_runtime_seconds
+        return self.min_runtime_seconds if wish is None else wish
+
+    def _slice(self, tenant: TenantFacts) -> float:
+        return max(self.slice_seconds, self._min_runtime(tenant))
+
+    def _idle_left(self, holder: TenantFacts) -> float:
+        if holder.idle_seconds is None:
+            return float("inf")
+        wish = holder.idle_after_seconds
+        return (self.idle_after_seconds if wish is None else wish) - holder.idle_seconds
+
+    def _collation_left(self, question: PreemptionQuestion) -> float:
+        if question.incoming.priority != question.holder.priority:
+            return float("inf")
+        return self.collation_max_wait_seconds - question.incoming.waiting_seconds
+
+
+def fair_order(waiting: Iterable[TenantFacts]) -> list[TenantFacts]:
+    """Those without a turn first, then by priority, then by waiting; nobody wanted parked."""
+    return sorted(
+        (tenant for tenant in waiting if tenant.desired is not Desired.PARKED),
+        key=lambda one: (
+            one.ran_since_others_wait,
+            -one.priority,
+            -one.waiting_seconds,
+            str(one.key),
+        ),
+    )
+
+
+def _contend(one: TenantFacts, other: TenantFacts) -> bool:
+    return not one.gpus or not other.gpus or not set(one.gpus).isdisjoint(other.gpus)
+
+
+def _order(holder: TenantFacts) -> float:
+    idle = holder.idle_seconds or 0.0
+    return holder.priority - min(idle, 3600.0) / 7200.0
