@@ -9,18 +9,17 @@ returned as a value; `recorder.py` may tell about it afterwards.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from extender.standings import Standings
-from extender.verdicts import Verdicts
 from extender.view import View
 from extender.wire import Victims
-from kybernate.clients.clock import Clock
 from kybernate.decisions import demand, placement, ranking
 from kybernate.decisions.demand import Demand
 from kybernate.decisions.outlook import NodeOutlook
 from kybernate.decisions.placement import Assessment
 from kybernate.model.ids import NodeName
-from kybernate.model.policy import PlacementVerdict
+from kybernate.model.policy import NodeClass, PlacementVerdict
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 
@@ -49,22 +48,42 @@ class Placement:
     refused: Mapping[NodeName, Refusal] = field(default_factory=dict)
 
 
+class Judge(Protocol):
+    """Who says what policy thinks: `verdicts.Verdicts`, or a dump."""
+
+    def of(self, workload: Workload, classes: tuple[NodeClass, ...]) -> PlacementVerdict:
+        """The verdict for this workload over these classes of nodes."""
+        ...
+
+
+class Now(Protocol):
+    """The part of a clock that is needed here."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+
 class Placing:
     """Decides over a view. Safe for several threads."""
 
-    def __init__(self, view: View, verdicts: Verdicts, clock: Clock, options: Options) -> None:
+    def __init__(self, view: View, judge: Judge, clock: Now, options: Options) -> None:
         self._view = view
-        self._verdicts = verdicts
+        self._judge = judge
         self._clock = clock
         self.options = options
         self._boards: OrderedDict[_BoardKey, _Board] = OrderedDict()
         view.on_dirty(self._mark)
 
-    def filter(self, workload: Workload, names: Sequence[NodeName]) -> Placement:
-        """The best candidates among the nodes of the request."""
+    def verdict(self, workload: Workload) -> PlacementVerdict:
+        """What policy says of this workload, everywhere."""
         with self._view.lock:
             classes = self._view.classes()
-        verdict = self._verdicts.of(workload, classes)
+        return self._judge.of(workload, classes)
+
+    def filter(self, workload: Workload, names: Sequence[NodeName]) -> Placement:
+        """The best candidates among the nodes of the request."""
+        verdict = self.verdict(workload)
         with self._view.lock:
             now = self._clock.now()
             found, refused = self._among(workload, verdict, names, now)
@@ -72,9 +91,7 @@ class Placing:
 
     def scores(self, workload: Workload, names: Sequence[NodeName]) -> Mapping[NodeName, int]:
         """0..10 for each node that can take it; the others have none."""
-        with self._view.lock:
-            classes = self._view.classes()
-        verdict = self._verdicts.of(workload, classes)
+        verdict = self.verdict(workload)
         with self._view.lock:
             now = self._clock.now()
             found = self._known(self._demand(workload), verdict, names, now)
@@ -89,9 +106,7 @@ class Placing:
         A node we would refuse all the same is dropped, and so is one without victims: the scheduler
         would take it for an error.
         """
-        with self._view.lock:
-            classes = self._view.classes()
-        verdict = self._verdicts.of(workload, classes)
+        verdict = self.verdict(workload)
         names = [node for node, found in victims.items() if found.pods]
         with self._view.lock:
             now = self._clock.now()

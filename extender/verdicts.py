@@ -9,9 +9,9 @@ Rule: policy that does not answer is neutral here: nobody is denied and nothing 
 
 import threading
 from dataclasses import dataclass
+from typing import Protocol
 
 from kybernate.clients.clock import Clock
-from kybernate.clients.policy import Policy
 from kybernate.model.ids import NO_REVISION, Revision, WorkloadKey
 from kybernate.model.policy import NodeClass, PlacementQuestion, PlacementVerdict
 from kybernate.model.verdict import Refusal
@@ -33,10 +33,34 @@ class _Kept:
     until: float  # monotonic; infinity for an answer
 
 
+class NoPolicy:
+    """Where placement is meant to be without policy: everything is allowed and free."""
+
+    def placement(self, _: PlacementQuestion) -> PlacementVerdict:
+        """The neutral verdict."""
+        return NEUTRAL
+
+    def revision(self) -> None:
+        """There is none."""
+        return
+
+
+class PlacementPolicy(Protocol):
+    """The part of the policy port that is asked here."""
+
+    def placement(self, question: PlacementQuestion, /) -> PlacementVerdict | Refusal:
+        """As the port says."""
+        ...
+
+    def revision(self) -> Revision | None:
+        """As the port says."""
+        ...
+
+
 class Verdicts:
     """A cache in front of the policy port. Safe for several threads."""
 
-    def __init__(self, policy: Policy, clock: Clock) -> None:
+    def __init__(self, policy: PlacementPolicy, clock: Clock) -> None:
         self._policy = policy
         self._clock = clock
         self._log = get_logger()

@@ -43,6 +43,11 @@ class View:
         self._dirty: set[NodeName] = set()
         self._listeners: list[Callable[[NodeName], None]] = []
 
+    @property
+    def managed(self) -> int:
+        """How many nodes have an agent."""
+        return len(self._states)
+
     def on_dirty(self, listener: Callable[[NodeName], None]) -> None:
         """`listener` hears of every node whose outlook may have changed."""
         self._listeners.append(listener)

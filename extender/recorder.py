@@ -1,0 +1,169 @@
+"""
+Tells what was decided, once it is known what came of it: events, and `GpuWorkload.status`.
+
+Called by: `app.py` with every placement, right before it answers; `watching.py` with every change
+of a seat pod. Rules: nothing here delays an answer; a pod is never patched (each patch re-queues
+every pod that was refused); the same refusal of the same pod is told once.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from extender.placing import Placement
+from extender.projections import Ledger, SeatPod
+from kybernate.api import gpuworkloads, timestamps
+from kybernate.clients.clock import Clock
+from kybernate.clients.decisions import pod_ref
+from kybernate.clients.errors import Conflict, NotFound
+from kybernate.clients.events import EventRecorder
+from kybernate.clients.kube import Kube
+from kybernate.clients.outbox import NotYet, Outbox, Patience
+from kybernate.clients.resources import GPUWORKLOADS
+from kybernate.decisions import wording
+from kybernate.model.ids import NodeName, PodUid
+from kybernate.model.verdict import Decision, EventReason
+from kybernate.model.workload import Workload
+
+ACTION = "Scheduling"
+_REMEMBERED = 4096  # pods between their answer and its outcome
+# The controller makes a GpuWorkload within a second of its pod; after this it will not come.
+_PATIENCE = Patience(size=4096, seconds=30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A decision to be written. `seconds` and `text` are the placement's; a refusal has none."""
+
+    workload: Workload
+    decision: Decision
+    placement: str = ""
+
+
+class Recorder:
+    """Safe for several threads."""
+
+    def __init__(self, kube: Kube, events: EventRecorder, clock: Clock) -> None:
+        self._kube = kube
+        self._events = events
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._decided: OrderedDict[PodUid, Placement] = OrderedDict()
+        self._refused: dict[PodUid, str] = {}
+        self._ledgers: dict[PodUid, Ledger] = {}
+        self._outbox: Outbox[Told] = Outbox("decisions", clock, self._write, patience=_PATIENCE)
+
+    @property
+    def dropped(self) -> int:
+        """Events and entries that could not be written."""
+        return self._outbox.dropped + self._events.dropped
+
+    def decided(self, placement: Placement) -> None:
+        """Remember an answer until its outcome is seen."""
+        with self._lock:
+            self._decided[placement.workload.uid] = placement
+            self._decided.move_to_end(placement.workload.uid)
+            if len(self._decided) > _REMEMBERED:
+                self._decided.popitem(last=False)
+
+    def pod_changed(self, old: SeatPod | None, new: SeatPod | None) -> None:
+        """The outcome: bound to a node, or refused."""
+        seen = new or old
+        assert seen is not None
+        uid = seen.workload.uid
+        if new is None:
+            self._forget(uid)
+        elif new.workload.node is not None:
+            placement = self._taken(uid)
+            if placement is not None and placement.ranked:
+                self._tell(self._placed(placement, new.workload.node))
+        elif new.unschedulable:
+            self._tell_refusal(uid)
+
+    def ledger_changed(self, old: Ledger | None, new: Ledger | None) -> None:
+        """A GpuWorkload came, changed or went."""
+        with self._lock:
+            if old is not None:
+                self._ledgers.pop(old.pod, None)
+            if new is not None:
+                self._ledgers[new.pod] = new
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what has been told is written or dropped."""
+        return self._outbox.flush(timeout) and self._events.flush(timeout)
+
+    def stop(self) -> None:
+        """Write what is queued for at most two seconds."""
+        self._outbox.stop()
+        self._events.stop()
+
+    def _tell_refusal(self, uid: PodUid) -> None:
+        with self._lock:
+            placement = self._decided.get(uid)
+        if placement is None or placement.ranked:
+            return  # the scheduler's own refusal: it never asked us, or another plugin said no
+        text = wording.refused(placement.refused, placement.verdict.revision)
+        with self._lock:
+            if self._refused.get(uid) == text:
+                return
+            self._refused[uid] = text
+        decision = self._decision(placement, EventReason.PLACEMENT_REFUSED, text)
+        self._tell(Told(workload=placement.workload, decision=decision))
+
+    def _tell(self, told: Told) -> None:
+        refusal = told.decision.reason is EventReason.PLACEMENT_REFUSED
+        self._events.record(
+            pod_ref(told.workload),
+            told.decision.reason,
+            ACTION,
+            told.decision.message,
+            warning=refusal,
+        )
+        self._outbox.put(told)
+
+    def _placed(self, placement: Placement, node: NodeName) -> Told:
+        revision = placement.verdict.revision
+        text = wording.placed(node, placement.ranked, placement.at, revision)
+        found = next((one for one in placement.ranked if one.node == node), None)
+        seconds = found.estimate(placement.at).seconds if found else None
+        decision = self._decision(placement, EventReason.PLACED, text, seconds)
+        return Told(workload=placement.workload, decision=decision, placement=text)
+
+    def _decision(
+        self, placement: Placement, reason: EventReason, text: str, seconds: float | None = None
+    ) -> Decision:
+        return Decision(
+            time=timestamps.rfc3339(placement.at),
+            reason=reason,
+            message=text,
+            revision=placement.verdict.revision,
+            seconds=None if seconds is None else round(seconds, 3),
+        )
+
+    def _taken(self, uid: PodUid) -> Placement | None:
+        with self._lock:
+            self._refused.pop(uid, None)
+            return self._decided.pop(uid, None)
+
+    def _forget(self, uid: PodUid) -> None:
+        self._taken(uid)
+
+    def _write(self, told: Told) -> None:
+        """One patch, conditional on the version we know; the watch brings a newer one."""
+        with self._lock:
+            ledger = self._ledgers.get(told.workload.uid)
+        if ledger is None:
+            raise NotYet(f"{told.workload.key}: no GpuWorkload yet")
+        kept = gpuworkloads.append(ledger.decisions, told.decision)
+        status: dict[str, object] = {"decisions": gpuworkloads.write_decisions(kept)}
+        if told.placement:
+            status["placement"] = {
+                "estimateSeconds": told.decision.seconds,
+                "text": told.placement,
+            }
+        patch = {"metadata": {"resourceVersion": ledger.version}, "status": status}
+        key = ledger.key
+        try:
+            self._kube.patch(GPUWORKLOADS, key.name, patch, key.namespace, subresource="status")
+        except (Conflict, NotFound) as problem:
+            raise NotYet(f"{key}: {problem.message}") from problem
