@@ -1,0 +1,107 @@
+"""Questions to policy, put together from the books. Pure; the verdicts are asked for elsewhere."""
+
+import datetime
+from typing import Protocol
+
+from kybernate.decisions.books import Books
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.decisions.turns import Line, holders_of
+from kybernate.model.policy import (
+    Calendar,
+    GroupFacts,
+    PreemptionQuestion,
+    PreemptionVerdict,
+    TenantFacts,
+    TimesliceQuestion,
+    TimesliceVerdict,
+)
+from kybernate.model.verdict import Refusal
+from kybernate.model.workload import State
+
+
+class Asks(Protocol):
+    """The part of the policy port that the coordinator needs. A Refusal means: no verdict."""
+
+    def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
+        """Who is next on these GPUs?"""
+
+    def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
+        """May the holder be parked for the incoming workload?"""
+
+
+def rivals(line: Line, waiter: Tenancy) -> tuple[Tenancy, ...]:
+    """The waiters that share a GPU with this one, itself included, longest wait first."""
+    return tuple(w for w in line.waiters if w == waiter or w.shares_gpu(waiter))
+
+
+def timeslice_question(line: Line, waiter: Tenancy) -> TimesliceQuestion:
+    """Who is next on the waiter's GPUs?"""
+    waiting = rivals(line, waiter)
+    holders = tuple(h for h in holders_of(line.books, waiter) if h.state is State.ACTIVE)
+    moment = waiting[0].wanted_since
+    return TimesliceQuestion(
+        group=_group(line, waiter),
+        holders=tuple(facts(h, line.now, moment) for h in holders),
+        waiting=tuple(facts(w, line.now, moment) for w in waiting),
+        calendar=calendar(line.now),
+    )
+
+
+def preemption_question(line: Line, incoming: Tenancy, holder: Tenancy) -> PreemptionQuestion:
+    """May the holder be parked for the incoming workload?"""
+    terms = line.books.terms.get(holder.key)
+    moment = rivals(line, incoming)[0].wanted_since
+    return PreemptionQuestion(
+        incoming=facts(incoming, line.now, moment),
+        holder=facts(holder, line.now, moment),
+        group=_group(line, incoming),
+        calendar=calendar(line.now),
+        slice_seconds=terms.slice_seconds if terms else 0.0,
+        switches_last_minute=_recent(line.books, incoming, line.now),
+    )
+
+
+def _recent(books: Books, tenancy: Tenancy, now: float) -> int:
+    """Switches on any of its GPUs within the last minute."""
+    gpus = set(tenancy.gpus)
+    return sum(1 for when, where in books.switches if now - when < 60.0 and gpus & set(where))
+
+
+def _group(line: Line, waiter: Tenancy) -> GroupFacts:
+    group = waiter.group
+    return GroupFacts(
+        name=group.name,
+        gpus=group.gpus,
+        vram=group.vram,
+        seats=group.profile.seats_per_group,
+        waiting=len(rivals(line, waiter)),
+    )
+
+
+def facts(tenancy: Tenancy, now: float, longest_wait_began: float | None) -> TenantFacts:
+    """A tenant as policy sees it. Times become durations, never negative."""
+    return TenantFacts(
+        key=tenancy.key,
+        workload_class=tenancy.workload_class,
+        priority=tenancy.priority,
+        vram=tenancy.vram,
+        state=tenancy.state,
+        desired=tenancy.desired,
+        running_seconds=_span(tenancy.active_since, now) or 0.0,
+        waiting_seconds=_span(tenancy.wanted_since, now) or 0.0,
+        idle_seconds=_span(tenancy.idle_since, now) if tenancy.in_vram else None,
+        min_runtime_seconds=tenancy.min_runtime,
+        ran_since_others_wait=longest_wait_began is not None
+        and tenancy.wanted_since != longest_wait_began
+        and tenancy.had_a_turn_since(longest_wait_began),
+    )
+
+
+def _span(moment: float | None, now: float) -> float | None:
+    return None if moment is None else max(0.0, now - moment)
+
+
+def calendar(now: float) -> Calendar:
+    """The UTC wall clock at `now`, seconds since the epoch."""
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    return Calendar(weekday=moment.weekday(), hour=moment.hour, minute=moment.minute)
