@@ -64,7 +64,7 @@ class Recent:
 
 def write(dump: Dump) -> bytes:
     """JSON, indented for people."""
-    return orjson.dumps(dump, option=orjson.OPT_INDENT_2)
+    return orjson.dumps(dump, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
 
 
 def read(body: bytes) -> Dump:

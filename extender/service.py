@@ -7,12 +7,12 @@ Called by: `app.py`. Rule: always an answer that the scheduler reads; what canno
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from extender import wire
 from extender.dump import Recent
 from extender.metrics import ExtenderMetrics
 from extender.placing import Placement, Placing
-from extender.recorder import Recorder
 from extender.wire import Args
 from kybernate.api import pods
 from kybernate.api.errors import Malformed
@@ -25,18 +25,26 @@ from kybernate.runtime.logs import get_logger
 _NOT_YET = "kybernate: the view of the cluster is not complete yet"
 
 
+class Listener(Protocol):
+    """Who hears of decisions: `recorder.Recorder`."""
+
+    def decided(self, placement: Placement, /) -> None:
+        """An answer is about to be given."""
+        ...
+
+
 class Service:
     """Safe for several threads. `synced` says whether the view can be decided upon."""
 
     def __init__(
         self,
         placing: Placing,
-        recorder: Recorder,
+        listener: Listener,
         metrics: ExtenderMetrics,
         synced: Callable[[], bool],
     ) -> None:
         self._placing = placing
-        self._recorder = recorder
+        self._listener = listener
         self._metrics = metrics
         self._synced = synced
         self.recent = Recent()
@@ -91,7 +99,7 @@ class Service:
         self._metrics.candidates.observe(len(decided.ranked))
         self._count(decided.refused)
         self._log_decision(decided)
-        self._recorder.decided(decided)
+        self._listener.decided(decided)
         names = [found.node for found in decided.ranked]
         return wire.write_filtered(args, names, _failed(decided.refused))
 

@@ -142,7 +142,21 @@ def _pod(args: Obj, faults: Faults) -> Obj:
     for part in ("metadata", "spec"):
         if not isinstance(pod.get(part), dict):
             faults.add(f"$.Pod.{part}", pod.get(part), "an object")
+    spec = pod.get("spec")
+    if isinstance(spec, dict):
+        for part in ("containers", "initContainers"):
+            _containers(spec.get(part) or [], f"$.Pod.spec.{part}", faults)
     return pod
+
+
+def _containers(given: object, path: str, faults: Faults) -> None:
+    if not isinstance(given, list):
+        faults.add(path, given, "a list")
+        return
+    for at, container in enumerate(given):
+        resources = container.get("resources") if isinstance(container, dict) else container
+        if not isinstance(container, dict) or not isinstance(resources or {}, dict):
+            faults.add(f"{path}[{at}]", container, "a container")
 
 
 def _names(given: object, faults: Faults) -> tuple[NodeName, ...]:
