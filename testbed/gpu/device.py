@@ -18,8 +18,10 @@ from testbed.gpu.card import Card
 from testbed.gpu.context import Activity, Context, Segment
 from testbed.gpu.errors import Absent, GaveUp, Sick, Unfit, WrongState
 
-# 512 KiB of content: 80 chunks for a 40 GiB model at scale 1024, far below gRPC's 4 MiB limit.
-CHUNK_BYTES = 512 * 1024
+# A copy can be left after each chunk: 512 MiB pretended are 20 ms of the bus. No chunk is so small
+# that gRPC would set the pace, none near gRPC's limit of 4 MiB.
+_CHUNK_PRETENDED = 512 * 2**20
+_CHUNK_LIMITS = 4 * 2**10, 512 * 2**10
 
 
 class Caller(Protocol):
@@ -43,6 +45,7 @@ class Device:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.scale = scale
+        self._chunk = max(_CHUNK_LIMITS[0], min(_CHUNK_LIMITS[1], _CHUNK_PRETENDED // scale))
         self.cards: dict[str, Card] = {card.gpu.uuid: card for card in cards}
         self._contexts: dict[str, Context] = {}
         self._attached = 0
@@ -169,8 +172,8 @@ class Device:
             if held is None:
                 raise WrongState(f"{segment_name} is not in VRAM")
             moving = _Moving(context, segment, segment.card.out, caller, fail_after)
-            for start in range(0, segment.length, CHUNK_BYTES):
-                chunk = bytes(memoryview(held)[start : start + CHUNK_BYTES])
+            for start in range(0, segment.length, self._chunk):
+                chunk = bytes(memoryview(held)[start : start + self._chunk])
                 moving.moved(len(chunk))
                 yield chunk
 

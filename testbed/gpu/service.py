@@ -7,7 +7,7 @@ Rule: a call whose caller goes away ends by itself, so no thread is ever left wa
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,9 @@ import grpc
 
 from kybernate.clients.pb import simgpu_pb2 as pb
 from kybernate.clients.pb import simgpu_pb2_grpc as rpc
+from kybernate.model.gpu import Gpu
 from testbed.gpu import inventory, work
+from testbed.gpu.card import DEFAULT_BUS, Card
 from testbed.gpu.device import Device
 from testbed.gpu.errors import Absent, DeviceRefused, GaveUp, NoRoom, Sick, Unfit, WrongState
 from testbed.gpu.faults import Faults
@@ -186,3 +188,20 @@ def serve(device: Device, socket: Path, driver: str = "sim-1") -> grpc.Server:
     server.add_insecure_port(f"unix://{socket.absolute()}")
     server.start()
     return server
+
+
+@contextmanager
+def running(
+    gpus: Iterable[Gpu],
+    socket: Path,
+    *,
+    scale: int = 1024,
+    bytes_per_second: float = DEFAULT_BUS,
+) -> Iterator[Device]:
+    """A service in this process, for tests."""
+    device = Device([Card.of(gpu, bytes_per_second) for gpu in gpus], scale=scale)
+    server = serve(device, socket)
+    try:
+        yield device
+    finally:
+        server.stop(None).wait()

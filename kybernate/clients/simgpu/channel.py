@@ -4,9 +4,6 @@ from pathlib import Path
 
 import grpc
 
-# 512 KiB of content a message: as the device sends them, far below gRPC's limit of 4 MiB.
-CHUNK_BYTES = 512 * 1024
-
 _OPTIONS = (
     ("grpc.default_authority", "localhost"),  # gRPC would else send the socket's path as the host
     # A device that was started anew is found within a second; gRPC's default grows to two minutes.

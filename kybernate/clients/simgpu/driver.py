@@ -13,7 +13,8 @@ from types import TracebackType
 
 from kybernate.clients.pb import simgpu_pb2 as pb
 from kybernate.clients.pb import simgpu_pb2_grpc as rpc
-from kybernate.clients.simgpu.channel import CHUNK_BYTES, open_channel
+from kybernate.clients.simgpu.channel import open_channel
+from kybernate.clients.simgpu.contents import Contents
 from kybernate.clients.simgpu.errors import NotNow, translated
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.ids import GpuUuid
@@ -122,17 +123,20 @@ class Driver:
     def copy_in(self, context: str, segment: str, chunks: Iterable[bytes | memoryview]) -> str:
         """Put contents in place, whole or not at all; their digest. OutOfMemory when no room.
 
-        Raises what `chunks` raises, and then nothing changed.
+        Raises what `chunks` raises, and then nothing changed. gRPC reads ahead of what is in place;
+        nothing is read any more when this returns.
         """
-        failed: list[Exception] = []
-        messages = _messages(pb.SegmentRef(context=context, segment=segment), chunks, failed)
+        contents = Contents(chunks)
+        ref = pb.SegmentRef(context=context, segment=segment)
         try:
             with translated():
-                return self._device.CopyIn(messages).digest
+                return self._device.CopyIn(contents.messages(ref)).digest
         except NotNow as refused:
-            if failed:
-                raise failed[0] from refused
+            if contents.failed:
+                raise contents.failed from refused
             raise
+        finally:
+            contents.close()
 
     def inject(
         self,
@@ -162,21 +166,6 @@ class Driver:
             self._device.Inject(
                 pb.InjectRequest(fail_method=method, fail_times=times, fail_after_bytes=after_bytes)
             )
-
-
-def _messages(
-    ref: pb.SegmentRef, chunks: Iterable[bytes | memoryview], failed: list[Exception]
-) -> Iterator[pb.CopyInRequest]:
-    """Runs in a thread of gRPC's, which would swallow what `chunks` raises: so it is kept."""
-    yield pb.CopyInRequest(segment=ref)
-    try:
-        for chunk in chunks:
-            view = memoryview(chunk)
-            for start in range(0, len(view), CHUNK_BYTES):
-                yield pb.CopyInRequest(content=bytes(view[start : start + CHUNK_BYTES]))
-    except Exception as error:
-        failed.append(error)
-        yield pb.CopyInRequest(abandon=True)
 
 
 def _showing(reply: pb.InventoryReply) -> Showing:

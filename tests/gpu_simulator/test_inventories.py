@@ -1,0 +1,220 @@
+"""
+One suite for every inventory: whatever is asked, the answers agree with each other.
+
+Faked: NVML, by a module with its functions (the real one runs under the marker `gpu`).
+"""
+
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from kybernate.clients.gpus import InventoryAway
+from kybernate.clients.gpus.listed import ListedGpus
+from kybernate.clients.gpus.nvml import NvmlGpus
+from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.model.gpu import Gpu, Health
+from kybernate.model.topology import PHB, nvlink
+
+GIB = 2**30
+
+
+class FakeNvml:
+    """Two cards with three NVLinks between them; what a test changes, it changes here."""
+
+    NVMLError = pynvml.NVMLError
+    NVML_NVLINK_MAX_LINKS = 4
+    NVML_FEATURE_ENABLED = 1
+    NVML_NVLINK_DEVICE_TYPE_SWITCH = 2
+    NVML_TOPOLOGY_INTERNAL, NVML_TOPOLOGY_SINGLE, NVML_TOPOLOGY_MULTIPLE = 0, 10, 20
+    NVML_TOPOLOGY_HOSTBRIDGE, NVML_TOPOLOGY_NODE = 30, 40
+    nvmlEventTypeXidCriticalError = 8  # noqa: N815
+
+    def __init__(self):
+        self.lost = set()
+        self.links = 3
+        self.kind = 1
+        self.xids = []
+
+    def nvmlInit(self):  # noqa: N802
+        pass
+
+    nvmlShutdown = nvmlInit  # noqa: N815
+
+    def nvmlSystemGetDriverVersion(self):  # noqa: N802
+        return "570.1"
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return index
+
+    def nvmlDeviceGetUUID(self, handle):  # noqa: N802
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetName(self, handle):  # noqa: N802
+        return "NVIDIA Fake"
+
+    def nvmlDeviceGetMinorNumber(self, handle):  # noqa: N802
+        return handle
+
+    def nvmlDeviceGetNumaNodeId(self, handle):  # noqa: N802
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
+        if handle in self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return SimpleNamespace(total=80 * GIB, used=(handle + 1) * GIB)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
+        return [SimpleNamespace(pid=100 + handle, usedGpuMemory=None if handle else GIB)]
+
+    def nvmlDeviceGetPciInfo(self, handle):  # noqa: N802
+        return SimpleNamespace(busId=f"0000:0{handle}:00.0")
+
+    def nvmlDeviceGetNvLinkState(self, handle, link):  # noqa: N802
+        if link >= self.links:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return 1
+
+    def nvmlDeviceGetNvLinkRemoteDeviceType(self, handle, link):  # noqa: N802
+        return self.kind
+
+    def nvmlDeviceGetNvLinkRemotePciInfo(self, handle, link):  # noqa: N802
+        return self.nvmlDeviceGetPciInfo(1 - handle)
+
+    def nvmlDeviceGetTopologyCommonAncestor(self, one, other):  # noqa: N802
+        return self.NVML_TOPOLOGY_HOSTBRIDGE
+
+    def nvmlEventSetCreate(self):  # noqa: N802
+        return "events"
+
+    def nvmlEventSetFree(self, events):  # noqa: N802
+        pass
+
+    def nvmlDeviceRegisterEvents(self, handle, kinds, events):  # noqa: N802
+        pass
+
+    def nvmlEventSetWait(self, events, milliseconds):  # noqa: N802
+        if not self.xids:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        handle, xid = self.xids.pop(0)
+        return SimpleNamespace(device=handle, eventData=xid)
+
+
+@pytest.fixture(params=["listed", "simulated", "nvml", pytest.param("real", marks=pytest.mark.gpu)])
+def inventory(request):
+    match request.param:
+        case "listed":
+            cards = [Gpu(index=i, uuid=f"GPU-{i}", product="P", memory=GIB) for i in range(2)]
+            made = ListedGpus(tuple(cards))
+        case "simulated":
+            made = SimulatedGpus(request.getfixturevalue("socket"))
+        case "nvml":
+            made = NvmlGpus(FakeNvml())
+        case _:
+            try:
+                made = NvmlGpus()
+            except InventoryAway as away:
+                pytest.skip(f"no NVIDIA driver here: {away}")
+    yield made
+    made.close()
+
+
+def test_cards_come_by_index_and_differ(inventory):
+    cards = inventory.gpus()
+    assert [card.index for card in cards] == list(range(len(cards)))
+    assert len({card.uuid for card in cards}) == len(cards) > 0
+    assert all(card.memory > 0 and card.product for card in cards)
+
+
+def test_cards_stay_the_same(inventory):
+    assert inventory.gpus() == inventory.gpus()
+
+
+def test_every_card_has_its_usage_within_its_memory(inventory):
+    memory = {card.uuid: card.memory for card in inventory.gpus()}
+    usage = inventory.usage()
+    assert usage.keys() == memory.keys()
+    assert all(0 <= usage[uuid] <= memory[uuid] for uuid in memory)
+
+
+def test_links_lead_to_other_cards_and_back(inventory):
+    cards = {card.index: card for card in inventory.gpus()}
+    for card in cards.values():
+        assert card.index not in card.links
+        assert all(cards[far].links[card.index] == rank for far, rank in card.links.items())
+
+
+def test_processes_are_on_cards_that_exist(inventory):
+    uuids = {card.uuid for card in inventory.gpus()}
+    assert all(one.uuid in uuids and one.used >= 0 for one in inventory.processes())
+
+
+def test_the_driver_has_a_version(inventory):
+    assert inventory.driver()
+
+
+def test_a_simulated_process_is_seen_with_its_work(socket, attach):
+    one = attach()
+    segment = one.allocate("GPU-big", 40 * GIB)
+    one.increment(segment)
+    inventory = SimulatedGpus(socket)
+    (seen,) = inventory.processes()
+    inventory.close()
+    assert (seen.used, seen.submitted) == (40 * GIB, 1)
+    assert seen.idle_seconds >= 0
+
+
+def test_a_simulated_device_that_is_away_is_said_to_be_away(tmp_path):
+    with pytest.raises(InventoryAway):
+        SimulatedGpus(tmp_path / "none.sock").gpus()
+
+
+def test_nvlinks_count_and_else_the_path_over_pcie():
+    fake = FakeNvml()
+    assert NvmlGpus(fake).gpus()[0].links == {1: nvlink(3)}
+    fake.links = 0
+    assert NvmlGpus(fake).gpus()[0].links == {1: PHB}
+
+
+def test_nvlinks_into_a_switch_reach_every_card_there():
+    fake = FakeNvml()
+    fake.kind = fake.NVML_NVLINK_DEVICE_TYPE_SWITCH
+    assert NvmlGpus(fake).gpus()[1].links == {0: nvlink(3)}
+
+
+def test_a_lost_card_is_unhealthy_and_full_until_it_is_back():
+    fake = FakeNvml()
+    inventory = NvmlGpus(fake)
+    fake.lost.add(1)
+    assert [card.health for card in inventory.gpus()] == [Health.HEALTHY, Health.UNHEALTHY]
+    assert inventory.usage()["GPU-1"] == 80 * GIB
+    fake.lost.clear()
+    assert inventory.gpus()[1].health is Health.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("xid", "health"),
+    [
+        pytest.param(79, Health.UNHEALTHY, id="fell-off-the-bus"),
+        pytest.param(31, Health.HEALTHY, id="application-fault"),
+    ],
+)
+def test_a_critical_xid_makes_a_card_unhealthy_for_a_while(xid, health):
+    fake, now = FakeNvml(), [1000.0]
+    inventory = NvmlGpus(fake, monotonic=lambda: now[0])
+    fake.xids.append((0, xid))
+    assert inventory.gpus()[0].health is health
+    now[0] += 301
+    assert inventory.gpus()[0].health is Health.HEALTHY
+
+
+def test_no_driver_is_said_to_be_away():
+    class Absent(FakeNvml):
+        def nvmlInit(self):  # noqa: N802
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    with pytest.raises(InventoryAway):
+        NvmlGpus(Absent())
