@@ -1,0 +1,130 @@
+"""What an operator reads: the columns of the real kubectl."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from testbed.controlplane import ControlPlane
+
+pytestmark = pytest.mark.controlplane
+
+Object = dict[str, Any]
+
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+def _ready(status: str, message: str = "") -> Object:
+    return {
+        "type": "Ready",
+        "status": status,
+        "reason": "AgentReports",
+        "message": message,
+        "lastTransitionTime": LONG_AGO,
+    }
+
+
+def _write(admin: Any, path: str, name: str, kind: str, spec: Object, status: Object) -> None:
+    body = {
+        "apiVersion": "kyb.ai/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    assert admin.create(path, body).status == 201
+    answer = admin.merge(f"{path}/{name}/status", {"status": status})
+    assert answer.status == 200, answer.message
+
+
+def _table(text: str) -> list[list[str]]:
+    """Rows of cells; columns are set apart by at least two spaces."""
+    return [
+        [cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()
+    ]
+
+
+def test_gpunodes_show_who_is_active_who_waits_and_what_ram_holds(
+    installed: ControlPlane, admin: Any, new_name: Callable[[str], str]
+) -> None:
+    name = new_name("node")
+    status = {
+        "product": "NVIDIA H100",
+        "observedAt": LONG_AGO,
+        "mechanisms": ["simulated"],
+        "summary": {
+            "gpus": 1,
+            "seats": "5/6",
+            "active": "default/llama-b on G0",
+            "waiting": 2,
+            "ram": "80Gi/400Gi",
+        },
+        "conditions": [_ready("Unknown", "its Lease is 45 s old")],
+    }
+    _write(admin, "/apis/kyb.ai/v1alpha1/gpunodes", name, "GpuNode", {}, status)
+    head, row = _table(installed.kubectl("get", "gn", name))
+    assert head == ["NAME", "PRODUCT", "GPUS", "ACTIVE", "WAITING", "RAM-USED", "READY", "AGE"]
+    assert row[:-1] == [
+        name, "NVIDIA H100", "1", "default/llama-b on G0", "2", "80Gi/400Gi", "Unknown",
+    ]  # fmt: skip
+    wide, row = _table(installed.kubectl("get", "gpunodes", name, "-o", "wide"))
+    assert {"SEATS", "MECHANISMS", "REPORTED", "WHY"} <= set(wide)
+    assert row[-1] == "its Lease is 45 s old"
+
+
+def test_gpuworkloads_show_where_each_is_since_when_and_why(
+    installed: ControlPlane, admin: Any, namespace: str
+) -> None:
+    path = f"/apis/kyb.ai/v1alpha1/namespaces/{namespace}/gpuworkloads"
+    spec = {"podUID": "u1", "resource": "kyb.ai/gpu-1x-seat", "desired": "Parked"}
+    status = {
+        "state": "Parked",
+        "node": "node-a",
+        "seat": "G0/2",
+        "tier": "ram",
+        "since": LONG_AGO,
+        "why": "parked for default/llama-c, which waited 12.1 s",
+        "lastSwitch": {"seconds": 0.91, "phases": []},
+        "placement": {"estimateSeconds": 4.1, "text": "4.1 s = fetch nvme 40 GiB 2.1 + ..."},
+    }
+    _write(admin, path, "llama-b", "GpuWorkload", spec, status)
+    head, row = _table(installed.kubectl("get", "gw", "-n", namespace))
+    assert head == ["NAME", "STATE", "NODE", "SEAT", "TIER", "SINCE", "WHY", "AGE"]
+    assert row[:5] == ["llama-b", "Parked", "node-a", "G0/2", "ram"]
+    assert row[5].endswith("y") or "y" in row[5]  # years
+    assert row[6] == "parked for default/llama-c, which waited 12.1 s"
+    wide, row = _table(installed.kubectl("get", "gw", "-n", namespace, "-o", "wide"))
+    shown = dict(zip(wide, row, strict=False))
+    assert {"DESIRED", "CLASS", "SWITCH-SECONDS", "PLACED"} <= set(wide)
+    assert (shown["DESIRED"], row[-1]) == ("Parked", "4.1 s = fetch nvme 40 GiB 2.1 + ...")
+
+
+def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
+    installed: ControlPlane, admin: Any, namespace: str
+) -> None:
+    path = f"/apis/kyb.ai/v1alpha1/namespaces/{namespace}"
+    status = {
+        "sizeBytes": 42949672960,
+        "copies": [{"node": "node-a", "tier": "nvme"}],
+        "claim": {"podUID": "u1", "node": "node-a"},
+        "conditions": [_ready("True")],
+    }
+    spec = {"workload": "StatefulSet/llama/0"}
+    _write(admin, f"{path}/gpucheckpoints", "one", "GpuCheckpoint", spec, status)
+    head, row = _table(installed.kubectl("get", "gcp", "-n", namespace))
+    assert head == ["NAME", "WORKLOAD", "GOLD", "READY", "BYTES", "TIER", "CLAIMED-BY", "AGE"]
+    assert row[:-1] == [
+        "one", "StatefulSet/llama/0", "false", "True", "42949672960", "nvme", "node-a",
+    ]  # fmt: skip
+    policy = {"selector": {}, "every": "5m"}
+    _write(admin, f"{path}/checkpointpolicies", "one", "CheckpointPolicy", policy, {"workloads": 2})
+    head, row = _table(installed.kubectl("get", "cpol", "-n", namespace))
+    assert head == ["NAME", "EVERY", "KEEP", "WORKLOADS", "READY", "AGE"]
+    assert row[:4] == ["one", "5m", "3", "2"]
+
+
+def test_all_of_ours_are_listed_by_one_word(
+    installed: ControlPlane, admin: Any, namespace: str
+) -> None:
+    path = f"/apis/kyb.ai/v1alpha1/namespaces/{namespace}/checkpointpolicies"
+    _write(admin, path, "nightly", "CheckpointPolicy", {"selector": {}}, {})
+    assert "checkpointpolicy.kyb.ai/nightly" in installed.kubectl("get", "kyb", "-n", namespace)
