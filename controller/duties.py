@@ -33,9 +33,17 @@ class Duty(Generic[K]):
         self.name = name
         self._clock, self._look, self._keys = clock, look, keys
         self._count = threads
+        self.observe: Callable[[str, str], None] = lambda _duty, _outcome: None
+        """Called after each look with our name and `done` or `failed`, for metrics."""
         self._queue: WorkQueue[K] | None = None
         self._threads: list[threading.Thread] = []
         self._log = get_logger(duty=name)
+
+    @property
+    def pending(self) -> int:
+        """Keys that wait for a look, now or later; 0 while we do not lead."""
+        queue = self._queue
+        return 0 if queue is None else len(queue)
 
     def touch(self, key: K) -> None:
         """Look at this key soon, if we lead."""
@@ -64,9 +72,15 @@ class Duty(Generic[K]):
             thread.join(_JOIN_S)
 
     def _work(self, queue: WorkQueue[K]) -> None:
-        workqueue.work(queue, self._look, self._troubled)
+        workqueue.work(queue, self._looked, self._troubled)
+
+    def _looked(self, key: K) -> float | None:
+        again = self._look(key)
+        self.observe(self.name, "done")
+        return again
 
     def _troubled(self, key: K, trouble: Exception, pause: float) -> None:
+        self.observe(self.name, "failed")
         fields = {"key": str(key), "detail": str(trouble), "retry_seconds": round(pause, 3)}
         if isinstance(trouble, Conflict | AlreadyExists | NotFound):
             self._log.info("somebody else was faster", **fields)

@@ -23,10 +23,12 @@ from controller.certificates import (
     Retire,
     Step,
 )
+from controller.duties import Duty
 from controller.secrets import AuthorityFiles
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube, PatchKind
+from kybernate.clients.reflector import Reflector
 from kybernate.clients.resources import (
     MUTATING_WEBHOOKS,
     SECRETS,
@@ -44,6 +46,9 @@ CONFIGURATIONS: Mapping[str, Resource] = {
 # More rounds than the longest way: create, issue all, publish, note. Beyond it something undoes
 # what we do, and a pause is better than a fight.
 _ROUNDS = 8
+_PAUSE = 1.0
+_EVERY = 30.0  # seconds: so soon is a Secret that somebody deleted back
+_KEY = secrets.CA  # there is only one thing to look at: all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,18 +97,29 @@ class Issuing:
     ) -> None:
         self._kube, self._clock, self._namespace = kube, clock, namespace
         self._terms, self._lifetimes = terms, lifetimes
+        self.watches = tuple(
+            Reflector(
+                kube,
+                resource,
+                field_selector=f"metadata.name={name}",
+                project=lambda obj: str(obj["metadata"]["resourceVersion"]),
+                on_change=lambda _: self.duty.touch(_KEY),
+            )
+            for name, resource in CONFIGURATIONS.items()
+        )
+        self.duty: Duty[str] = Duty("certificates", clock, self.look, lambda: [_KEY])
         self._log = get_logger(duty="certificates")
 
-    def look(self) -> bool:
-        """Take every step that may be taken now; whether all is well then. Raises ApiError."""
+    def look(self, _key: str = _KEY) -> float:
+        """Take every step that may be taken now; seconds until the next look. Raises ApiError."""
         for _ in range(_ROUNDS):
             seen = self._observe()
             steps = certificates.plan(seen.picture(), self._terms, self._clock.now())
             if not steps:
-                return True
+                return min(_EVERY, self._terms.overlap / 2)
             for step in steps:
                 self.take(step, seen)
-        return False
+        return _PAUSE
 
     def take(self, step: Step, seen: _Seen) -> None:
         """One step. Raises ApiError; nothing is half written then."""

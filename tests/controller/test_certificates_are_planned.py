@@ -139,8 +139,6 @@ def test_after_the_signer_was_lost_leaves_wait_until_all_trust_the_new_one() -> 
 
 
 def test_a_note_about_another_trust_counts_nothing() -> None:
-    stale = dataclasses.replace(
-        Authority(signer=OLD, next=NEW), distributed=Mark(of="old", at=0.0)
-    )
+    stale = dataclasses.replace(Authority(signer=OLD, next=NEW), distributed=Mark(of="old", at=0.0))
     leaf = a_leaf(not_before=5900, not_after=6800)
     assert certificates.plan(a_picture(stale, leaf), TERMS, 6100) == (NoteDistributed(),)

@@ -1,0 +1,80 @@
+"""What a controller is told at start, and the certificates that follow from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.certificates import Terms, Want
+from kybernate.api import names
+from kybernate.api.errors import Fault, Malformed
+from kybernate.runtime.settings import ProcessSettings, setting
+
+SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
+CLIENT = "kyb-client"  # who calls agents; its only name
+
+_DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ProcessSettings):
+    """Owns GpuWorkloads, certificates, agents' readiness and the policy bundle."""
+
+    listen: str = setting(":8443", unit="address", help="where OPA fetches the policy bundle")
+    namespace: str = setting(
+        names.SYSTEM_NAMESPACE, help="where our Secrets, Leases and policies are"
+    )
+    opa: Path = setting(Path("opa"), help="the program that checks policies; looked for on PATH")
+    opa_url: str = setting(
+        "",
+        help="the OPA beside us, if any: refused pods are tried again once it has new policies",
+    )
+    bundle_dir: Path = setting(
+        Path("/tmp/kyb-bundle"),  # noqa: S108 - a volume of our own, and it is made for us alone
+        help="folder that keeps the last good bundle over a restart",
+    )
+    policy_settle: float = setting(
+        5.0,
+        unit="seconds",
+        help="from serving new policies until refused pods are tried again; OPAs poll every 2 s, "
+        "and the extender remembers verdicts for 1 s",
+    )
+    certificates: bool = setting(
+        True, help="issue and rotate our certificates; false where something else makes the Secrets"
+    )
+    extra_names: tuple[str, ...] = setting(
+        (), help="further DNS names and addresses in every server's certificate"
+    )
+    authority_lifetime: float = setting(
+        3650 * _DAY,
+        unit="seconds",
+        help="of our certificate authority; long, because kube-scheduler and OPA read it at start",
+    )
+    certificate_lifetime: float = setting(
+        90 * _DAY, unit="seconds", help="of each certificate; replaced after two thirds of it"
+    )
+    certificate_overlap: float = setting(
+        600.0,
+        unit="seconds",
+        help="between the steps of a change of authority; a kubelet brings a Secret within two "
+        "minutes, so this forgives a slow one",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises Malformed: a leaf must outlive the steps of a change of authority."""
+        longest = self.certificate_lifetime / 6
+        if self.certificate_overlap > longest:
+            accepted = f"at most {longest:g} s, a sixth of certificateLifetime"
+            raise Malformed([Fault("certificateOverlap", self.certificate_overlap, accepted)])
+
+    def terms(self) -> Terms:
+        """The Secrets to keep, and for how long steps overlap."""
+        servers = tuple(
+            Want(secret=f"{server}-tls", names=frozenset({*self._names(server), *self.extra_names}))
+            for server in SERVERS
+        )
+        client = Want(secret=f"{CLIENT}-tls", names=frozenset({CLIENT}), client=True)
+        return Terms(overlap=self.certificate_overlap, wants=(*servers, client))
+
+    def _names(self, server: str) -> tuple[str, ...]:
+        """What a Service is called, from near and far."""
+        local = f"{server}.{self.namespace}.svc"
+        return server, f"{server}.{self.namespace}", local, f"{local}.cluster.local"
