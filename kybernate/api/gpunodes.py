@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kybernate.api import fields, names, timestamps
+from kybernate.api import fields, names, quantity, timestamps
 from kybernate.api.fields import Reader
 from kybernate.model.gpu import Gpu, Group, Health, Profile, Seat
 from kybernate.model.ids import GroupName, NodeName, PodUid, ResourceName, WorkloadKey
@@ -18,6 +18,8 @@ from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.workload import State, WorkloadClass
 
 Obj = Mapping[str, Any]
+
+_LONGEST_ACTIVE = 1024  # characters, the limit of the schema in manifests/components/crd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def write_status(node: NodeState, seen: Observed) -> dict[str, Any]:
         "mechanisms": list(seen.mechanisms),
         "policyRevision": seen.policy_revision,
         "observedAt": timestamps.rfc3339(seen.at),
+        "summary": _summary(node, len(seen.gpus)),
     }
     status["conditions"] = [ready_condition(node.agent_ready, seen.ready_since)]
     return status
@@ -170,6 +173,21 @@ def _tenant(reader: Reader) -> Tenant:
         min_runtime_until=reader.time("minRuntimeUntil"),
         tier=_tier(reader) if reader.value.get("tier") else None,
     )
+
+
+def _summary(node: NodeState, gpus: int) -> dict[str, Any]:
+    """The columns of `kubectl get gpunodes`, which can neither count nor join."""
+    seats = sum(group.profile.seats_per_group for group in node.groups.values())
+    active = [f"{one.key} on {one.group}" for one in node.tenants if one.state is State.ACTIVE]
+    ram = node.rooms.get(Tier.RAM)
+    written = {
+        "gpus": gpus,
+        "seats": f"{len(node.tenants)}/{seats}",
+        "active": ", ".join(active)[:_LONGEST_ACTIVE],
+        "waiting": sum(one.state is State.WAITING for one in node.tenants),
+    }
+    used = quantity.readable_bytes
+    return _with(written, ram=f"{used(ram.used)} of {used(ram.capacity)}" if ram else None)
 
 
 def _write_gpu(gpu: Gpu, used: Mapping[int, int]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_gpunodes_show_who_is_active_who_waits_and_what_ram_holds(
             "seats": "5/6",
             "active": "default/llama-b on G0",
             "waiting": 2,
-            "ram": "80Gi/400Gi",
+            "ram": "80 GiB of 400 GiB",
         },
         "conditions": [_ready("Unknown", "its Lease is 45 s old")],
     }
@@ -64,7 +64,7 @@ def test_gpunodes_show_who_is_active_who_waits_and_what_ram_holds(
     head, row = _table(installed.kubectl("get", "gn", name))
     assert head == ["NAME", "PRODUCT", "GPUS", "ACTIVE", "WAITING", "RAM-USED", "READY", "AGE"]
     assert row[:-1] == [
-        name, "NVIDIA H100", "1", "default/llama-b on G0", "2", "80Gi/400Gi", "Unknown",
+        name, "NVIDIA H100", "1", "default/llama-b on G0", "2", "80 GiB of 400 GiB", "Unknown",
     ]  # fmt: skip
     wide, row = _table(installed.kubectl("get", "gpunodes", name, "-o", "wide"))
     assert {"SEATS", "MECHANISMS", "REPORTED", "WHY"} <= set(wide)

@@ -72,7 +72,7 @@ GOOD: dict[str, tuple[Object, Object]] = {
                 "seats": "5/6",
                 "active": "default/llama-b on G0",
                 "waiting": 2,
-                "ram": "80Gi/400Gi",
+                "ram": "80 GiB of 400 GiB",
             },
             "conditions": [READY],
         },
