@@ -125,21 +125,24 @@ def _point(link: Path, target: str) -> None:
     draft.replace(link)
 
 
-def program(api: Api, namespace: str, name: str, folder: Path) -> list[str]:
-    """The command that does this until it is ended; for `Processes.start`.
+def program(api: Api, namespace: str, secrets: Mapping[str, Path]) -> list[str]:
+    """The command that does this, for each Secret into its folder, until it is ended.
 
-    Its `ready`: `(folder / "..data").exists`.
+    Its `ready`: each `(folder / "..data").exists()`. For `Processes.start`.
     """
-    files = (api.authority, api.client.certificate, api.client.key, folder)
-    paths = [str(file.absolute()) for file in files]
-    return [sys.executable, "-m", "testbed.projection", api.server, namespace, name, *paths]
+    files = [str(f.absolute()) for f in (api.authority, api.client.certificate, api.client.key)]
+    pairs = [part for name, folder in secrets.items() for part in (name, str(folder.absolute()))]
+    return [sys.executable, "-m", "testbed.projection", api.server, namespace, *files, *pairs]
 
 
 def _main() -> None:
-    server, namespace, name, *paths = sys.argv[1:]
-    authority, certificate, key, folder = (Path(path) for path in paths)
-    api = Api(server, authority, Pair(certificate, key))
-    SecretProjection(api, namespace, name, folder).run()
+    server, namespace, authority, certificate, key, *pairs = sys.argv[1:]
+    api = Api(server, Path(authority), Pair(Path(certificate), Path(key)))
+    found = zip(pairs[::2], pairs[1::2], strict=True)
+    projections = [SecretProjection(api, namespace, name, Path(folder)) for name, folder in found]
+    for one in projections[1:]:
+        one.start()
+    projections[0].run()
 
 
 if __name__ == "__main__":

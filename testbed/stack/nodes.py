@@ -73,13 +73,25 @@ class NodeFolder:
         return self.root / "profiles.yaml"
 
 
-def prepare(root: Path, spec: NodeSpec) -> NodeFolder:
-    """The node's folder with its profile file. Raises ValueError where sockets cannot be made."""
-    if len(str(root)) > LONGEST_FOLDER:
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A started light node."""
+
+    spec: NodeSpec
+    folder: NodeFolder
+
+
+def check_length(work: Path) -> None:
+    """Raises ValueError where a unix socket of a node could not be made below `work`."""
+    if len(str(work)) > LONGEST_FOLDER:
         raise ValueError(
-            f"{root} is too long for unix sockets: {len(str(root))} characters, "
+            f"{work} is too long for unix sockets: {len(str(work))} characters, "
             f"at most {LONGEST_FOLDER}; choose a shorter work folder"
         )
+
+
+def prepare(root: Path, spec: NodeSpec) -> NodeFolder:
+    """The node's folder, with its profile file."""
     folder = NodeFolder(root)
     folder.plugins.mkdir(parents=True, exist_ok=True)
     folder.profiles.write_text(yaml.safe_dump(dict(spec.profiles)))

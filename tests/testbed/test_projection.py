@@ -79,7 +79,7 @@ def test_a_program_does_the_same(plane: ControlPlane, tmp_path: Path) -> None:
     plane.kubectl("create", "secret", "generic", "s", "--from-literal=k=v", "-n", "projected")
     folder = tmp_path / "secret"
     with Processes(tmp_path) as group:
-        argv = projection.program(plane.api, "projected", "s", folder)
+        argv = projection.program(plane.api, "projected", {"s": folder})
         group.start("projection", argv, ready=(folder / "k").exists)
         assert (folder / "k").read_text() == "v"
 

@@ -1,0 +1,53 @@
+"""`kyb up` and `kyb down`: a cluster with light nodes and simulated GPUs on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from testbed import assets, record
+from testbed.processes import RECORD, ProcessFailed
+from testbed.stack import NodeSpec, Stack
+
+console = Console(highlight=False)
+
+Work = Annotated[Path | None, typer.Option(help="Folder of the cluster; a short path.")]
+
+
+def default_work() -> Path:
+    """Where `kyb up` keeps its cluster, and other commands look for it."""
+    return assets.cache_folder() / "up"
+
+
+def up(
+    work: Work = None,
+    nodes: Annotated[int, typer.Option(help="Light nodes to start.", min=1, max=8)] = 1,
+    cards: Annotated[int, typer.Option(help="80 GB GPUs per node.", min=1, max=8)] = 1,
+) -> None:
+    """Start a real control plane with light nodes and simulated GPUs, and keep it."""
+    folder = work or default_work()
+    specs = [NodeSpec(name=f"node-{chr(ord('a') + n)}", cards=cards) for n in range(nodes)]
+    try:
+        stack = Stack.start(folder, specs, console.print, detached=True)
+    except ProcessFailed as failed:
+        console.print(f"[red]could not start:[/red] {failed}")
+        raise typer.Exit(1) from None
+    kubeconfig, kubectl = stack.plane.admin_kubeconfig, stack.plane.kubectl_program
+    stack.close()
+    console.print(f"\nup, in {folder}. In your shell:\n")
+    console.print(f"  export KUBECONFIG={kubeconfig}")
+    console.print(f"  alias kubectl={kubectl}\n")
+    console.print("then `kubectl get gpunodes,gpuworkloads`, `kyb ps`, `kyb down` to end it.")
+
+
+def down(work: Work = None) -> None:
+    """End exactly what `kyb up` started."""
+    folder = work or default_work()
+    found = [folder / RECORD, folder / "opa" / RECORD, folder / "plane" / RECORD]
+    if not any(path.exists() for path in found):
+        console.print(f"nothing was started in {folder}")
+        raise typer.Exit(1)
+    for path in found:
+        record.end_all(path)
+    console.print("down")

@@ -1,0 +1,43 @@
+"""Reaching the cluster and its agents, as the user's kubeconfig allows.
+
+The kubeconfig is --kubeconfig, else KUBECONFIG, else the cluster of `kyb up` where one runs, else
+~/.kube/config.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from kyb import local
+from kybernate.clients.kube import Kube
+
+errors = Console(stderr=True, highlight=False)
+
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Who you are. Else KUBECONFIG, `kyb up`, ~/.kube/config.")
+]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the workload.")]
+
+
+def kube(path: Path | None) -> Kube:
+    """The API server. Ends the command with a sentence where no kubeconfig is there."""
+    candidates = [
+        path,
+        Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None,
+        local.default_work() / "plane" / "kubeconfigs" / "admin.kubeconfig",
+        Path.home() / ".kube" / "config",
+    ]
+    named = [one for one in candidates[:2] if one is not None][:1]
+    for one in named or candidates[2:]:
+        if one is not None and one.exists():
+            return Kube.from_kubeconfig(one)
+    fail(f"no kubeconfig: looked for {', '.join(str(c) for c in named or candidates[2:])}")
+
+
+def fail(text: str) -> NoReturn:
+    """Say why on stderr and end with status 1."""
+    errors.print(f"[red]kyb:[/red] {text}")
+    raise typer.Exit(1)

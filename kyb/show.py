@@ -1,0 +1,95 @@
+"""`kyb ps` and `kyb topology`: who holds what, and which GPUs stand near each other."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kyb import reach
+from kybernate.api import gpuworkloads, names
+from kybernate.api.errors import Malformed
+from kybernate.api.profiles import load_profiles
+from kybernate.clients import resources
+from kybernate.clients.gpus import InventoryAway
+from kybernate.clients.gpus.nvml import NvmlGpus
+from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.decisions import grouping
+from kybernate.model.gpu import Gpu
+
+console = Console(highlight=False)
+GIB = 1 << 30
+OneNamespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this one.")]
+STYLES = {"Active": "bold green", "Parked": "cyan", "Waiting": "yellow", "Quarantined": "bold red"}
+
+
+def ps(
+    kubeconfig: reach.Kubeconfig = None,
+    namespace: Annotated[
+        str | None, typer.Option("-n", "--namespace", help="Only this one.")
+    ] = None,
+) -> None:
+    """List the workloads: state, seat, tier, the last switch, and why they wait."""
+    found = reach.kube(kubeconfig).list(resources.GPUWORKLOADS, namespace)
+    table = Table(box=None, pad_edge=False)
+    for column in ("NAMESPACE", "NAME", "STATE", "NODE", "SEAT", "TIER", "VRAM", "SWITCH", "WHY"):
+        table.add_column(column)
+    for obj in sorted(found, key=_order):
+        table.add_row(*_row(obj))
+    console.print(table if found else f"no {names.GROUP} workloads")
+
+
+def _order(obj: dict[str, Any]) -> tuple[str, str]:
+    status = obj.get("status") or {}
+    return str(status.get("node", "~")), str(status.get("seat", "~"))
+
+
+def _row(obj: dict[str, Any]) -> list[str]:
+    metadata = obj["metadata"]
+    try:
+        spec, status = gpuworkloads.read_spec(obj), gpuworkloads.read_status(obj)
+    except Malformed as fault:
+        return [metadata["namespace"], metadata["name"], "?", "", "", "", "", "", str(fault)]
+    vram = f"{spec.vram / GIB:.0f} GiB" if spec.vram else "group"
+    first = [metadata["namespace"], metadata["name"]]
+    if status is None:
+        return [*first, "Pending", "", "", "", vram, "", ""]
+    style = STYLES.get(status.state, "")
+    state = f"[{style}]{status.state}[/]" if style else str(status.state)
+    switch = f"{status.last_switch_seconds:.2f} s" if status.last_switch_seconds else ""
+    where = [status.node, status.seat, status.tier or ""]
+    return [*first, state, *where, vram, switch, status.why]
+
+
+def topology(
+    profiles: Annotated[Path, typer.Option(help="The node's profile file.")],
+    inventory: Annotated[
+        str, typer.Option(help="nvml, listed (the file's own `gpus`), or a simulated GPU's socket.")
+    ] = "nvml",
+) -> None:
+    """Show this node's GPUs, their links, and the groups the profile file makes of them.
+
+    Run it on the node before a profile file is rolled out: every fault of the file is listed.
+    """
+    text = profiles.read_text()
+    try:
+        gpus = _gpus(inventory, text)
+        file = load_profiles(text, {gpu.index for gpu in gpus})
+        groups = grouping.groups_of(file.profiles, gpus, file.listed)
+    except Malformed as malformed:
+        for fault in malformed.faults:
+            reach.errors.print(f"{profiles}: {fault}")
+        raise typer.Exit(2) from None
+    except InventoryAway as away:
+        reach.fail(f"inventory {inventory}: {away}")
+    console.print(grouping.topology_table(gpus, groups))
+
+
+def _gpus(inventory: str, profiles: str) -> tuple[Gpu, ...]:
+    """Raises InventoryAway, Malformed."""
+    if inventory == "nvml":
+        return NvmlGpus().gpus()
+    if inventory == "listed":
+        return load_profiles(profiles).gpus
+    return SimulatedGpus(inventory).gpus()

@@ -1,0 +1,152 @@
+"""The whole: a real control plane, our processes beside it, light nodes under it.
+
+`Stack.start(work, nodes)` is the interface. Each part is started when what it needs is there:
+types and accounts → controller (makes certificates, serves policies) → OPA → extender, webhook →
+webhook configurations → nodes → kube-scheduler.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from kybernate.api import names
+from testbed import assets, projection
+from testbed.controlplane import ControlPlane
+from testbed.opa import Opa
+from testbed.processes import Processes
+from testbed.stack import control, install, nodes, programs
+from testbed.stack.control import Place
+from testbed.stack.nodes import Node, NodeSpec
+from testbed.stack.programs import Running
+
+Progress = Callable[[str], None]
+SERVERS = ("kyb-controller", "kyb-extender", "kyb-webhook", "kyb-nodeagent")
+CLIENT = "kyb-client"
+
+
+@dataclass
+class Stack:
+    """What runs. A context manager: stops everything it started, in reverse."""
+
+    work: Path
+    plane: ControlPlane
+    processes: Processes
+    opa: Opa | None = None
+    running: dict[str, Running] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    @classmethod
+    def start(
+        cls,
+        work: Path,
+        specs: Sequence[NodeSpec],
+        progress: Progress = lambda _: None,
+        *,
+        detached: bool = False,
+    ) -> "Stack":
+        """Everything, ready for pods (about 20 s).
+
+        Raises ProcessFailed, ValueError (a work folder too long for sockets); then nothing runs.
+        """
+        work = work.absolute()
+        nodes.check_length(work)
+        plane = ControlPlane.start(work / "plane", progress, detached=detached)
+        stack = cls(work, plane, Processes(work, detached=detached))
+        try:
+            stack._start_all(specs, progress, detached)
+        except BaseException:
+            stack.stop()
+            raise
+        return stack
+
+    def __enter__(self) -> "Stack":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all of it."""
+        self.processes.close()
+        if self.opa:
+            self.opa.stop()
+        self.plane.stop()
+
+    def close(self) -> None:
+        """Let go of it: a detached one runs on."""
+        self.processes.close()
+        if self.opa:
+            self.opa.close()
+        self.plane.close()
+
+    def tls(self, server: str) -> Path:
+        """The folder with the files of this server's Secret, kept up to date as on a real node."""
+        return self.work / "tls" / server
+
+    def kubeconfig(self, account: str, *, node: str | None = None) -> Path:
+        """One of our ServiceAccounts, with a real token."""
+        return self.plane.service_account_kubeconfig(names.SYSTEM_NAMESPACE, account, node=node)
+
+    def run(
+        self, name: str, module: str, arguments: Callable[[int], Sequence[str | Path]]
+    ) -> Running:
+        """One of our servers, ready."""
+        self.running[name] = programs.run(self.processes, name, module, arguments)
+        return self.running[name]
+
+    def _start_all(self, specs: Sequence[NodeSpec], progress: Progress, detached: bool) -> None:
+        progress("installing types, accounts, rules and policies")
+        install.components(self.plane)
+        progress("starting controller and OPA")
+        self._start_controller()
+        self._start_opa(detached)
+        progress("starting extender and webhook")
+        self._start_servers()
+        for spec in specs:
+            progress(f"starting node {spec.name}")
+            self._start_node(spec)
+        progress("starting kube-scheduler")
+        url, authority = self.running["extender"].url, self.tls("kyb-extender") / "ca.crt"
+        self.plane.start_scheduler(control.scheduler_config(url, authority))
+
+    def _place(self, account: str) -> Place:
+        url = self.opa.url if self.opa else ""
+        return Place(self.kubeconfig(account), self.tls(account), url)
+
+    def _start_controller(self) -> None:
+        """It makes the certificates, its own too: they reach it as files meanwhile."""
+        servers = (*SERVERS, CLIENT)
+        folders = {f"{server}-tls": self.tls(server) for server in servers}
+        argv = projection.program(self.plane.api, names.SYSTEM_NAMESPACE, folders)
+        programs.start(self.processes, "secret-files", argv)
+        opa = assets.ensure(["opa"])["opa"]
+        place = self._place("kyb-controller")
+        self.run(
+            "controller",
+            "controller",
+            lambda port: control.controller(place, port, opa, self.work),
+        )
+        made = [self.tls(server) / "tls.crt" for server in servers]
+        programs.wait_for(lambda: all(path.exists() for path in made), "certificates")
+
+    def _start_opa(self, detached: bool) -> None:
+        url = self.running["controller"].url
+        config = control.write_opa_config(self.work, url, self.tls(CLIENT))
+        self.opa = Opa.start(self.work / "opa", config=config, detached=detached)
+        programs.wait_for(self.opa.has_bundles, "policies in OPA")
+
+    def _start_servers(self) -> None:
+        extender, webhook = self._place("kyb-extender"), self._place("kyb-webhook")
+        self.run("extender", "extender", partial(control.extender, extender))
+        self.run("webhook", "webhook", partial(control.webhook, webhook))
+        install.webhooks(self.plane, self.running["webhook"].url)
+
+    def _start_node(self, spec: NodeSpec) -> None:
+        raise NotImplementedError
