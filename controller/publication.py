@@ -6,10 +6,12 @@ Rule 1: a refused offer changes nothing. Rule 2: what is on disk is whole or not
 beside, synced, renamed); one that cannot be read is put aside, never served.
 """
 
+import gzip
 import io
 import os
 import tarfile
 import threading
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -102,10 +104,11 @@ def _load(path: Path) -> Bundle | None:
 def _revision(content: bytes) -> Revision | None:
     """What the bundle's manifest says, once all of the bundle could be read."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        whole = gzip.decompress(content)  # to the last byte, which tarfile would not look at
+        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             members = {member.name.lstrip("/"): member for member in archive.getmembers()}
             file = archive.extractfile(members[_MANIFEST])
             manifest = orjson.loads(file.read()) if file else {}
             return Revision(manifest["revision"])
-    except (tarfile.TarError, OSError, EOFError, KeyError, TypeError, ValueError):
+    except (tarfile.TarError, zlib.error, OSError, EOFError, KeyError, TypeError, ValueError):
         return None

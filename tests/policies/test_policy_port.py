@@ -1,0 +1,234 @@
+"""What every implementation of the port does: the fake and the real one, one suite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kybernate.clients.opa import OpaPolicy
+from kybernate.clients.policy import Policy
+from kybernate.model.ids import WorkloadKey
+from kybernate.model.policy import (
+    AdmissionVerdict,
+    NodeClass,
+    PlacementVerdict,
+    PreemptionVerdict,
+    TenantFacts,
+    TimesliceVerdict,
+)
+from kybernate.model.verdict import Reason, Refusal
+from kybernate.model.workload import Desired
+from kybernate.testing.policy import FakePolicy
+
+Build = Callable[..., Any]
+UNHEARD = "http://127.0.0.1:9"  # nobody listens on the discard port
+
+
+@pytest.fixture(params=["fake", "opa"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    """Either of them."""
+    if request.param == "fake":
+        return FakePolicy()
+    found: OpaPolicy = request.getfixturevalue("opa_policy")
+    return found
+
+
+@pytest.fixture(params=["fake", "opa"])
+def away(request: pytest.FixtureRequest) -> Policy:
+    """Either of them, when nobody answers."""
+    return FakePolicy(away=True) if request.param == "fake" else OpaPolicy(UNHEARD)
+
+
+def test_every_verdict_says_the_revision_in_force(
+    policy: Policy,
+    a_tenant: Build,
+    a_preemption: Build,
+    a_timeslice: Build,
+    a_placement: Build,
+    an_admission: Build,
+) -> None:
+    revision = policy.revision()
+    assert revision
+    assert revision.startswith("sha256:")
+    verdicts = (
+        policy.admission(an_admission()),
+        policy.placement(a_placement()),
+        policy.preemption(a_preemption(a_tenant("b"), a_tenant("a"))),
+        policy.timeslice(a_timeslice([], [a_tenant("b")])),
+    )
+    kinds = (AdmissionVerdict, PlacementVerdict, PreemptionVerdict, TimesliceVerdict)
+    for verdict, kind in zip(verdicts, kinds, strict=True):
+        assert isinstance(verdict, kind)
+        assert verdict.revision == revision  # type: ignore[attr-defined]
+
+
+def test_nobody_who_is_away_gives_a_verdict(
+    away: Policy,
+    a_tenant: Build,
+    a_preemption: Build,
+    a_timeslice: Build,
+    a_placement: Build,
+    an_admission: Build,
+) -> None:
+    answers = (
+        away.admission(an_admission()),
+        away.placement(a_placement()),
+        away.preemption(a_preemption(a_tenant("b"), a_tenant("a"))),
+        away.timeslice(a_timeslice([], [a_tenant("b")])),
+    )
+    for answer in answers:
+        assert isinstance(answer, Refusal)
+        assert answer.reason is Reason.POLICY_UNAVAILABLE
+        assert answer.detail
+    assert away.revision() is None
+
+
+@pytest.mark.parametrize(
+    ("holder", "incoming", "reason"),
+    [
+        pytest.param({"running_seconds": 4.0}, {"priority": 9}, "MinRuntime", id="min-runtime"),
+        pytest.param(
+            {"running_seconds": 99.0, "min_runtime_seconds": 100.0}, {}, "MinRuntime", id="wish"
+        ),
+        pytest.param({"running_seconds": 6.0}, {}, "Sticky", id="busy"),
+        pytest.param({"running_seconds": 6.0}, {"priority": -1}, "Sticky", id="lower-while-busy"),
+        pytest.param(
+            {"running_seconds": 99.0, "desired": Desired.ACTIVE},
+            {"priority": 9},
+            "Pinned",
+            id="pin",
+        ),
+        pytest.param({"idle_seconds": None}, {}, "MinRuntime", id="just-started"),
+    ],
+)
+def test_a_holder_is_protected(
+    policy: Policy,
+    a_tenant: Build,
+    a_preemption: Build,
+    holder: dict[str, Any],
+    incoming: dict[str, Any],
+    reason: str,
+) -> None:
+    verdict = policy.preemption(a_preemption(a_tenant("b", **incoming), a_tenant("a", **holder)))
+    assert isinstance(verdict, PreemptionVerdict)
+    assert (verdict.allow, verdict.reason) == (False, reason)
+
+
+@pytest.mark.parametrize(
+    ("holder", "incoming", "reason"),
+    [
+        pytest.param({"running_seconds": 5.0}, {"priority": 9}, "HigherPriority", id="priority"),
+        pytest.param({"running_seconds": 6.0, "idle_seconds": 5.0}, {}, "HolderIdle", id="idle"),
+        pytest.param({"running_seconds": 20.0}, {"priority": -9}, "SliceEnded", id="slice"),
+        pytest.param(
+            {"running_seconds": 6.0}, {"waiting_seconds": 30.0}, "WaitedLongEnough", id="collation"
+        ),
+        pytest.param({"desired": Desired.PARKED}, {}, "HolderWantedParked", id="unwanted"),
+    ],
+)
+def test_a_holder_may_go(
+    policy: Policy,
+    a_tenant: Build,
+    a_preemption: Build,
+    holder: dict[str, Any],
+    incoming: dict[str, Any],
+    reason: str,
+) -> None:
+    verdict = policy.preemption(a_preemption(a_tenant("b", **incoming), a_tenant("a", **holder)))
+    assert isinstance(verdict, PreemptionVerdict)
+    assert (verdict.allow, verdict.reason) == (True, reason)
+
+
+def test_a_refusal_says_when_to_ask_again(
+    policy: Policy, a_tenant: Build, a_preemption: Build
+) -> None:
+    verdict = policy.preemption(a_preemption(a_tenant("b"), a_tenant("a", running_seconds=2.0)))
+    assert isinstance(verdict, PreemptionVerdict)
+    assert verdict.retry_seconds == 3.0
+
+
+def test_whoever_had_a_turn_goes_behind_those_who_had_none(
+    policy: Policy, a_tenant: Build, a_timeslice: Build
+) -> None:
+    again = a_tenant("again", priority=9, waiting_seconds=50.0, ran_since_others_wait=True)
+    verdict = policy.timeslice(a_timeslice([], [again, a_tenant("first", priority=-9)]))
+    assert isinstance(verdict, TimesliceVerdict)
+    assert verdict.next == WorkloadKey("apps", "first")
+
+
+def test_every_tenant_has_terms(policy: Policy, a_tenant: Build, a_timeslice: Build) -> None:
+    waiting = a_tenant("b", min_runtime_seconds=60.0)
+    verdict = policy.timeslice(a_timeslice([a_tenant("a")], [waiting]))
+    assert isinstance(verdict, TimesliceVerdict)
+    terms = {
+        key.name: (one.slice_seconds, one.min_runtime_seconds) for key, one in verdict.terms.items()
+    }
+    assert terms == {"a": (20.0, 5.0), "b": (60.0, 60.0)}
+
+
+def test_nodes_that_are_not_healthy_are_denied(policy: Policy, a_placement: Build) -> None:
+    broken = NodeClass(id="broken", product="NVIDIA H100", labels={}, healthy=False)
+    verdict = policy.placement(a_placement(classes=(broken,)))
+    assert isinstance(verdict, PlacementVerdict)
+    assert verdict.deny == {"broken": "Unhealthy"}
+
+
+def test_a_pod_that_says_its_class_is_not_given_one(policy: Policy, an_admission: Build) -> None:
+    given = policy.admission(an_admission())
+    told = policy.admission(an_admission({"kyb.ai/class": "inference"}))
+    assert isinstance(given, AdmissionVerdict)
+    assert isinstance(told, AdmissionVerdict)
+    assert given.defaults["kyb.ai/class"] == "inference"
+    assert "kyb.ai/class" not in told.defaults
+
+
+seconds = st.integers(0, 40).map(float)
+wishes = st.none() | seconds
+
+
+@st.composite
+def tenants(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """The facts of one tenant, for both implementations."""
+    return {
+        "name": name,
+        "priority": draw(st.integers(-1, 1)),
+        "desired": draw(st.sampled_from(list(Desired))),
+        "running_seconds": draw(seconds),
+        "waiting_seconds": draw(seconds),
+        "idle_seconds": draw(wishes),
+        "min_runtime_seconds": draw(wishes),
+        "idle_after_seconds": draw(wishes),
+        "gpus": draw(st.sampled_from([(), (0,), (1,), (0, 1)])),
+        "ran_since_others_wait": draw(st.booleans()),
+    }
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_the_fake_judges_as_the_real_one_does(
+    data: st.DataObject,
+    opa_policy: OpaPolicy,
+    a_tenant: Build,
+    a_preemption: Build,
+    a_timeslice: Build,
+) -> None:
+    def drawn(name: str) -> TenantFacts:
+        tenant: TenantFacts = a_tenant(**data.draw(tenants(name)))
+        return tenant
+
+    holders = [drawn(f"holder-{n}") for n in range(data.draw(st.integers(0, 3)))]
+    waiting = [drawn(f"waiting-{n}") for n in range(data.draw(st.integers(0, 3)))]
+    fake = FakePolicy(in_force=opa_policy.revision() or pytest.fail("no revision"))
+    question = a_timeslice(holders, waiting)
+    assert fake.timeslice(question) == opa_policy.timeslice(question)
+    if holders and waiting:
+        switches = data.draw(st.integers(18, 22))
+        pair = a_preemption(waiting[0], holders[0], switches_last_minute=switches)
+        assert fake.preemption(pair) == opa_policy.preemption(pair)
