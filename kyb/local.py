@@ -20,6 +20,11 @@ def default_work() -> Path:
     return assets.cache_folder() / "up"
 
 
+def admin_kubeconfig() -> Path:
+    """Of the cluster of `kyb up`; absent where none was started."""
+    return default_work() / "plane" / "kubeconfigs" / "admin.kubeconfig"
+
+
 def up(
     work: Work = None,
     nodes: Annotated[int, typer.Option(help="Light nodes to start.", min=1, max=8)] = 1,

@@ -24,17 +24,12 @@ Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of 
 
 def kube(path: Path | None) -> Kube:
     """The API server. Ends the command with a sentence where no kubeconfig is there."""
-    candidates = [
-        path,
-        Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None,
-        local.default_work() / "plane" / "kubeconfigs" / "admin.kubeconfig",
-        Path.home() / ".kube" / "config",
-    ]
-    named = [one for one in candidates[:2] if one is not None][:1]
-    for one in named or candidates[2:]:
-        if one is not None and one.exists():
-            return Kube.from_kubeconfig(one)
-    fail(f"no kubeconfig: looked for {', '.join(str(c) for c in named or candidates[2:])}")
+    named = path or (Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None)
+    candidates = [named] if named else [local.admin_kubeconfig(), Path.home() / ".kube" / "config"]
+    found = next((one for one in candidates if one.exists()), None)
+    if found is None:
+        fail(f"no kubeconfig: looked for {', '.join(map(str, candidates))}")
+    return Kube.from_kubeconfig(found)
 
 
 def fail(text: str) -> NoReturn:

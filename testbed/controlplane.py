@@ -94,6 +94,11 @@ class ControlPlane:
         """Run the real kubectl as administrator; its standard output. Raises KubectlFailed."""
         return kubectl.run(self._programs["kubectl"], self.admin_kubeconfig, args, stdin, check)
 
+    @property
+    def kubectl_program(self) -> Path:
+        """The real kubectl, for people."""
+        return self._programs["kubectl"]
+
     def service_account_kubeconfig(
         self, namespace: str, name: str, *, node: str | None = None
     ) -> Path:
