@@ -157,23 +157,29 @@ class _HttpLines:
     def __init__(self, request: Request, response: urllib3.BaseHTTPResponse) -> None:
         self._request = request
         self._response = response
+        self._reading = self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
+        self._reading = True
         rest = b""
         try:
             while chunk := self._response.read1(_CHUNK):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from filter(None, lines)
         except HTTPError as problem:
-            raise _unavailable(self._request, problem) from problem
+            if not self._closed:  # else it broke because we wanted it to
+                raise _unavailable(self._request, problem) from problem
         finally:
             self._response.close()
 
     def close(self) -> None:
+        self._closed = True
         # It wakes a blocked read; the reader then closes the response. A response that ended
         # already has no socket to shut down.
         with suppress(ValueError, RuntimeError, OSError):
             self._response.shutdown()
+        if not self._reading:
+            self._response.close()
 
 
 class _Token:

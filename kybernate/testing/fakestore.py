@@ -42,9 +42,9 @@ class FakeStore:
         self._clock = clock
         self._objects: dict[Kind, dict[Key, Obj]] = {}
         self._serial = 0
-        self.version = 1
+        self.version = 10
         self.history: list[Entry] = []
-        self.compacted = 0  # watches from before this version are refused
+        self.compacted = 10  # watches from before this version are refused
         self.changed = threading.Condition(threading.RLock())
 
     def get(self, kind: Kind, key: Key) -> Obj:
