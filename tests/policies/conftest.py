@@ -37,6 +37,13 @@ GIB = 1024**3
 MORNING = Calendar(weekday=1, hour=10, minute=30)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the binary are among those that need the testbed's."""
+    for item in items:
+        if "opa_program" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.controlplane)
+
+
 @pytest.fixture(scope="session")
 def opa_program() -> Path:
     """The binary, built once into the cache folder."""

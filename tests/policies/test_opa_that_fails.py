@@ -196,6 +196,7 @@ def test_a_stopped_opa_refuses(
     assert policy.revision() is None
 
 
+@pytest.mark.controlplane
 def test_an_opa_without_policies_is_undefined(tmp_path: Path, question: PreemptionQuestion) -> None:
     with Opa.start(tmp_path / "empty") as server:
         policy = OpaPolicy(server.url, timeout_s=10.0)

@@ -26,7 +26,7 @@ Build = Callable[..., Any]
 UNHEARD = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 
-@pytest.fixture(params=["fake", "opa"])
+@pytest.fixture(params=["fake", pytest.param("opa", marks=pytest.mark.controlplane)])
 def policy(request: pytest.FixtureRequest) -> Policy:
     """Either of them."""
     if request.param == "fake":
