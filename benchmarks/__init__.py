@@ -1,0 +1,1 @@
+"""Benchmarks, one program each: a table for people, and one last line of JSON for machines."""

@@ -1,0 +1,1 @@
+"""What benchmarks share: light nodes in bulk, bursts of pods, idle extenders, the report."""

@@ -1,0 +1,104 @@
+"""
+An extender with a stopwatch around it: the shipped one, or one that does nothing.
+
+Started by `benchmarks/extender.py` as a program: `python -m benchmarks.harness.timed ours|idle`,
+with the extender's own flags. The idle one is served the same way and answers without looking: the
+first 32 nodes, all of equal score. Both tell at `GET /timings` how long each answer took and how
+much processor time the process has used.
+"""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from flask import Flask, Response, request
+
+from extender.serving import Server
+from extender.settings import Settings
+from kybernate.runtime import settings
+
+CANDIDATES = 32  # as many as ours by default
+_TIMED = ("/filter", "/prioritize")
+
+
+class Stopwatch:
+    """WSGI middleware. One scheduler asks one thing at a time, so calls stand in order."""
+
+    def __init__(self, inner: Callable[..., Iterable[bytes]]) -> None:
+        self._inner = inner
+        self._timings: list[tuple[str, float]] = []
+
+    def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/timings":
+            return self._tell(start)
+        began = time.perf_counter()
+        answer = self._inner(environ, start)
+        if path in _TIMED:
+            self._timings.append((path[1:], time.perf_counter() - began))
+        return answer
+
+    def _tell(self, start: Any) -> Iterable[bytes]:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        told = {
+            "pid": os.getpid(),
+            "processor": used.ru_utime + used.ru_stime,
+            "timings": self._timings,
+        }
+        body = orjson.dumps(told)
+        self._timings = []
+        start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+class Timed(Server):
+    """The shipped extender."""
+
+    def load(self) -> Flask:
+        """Called by gunicorn in the worker."""
+        return _timed(super().load())
+
+
+class Idle(Server):
+    """Served alike, and does nothing."""
+
+    def load(self) -> Flask:
+        """Called by gunicorn in the worker."""
+        return _timed(_idle())
+
+
+def _timed(app: Flask) -> Flask:
+    app.wsgi_app = Stopwatch(app.wsgi_app)  # type: ignore[method-assign, assignment]  # Flask's way
+    return app
+
+
+def _idle() -> Flask:
+    app = Flask("idle", static_folder=None)
+
+    @app.post("/filter")
+    def _filter() -> Response:
+        names = orjson.loads(request.get_data(cache=False))["NodeNames"][:CANDIDATES]
+        empty: dict[str, str] = {}
+        answer = {"NodeNames": names, "FailedNodes": empty, "FailedAndUnresolvableNodes": empty}
+        return Response(orjson.dumps({**answer, "Error": ""}), content_type="application/json")
+
+    @app.post("/prioritize")
+    def _prioritize() -> Response:
+        names = orjson.loads(request.get_data(cache=False))["NodeNames"]
+        scores = [{"Host": name, "Score": 0} for name in names]
+        return Response(orjson.dumps(scores), content_type="application/json")
+
+    @app.get("/readyz")
+    def _readyz() -> str:
+        return "ok"
+
+    return app
+
+
+if __name__ == "__main__":
+    which = {"ours": Timed, "idle": Idle}[sys.argv.pop(1)]
+    which(settings.from_process(Settings)).run()
