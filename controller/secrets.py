@@ -40,7 +40,7 @@ class AuthorityFiles:
 
 def read_authority_files(secret: Obj | None) -> AuthorityFiles | None:
     """None where there is no usable signer: one is made then."""
-    data = _data(secret)
+    data = decoded(secret)
     signer = KeyPair(data.get("ca.crt", b""), data.get("ca.key", b""))
     if pki.read(*_both(signer)) is None:
         return None
@@ -71,14 +71,14 @@ def read_authority(secret: Obj | None) -> Authority | None:
 
 def read_holding(secret: Obj) -> Holding:
     """What a process proves itself with, and whom it trusts."""
-    data = _data(secret)
+    data = decoded(secret)
     certificate = pki.read(data.get("tls.crt", b""), data.get("tls.key", b""))
     return Holding(certificate=certificate, trust=pki.trust(trusted(secret)))
 
 
 def trusted(secret: Obj) -> bytes:
     """The authorities a Secret trusts, as PEM."""
-    return _data(secret).get("ca.crt", b"")
+    return decoded(secret).get("ca.crt", b"")
 
 
 def with_authority(secret: Obj, files: AuthorityFiles) -> Obj:
@@ -120,7 +120,7 @@ def _both(pair: KeyPair) -> tuple[bytes, bytes]:
     return pair.certificate, pair.key
 
 
-def _data(secret: Obj | None) -> dict[str, bytes]:
+def decoded(secret: Obj | None) -> dict[str, bytes]:
     """The decoded data; what is not base64 counts as absent, and is replaced."""
     found: dict[str, bytes] = {}
     for name, text in ((secret or {}).get("data") or {}).items():
