@@ -230,6 +230,10 @@ class FakeKube(Kube):
         """What was asked so far: `"PATCH /api/v1/..."`."""
         return [f"{request.method} {request.path}" for request in self.server.requests]
 
+    def asked_of(self, *methods: str) -> list[str]:
+        """The same, of these methods only."""
+        return [asked for asked in self.asked if asked.split()[0] in methods]
+
 
 class _MemoryLines:
     """One watch: the history from a version on, as lines of JSON."""

@@ -82,17 +82,21 @@ class FakeStore:
             return self._write(kind, key, None, obj)
 
     def seed(self, kind: Kind, namespace: str, obj: Obj) -> Obj:
-        """Put it there as it is, status and uid included, in place of what was there."""
+        """Put it there as it is, status and uid included, over what has its name."""
         obj = deepcopy(obj)
         with self.changed:
             self._serial += 1
-            metadata = obj["metadata"]
-            metadata.setdefault("uid", f"00000000-0000-0000-0000-{self._serial:012x}")
-            metadata.setdefault("creationTimestamp", timestamps.rfc3339(self._clock.now()))
+            key = (namespace, obj["metadata"]["name"])
+            old = self._objects.get(kind, {}).get(key)
+            metadata = {
+                "uid": f"00000000-0000-0000-0000-{self._serial:012x}",
+                "creationTimestamp": timestamps.rfc3339(self._clock.now()),
+                **({"uid": old["metadata"]["uid"]} if old else {}),
+                **obj["metadata"],
+            }
             if namespace:
                 metadata["namespace"] = namespace
-            key = (namespace, metadata["name"])
-            return self._write(kind, key, self._objects.get(kind, {}).get(key), obj)
+            return self._write(kind, key, old, obj | {"metadata": metadata})
 
     def update(self, kind: Kind, key: Key, subresource: str, change: Callable[[Obj], Obj]) -> Obj:
         """`change` makes the whole new object of the old. Raises NotFound, Conflict, Invalid."""

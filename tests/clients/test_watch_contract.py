@@ -54,15 +54,11 @@ def test_a_watch_goes_on_from_the_last_version_it_saw(kube: Kube, namespace: str
     ) as watch:
         first = next(iter(watch))
     seen = first.obj["metadata"]["resourceVersion"]
-    with kube.watch(
-        CONFIGMAPS, namespace, resource_version=seen, field_selector=selector
-    ) as watch:
+    with kube.watch(CONFIGMAPS, namespace, resource_version=seen, field_selector=selector) as watch:
         assert said(iter(watch), 1) == [("ADDED", "two")]
 
 
-def test_an_object_that_leaves_the_selection_is_told_as_deleted(
-    kube: Kube, namespace: str
-) -> None:
+def test_an_object_that_leaves_the_selection_is_told_as_deleted(kube: Kube, namespace: str) -> None:
     version = version_of_list(kube, namespace)
     with kube.watch(
         CONFIGMAPS, namespace, resource_version=version, label_selector="tier=hot"
