@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PB := kybernate/clients/pb
+OPA = $(shell $(PY) -c "from testbed.assets import ensure; print(ensure(['opa'])['opa'])")
 # Tests of one file stay in one process; the control plane's tests share one control plane.
 PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not crash" -n 2 --dist loadfile
@@ -47,7 +48,11 @@ bench-extender: assets ## Pods a second without an extender, with an idle one, a
 check: assets ## Format, lint, types, import contracts, Rego, generated code, spelling
 	@echo "== format and lint"; $(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
 	@echo "== types"; $(VENV)/bin/mypy
-	@echo "== import contracts"; $(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+	@echo "== import contracts"; $(VENV)/bin/lint-imports
+	@echo "== Rego"; opa="$(OPA)"; cd policies && "$$opa" check --strict --schema schemas kyb \
+	  && "$$opa" fmt --fail --list kyb && "$$opa" test kyb \
+	  && "$$opa" test --coverage --threshold 95 kyb > /dev/null
+	@echo "== generated code"; $(MAKE) --no-print-directory generate && git diff --exit-code --stat -- $(PB)
 	@echo "== spelling"; $(VENV)/bin/codespell
 
 generate: $(STAMP) ## Make the gRPC code from the .proto files
@@ -56,8 +61,9 @@ generate: $(STAMP) ## Make the gRPC code from the .proto files
 	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc $(PB)/*.proto
 
-fmt: $(STAMP) ## Format the code
+fmt: assets ## Format the code
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+	@cd policies && $(OPA) fmt --write kyb
 
 clean: ## Remove what make made here (the cache folder stays)
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
