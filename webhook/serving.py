@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from kybernate.runtime import addresses
 from kybernate.runtime.tls import TlsFiles
 
 THREADS = 16  # an answer waits for OPA about a millisecond, at most its half second of patience
@@ -57,8 +58,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 def _options(listen: str, folder: Path) -> dict[str, Any]:
     # Each handshake takes the newest files: no restart, no HUP.
     context = TlsFiles(folder).server_context()
+    host, port = addresses.parse_listen(listen)
     return {
-        "bind": listen,
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}",
         "workers": 1,
         "worker_class": "gthread",
         "threads": THREADS,

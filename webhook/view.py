@@ -70,6 +70,10 @@ class ClusterView:
         """Whether every watch has seen the whole list once."""
         return all(reflector.synced for reflector in self._all)
 
+    def wait_synced(self, timeout: float) -> bool:
+        """Until then, or for that many seconds each."""
+        return all(reflector.wait_synced(timeout) for reflector in self._all)
+
     def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
         """Names of Ready checkpoints of this identity, newest first; gold images not among them."""
         found = [

@@ -1,0 +1,283 @@
+"""
+Two controllers on a real control plane: what they make, publish and hand over.
+
+Real: etcd, API server, controller manager, the shipped types, roles, rules and policies, two
+controller processes under the ServiceAccount's token, OPA polling the leader's replica over TLS.
+Not there: kubelets and agents; their Lease and GpuNode are written by hand.
+"""
+
+import base64
+import os
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+import yaml
+
+from controller import pki
+from kybernate.api import gpunodes, names, policy_files
+from kybernate.api.opa_config import BundleTls, opa_config
+from kybernate.clients.errors import NotFound
+from kybernate.clients.kube import Kube
+from kybernate.clients.leases import LeaseHeartbeat
+from kybernate.clients.opa import OpaPolicy
+from kybernate.clients.resources import (
+    CONFIGMAPS,
+    EVENTS,
+    GPUNODES,
+    GPUWORKLOADS,
+    LEASES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+)
+from kybernate.model.ids import NodeName
+from kybernate.runtime.clock import SystemClock
+from kybernate.testing.builders import a_pod
+from testbed.controlplane import ControlPlane
+from testbed.opa import Opa
+from testbed.processes import Processes
+from testbed.projection import SecretProjection
+from testbed.stack import install, programs
+from testbed.stack.programs import Running
+
+pytestmark = pytest.mark.controlplane
+
+SYSTEM = names.SYSTEM_NAMESPACE
+NAMESPACE = "models"
+SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
+
+
+@dataclass
+class Cluster:
+    """A control plane with two controllers and an OPA."""
+
+    kube: Kube
+    processes: Processes
+    running: dict[str, Running]
+    opa: Opa
+    tls: Path
+
+    def leader(self) -> str:
+        """Which of the two says that it leads."""
+        leads = [n for n, r in self.running.items() if "kyb_controller_leading 1.0" in _told(r)]
+        return leads[0] if len(leads) == 1 else ""
+
+    def find(self, *where: Any) -> dict[str, Any] | None:
+        """An object, or None."""
+        try:
+            return self.kube.get(*where)
+        except NotFound:
+            return None
+
+    def edit_policies(self, data: dict[str, str | None]) -> None:
+        """Change keys of the ConfigMap."""
+        self.kube.patch(CONFIGMAPS, "kyb-policies", {"data": data}, SYSTEM)
+
+    def events(self, reason: str) -> list[str]:
+        """Notes of this reason."""
+        found = self.kube.list(EVENTS, SYSTEM)
+        return [event["note"] for event in found if event["reason"] == reason]
+
+
+def _told(running: Running) -> str:
+    try:
+        return running.metrics()
+    except urllib3.exceptions.HTTPError:
+        return ""
+
+
+def _until(check: Callable[[], Any], within: float = 40.0) -> Any:
+    pause, deadline = threading.Event(), time.monotonic() + within
+    while not (answer := check()):
+        assert time.monotonic() < deadline, f"not within {within:g} s"
+        pause.wait(0.05)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def cluster(assets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Both controllers ready, OPA with their policies."""
+    work = tmp_path_factory.mktemp("controller")
+    with ControlPlane.start(work / "plane") as plane, Processes(work / "run") as processes:
+        install.components(plane)
+        install.webhooks(plane, "https://127.0.0.1:1")
+        kube = Kube.from_kubeconfig(plane.admin_kubeconfig)
+        kube.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
+        kube.create(NODES, {"metadata": {"name": "n1"}})
+        # nobody answers seat pods here, and pods are what this is about
+        kube.delete(VALIDATING_WEBHOOKS, "kyb-validating")
+        folder = work / "tls"
+        with SecretProjection(plane.api, SYSTEM, "kyb-controller-tls", folder):
+            account = plane.service_account_kubeconfig(SYSTEM, "kyb-controller")
+            running = {
+                name: programs.run(
+                    processes,
+                    name,
+                    "controller",
+                    lambda port, name=name: [
+                        f"--listen=127.0.0.1:{port}",
+                        f"--kubeconfig={account}",
+                        f"--tls-dir={folder}",
+                        f"--opa={assets['opa']}",
+                        f"--bundle-dir={work / name}",
+                        "--extra-names=127.0.0.1,localhost",
+                        "--policy-settle=2s",
+                    ],
+                )
+                for name in ("one", "two")
+            }
+            config = work / "opa.yaml"
+            tls = BundleTls(ca=str(folder / "ca.crt"))
+            url = running["one"].url
+            config.write_text(
+                yaml.safe_dump(opa_config(url=url, persistence=str(work / "kept"), tls=tls))
+            )
+            with Opa.start(work / "opa", config=config) as opa:
+                _until(opa.has_bundles)
+                yield Cluster(kube, processes, running, opa, folder)
+
+
+def test_one_of_them_leads(cluster: Cluster) -> None:
+    assert _until(cluster.leader) in ("one", "two")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_server_has_a_certificate_for_its_names(cluster: Cluster, server: str) -> None:
+    secret = cluster.kube.get(SECRETS, f"{server}-tls", SYSTEM)
+    assert secret["type"] == "kubernetes.io/tls"
+    certificate = pki.read(base64.b64decode(secret["data"]["tls.crt"]))
+    assert certificate is not None
+    assert {f"{server}.{SYSTEM}.svc", "127.0.0.1"} <= certificate.names
+
+
+def test_webhook_configurations_trust_the_authority(cluster: Cluster) -> None:
+    authority = cluster.kube.get(SECRETS, "kyb-webhook-tls", SYSTEM)["data"]["ca.crt"]
+    configuration = cluster.kube.get(MUTATING_WEBHOOKS, "kyb-mutating")
+    assert configuration["webhooks"][0]["clientConfig"]["caBundle"] == authority
+
+
+def test_a_configuration_that_is_applied_later_is_trusted_at_once(cluster: Cluster) -> None:
+    found = cluster.kube.get(MUTATING_WEBHOOKS, "kyb-mutating")
+    del found["webhooks"][0]["clientConfig"]["caBundle"]
+    cluster.kube.replace(MUTATING_WEBHOOKS, found)
+    _until(
+        lambda: cluster.kube.get(MUTATING_WEBHOOKS, "kyb-mutating")["webhooks"][0][
+            "clientConfig"
+        ].get("caBundle"),
+        within=5.0,
+    )
+
+
+def test_the_bundle_is_served_over_tls_by_both(cluster: Cluster) -> None:
+    context = ssl.create_default_context(cafile=str(cluster.tls / "ca.crt"))
+    with urllib3.PoolManager(ssl_context=context) as pool:
+        tags = {
+            pool.request("GET", f"{running.url}/bundles/kyb.tar.gz").headers["ETag"]
+            for running in cluster.running.values()
+        }
+    assert len(tags) == 1
+
+
+def test_a_seat_pod_has_its_gpuworkload_until_it_is_gone(cluster: Cluster) -> None:
+    pod = a_pod("llama", namespace=NAMESPACE, annotations={names.VRAM: "40Gi"})
+    del pod["status"], pod["metadata"]["uid"]
+    uid = cluster.kube.create(PODS, pod)["metadata"]["uid"]
+    made = _until(lambda: cluster.find(GPUWORKLOADS, "llama", NAMESPACE))
+    assert (made["spec"]["podUID"], made["spec"]["desired"]) == (uid, "Auto")
+    cluster.kube.delete(PODS, "llama", NAMESPACE, grace_seconds=0)
+    _until(lambda: cluster.find(GPUWORKLOADS, "llama", NAMESPACE) is None)
+
+
+def test_a_pod_that_comes_again_under_its_name_has_a_new_gpuworkload(cluster: Cluster) -> None:
+    uids = []
+    for _ in range(2):
+        pod = a_pod("again", namespace=NAMESPACE)
+        del pod["status"], pod["metadata"]["uid"]
+        uids.append(cluster.kube.create(PODS, pod)["metadata"]["uid"])
+        _until(
+            lambda: (
+                (found := cluster.find(GPUWORKLOADS, "again", NAMESPACE))
+                and found["spec"]["podUID"] == uids[-1]
+            )
+        )
+        cluster.kube.delete(PODS, "again", NAMESPACE, grace_seconds=0)
+    assert uids[0] != uids[1]
+
+
+def test_a_node_whose_agent_falls_silent_is_unknown_until_it_speaks_again(
+    cluster: Cluster,
+) -> None:
+    clock = SystemClock()
+    cluster.kube.create(GPUNODES, gpunodes.new_object(NodeName("n1")))
+    ready = {"status": {"conditions": [gpunodes.ready_condition(True, clock.now())]}}
+    cluster.kube.patch(GPUNODES, "n1", ready, subresource="status")
+    heart = LeaseHeartbeat(cluster.kube, SYSTEM, "kyb-agent-n1", "n1", clock, lease=2.0)
+
+    def condition() -> str:
+        return str(cluster.kube.get(GPUNODES, "n1")["status"]["conditions"][0]["status"])
+
+    assert heart.beat()
+    _until(lambda: condition() == "Unknown")
+    assert heart.beat()
+    _until(lambda: condition() == "True")
+
+
+def test_an_edited_policy_is_in_force_told_and_wakes_refused_pods(cluster: Cluster) -> None:
+    policy = OpaPolicy(cluster.opa.url)
+    key = "data__classes.json"
+    before = cluster.kube.get(CONFIGMAPS, "kyb-policies", SYSTEM)["data"]
+    edited = {**before, key: before[key] + "\n"}
+    revision = policy_files.revision_of(policy_files.from_keys(edited))
+    cluster.edit_policies({key: edited[key]})
+    _until(lambda: policy.revision() == revision)
+    _until(lambda: any(revision in note for note in cluster.events("PolicyPublished")))
+    _until(
+        lambda: (
+            (cluster.kube.get(NODES, "n1")["metadata"].get("annotations") or {}).get(
+                names.POLICY_REVISION
+            )
+            == revision
+        )
+    )
+    cluster.edit_policies({"kyb__admission__more.rego": "package kyb.admission\n\nbroken {"})
+    (note,) = _until(lambda: cluster.events("PolicyRefused"))
+    assert "kyb/admission/more.rego:3" in note
+    assert policy.revision() == revision, "the last good ones stay in force"
+    cluster.edit_policies({"kyb__admission__more.rego": None})
+
+
+def test_a_deleted_certificate_comes_back(cluster: Cluster) -> None:
+    cluster.kube.delete(SECRETS, "kyb-extender-tls", SYSTEM)
+    _until(lambda: cluster.find(SECRETS, "kyb-extender-tls", SYSTEM))
+
+
+def test_work_goes_on_when_the_leader_is_killed(cluster: Cluster) -> None:
+    leader = _until(cluster.leader)
+    os.kill(cluster.processes.pid(leader), signal.SIGKILL)
+    pod = a_pod("after", namespace=NAMESPACE)
+    del pod["status"], pod["metadata"]["uid"]
+    cluster.kube.create(PODS, pod)
+    _until(lambda: cluster.find(GPUWORKLOADS, "after", NAMESPACE))
+    assert cluster.leader() not in ("", leader)
+
+
+def test_a_stopped_leader_gives_its_lease_away_at_once(cluster: Cluster) -> None:
+    cluster.processes.stop(_until(cluster.leader))
+    lease = cluster.kube.get(LEASES, "kyb-controller", SYSTEM)
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_nothing_was_refused_by_the_api_server(cluster: Cluster) -> None:
+    logs = [cluster.processes.log(name).read_text() for name in cluster.running]
+    assert not any("403 Forbidden" in log for log in logs)

@@ -1,0 +1,29 @@
+"""What follows from a controller's settings, and which are refused."""
+
+import pytest
+
+from controller.settings import SERVERS, Settings
+from kybernate.api.errors import Malformed
+from kybernate.runtime import settings
+
+
+def test_every_server_is_named_as_its_service_and_as_asked_for() -> None:
+    read = settings.load(Settings, argv=["--extra-names=localhost,127.0.0.1"])
+    wants = {want.secret: want for want in read.terms().wants}
+    assert wants.keys() == {*(f"{server}-tls" for server in SERVERS), "kyb-client-tls"}
+    assert wants["kyb-webhook-tls"].names == {
+        "kyb-webhook",
+        "kyb-webhook.kyb-system",
+        "kyb-webhook.kyb-system.svc",
+        "kyb-webhook.kyb-system.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+    }
+    assert wants["kyb-client-tls"].client
+    assert wants["kyb-client-tls"].names == {"kyb-client"}
+
+
+def test_a_certificate_must_outlive_the_change_of_its_authority() -> None:
+    with pytest.raises(Malformed, match="certificateOverlap"):
+        settings.load(Settings, argv=["--certificate-lifetime=1h", "--certificate-overlap=11m"])
+    assert settings.load(Settings, argv=["--certificate-lifetime=1h", "--certificate-overlap=10m"])
