@@ -189,7 +189,7 @@ class _Option:
 
     def resolve(
         self,
-        flags: Mapping[str, str],
+        flags: Mapping[str, str | None],
         environ: Mapping[str, str],
         keys: Mapping[str, Any],
         values: dict[str, Any],
@@ -198,7 +198,8 @@ class _Option:
         """Put the value of the first source that has one into `values`."""
         for path, source in ((self.flag, flags), (self.variable, environ), (self.key, keys)):
             if path in source:
-                values[self.field.name] = self._read(path, source[path], faults)
+                if source[path] is not None:
+                    values[self.field.name] = self._read(path, source[path], faults)
                 return
         if self.required:
             faults.add(self.flag, None, f"a value (or {self.variable}, or {self.key} in the file)")
@@ -242,30 +243,28 @@ def _without_none(kind: Any) -> Any:
 
 def _read_flags(
     argv: Sequence[str], options: Mapping[str, _Option], faults: Faults
-) -> dict[str, str]:
-    found: dict[str, str] = {}
+) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}  # None: its value is missing, which is told already
     rest = list(argv)
     while rest:
-        flag, equals, value = rest.pop(0).partition("=")
+        flag, equals, given = rest.pop(0).partition("=")
         option = options.get(flag)
         if option is None and flag != "--config":
-            faults.add(flag, value or None, "one of " + ", ".join([*options, "--config"]))
+            faults.add(flag, given or None, "one of " + ", ".join([*options, "--config"]))
             if rest and not rest[0].startswith("--"):
                 rest.pop(0)  # its value is not a second fault
             continue
-        if not equals:
-            value = _following(flag, option, rest, faults)
-        found[flag] = value
+        found[flag] = given if equals else _following(flag, option, rest, faults)
     return found
 
 
-def _following(flag: str, option: _Option | None, rest: list[str], faults: Faults) -> str:
+def _following(flag: str, option: _Option | None, rest: list[str], faults: Faults) -> str | None:
     if option is not None and option.kind is bool:
         return rest.pop(0) if rest and rest[0] in ("true", "false") else "true"
     if rest and not rest[0].startswith("--"):
         return rest.pop(0)
     faults.add(flag, None, "a value after it")
-    return ""
+    return None
 
 
 def _read_file(path: Path, options: Mapping[str, _Option], faults: Faults) -> dict[str, Any]:

@@ -77,13 +77,16 @@ def until(holds: Callable[[], bool], seconds: float = _PATIENCE_S) -> None:
 class ScriptedServer:
     """An HTTP server that answers each request with the next step of its script.
 
-    Lists and watches have a script each; the last step is repeated. `asked` has their queries.
+    Lists, watches and writes have a script each; the last step is repeated. `asked` has the
+    queries.
     """
 
     def __init__(self) -> None:
         self.lists: list[Step] = []
         self.watches: list[Step] = []
+        self.writes: list[Step] = []
         self.asked: list[dict[str, str]] = []
+        self.tokens: list[str] = []
         self.times: list[float] = []
         self.ending = threading.Event()  # set at the end of the test: held connections let go
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._conversation())
@@ -103,7 +106,12 @@ class ScriptedServer:
 
     def kube(self) -> Kube:
         """A client of this server."""
-        return Kube.of(Access(server=f"http://127.0.0.1:{self._server.server_address[1]}"))
+        return Kube.of(Access(server=self.url))
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def watched_from(self) -> list[str]:
         """The resourceVersion of each watch so far."""
@@ -117,10 +125,14 @@ class ScriptedServer:
                 query = dict(parse_qsl(urlsplit(self.path).query))
                 server.asked.append(query)
                 server.times.append(time.monotonic())
-                script = server.watches if "watch" in query else server.lists
+                server.tokens.append(self.headers.get("Authorization", ""))
+                reading = server.watches if "watch" in query else server.lists
+                script = reading if self.command == "GET" else server.writes
                 step = script.pop(0) if len(script) > 1 else script[0]
                 self.close_connection = True
                 step(self)
+
+            do_POST = do_GET  # noqa: N815 - http.server's names
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -141,8 +153,11 @@ class Steps:
 
     @staticmethod
     def answer(status: int, body: dict[str, Any]) -> Step:
+        return Steps.text(status, orjson.dumps(body))
+
+    @staticmethod
+    def text(status: int, content: bytes) -> Step:
         def step(handler: BaseHTTPRequestHandler) -> None:
-            content = orjson.dumps(body)
             handler.send_response(status)
             handler.send_header("Content-Length", str(len(content)))
             handler.end_headers()
