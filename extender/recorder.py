@@ -1,9 +1,10 @@
 """
 Tells what was decided, once it is known what came of it: events, and `GpuWorkload.status`.
 
-Called by: `app.py` with every placement, right before it answers; `watching.py` with every change
-of a seat pod. Rules: nothing here delays an answer; a pod is never patched (each patch re-queues
-every pod that was refused); the same refusal of the same pod is told once.
+Called by: `service.py` with every placement, right before it answers; `watching.py` with every
+change of a seat pod. Rules: nothing here delays an answer, so a burst of pods is told about at a
+pace; a pod is never patched (each patch re-queues every pod that was refused); the same refusal of
+the same pod is told once.
 """
 
 import threading
@@ -28,16 +29,19 @@ from kybernate.model.workload import Workload
 ACTION = "Scheduling"
 _REMEMBERED = 4096  # pods between their answer and its outcome
 # The controller makes a GpuWorkload within a second of its pod; after this it will not come.
-_PATIENCE = Patience(size=4096, seconds=30.0)
+_PATIENCE = Patience(size=4096, seconds=60.0)
+# 50 a second, the rate clients of the API server have by default: telling a thousand pods takes
+# 20 s, and placing them meanwhile is not held up by it.
+_PACE_S = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Told:
-    """A decision to be written. `seconds` and `text` are the placement's; a refusal has none."""
+    """A decision to be written; a placement has seconds, a refusal has none."""
 
     workload: Workload
     decision: Decision
-    placement: str = ""
+    announced: bool = False  # its event is on the way
 
 
 class Recorder:
@@ -51,6 +55,7 @@ class Recorder:
         self._decided: OrderedDict[PodUid, Placement] = OrderedDict()
         self._refused: dict[PodUid, str] = {}
         self._ledgers: dict[PodUid, Ledger] = {}
+        self._stop = threading.Event()
         self._outbox: Outbox[Told] = Outbox("decisions", clock, self._write, patience=_PATIENCE)
 
     @property
@@ -72,11 +77,11 @@ class Recorder:
         assert seen is not None
         uid = seen.workload.uid
         if new is None:
-            self._forget(uid)
+            self._taken(uid)
         elif new.workload.node is not None:
             placement = self._taken(uid)
             if placement is not None and placement.ranked:
-                self._tell(self._placed(placement, new.workload.node))
+                self._outbox.put(self._placed(placement, new.workload.node))
         elif new.unschedulable:
             self._tell_refusal(uid)
 
@@ -94,6 +99,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Write what is queued for at most two seconds."""
+        self._stop.set()
         self._outbox.stop()
         self._events.stop()
 
@@ -108,18 +114,7 @@ class Recorder:
                 return
             self._refused[uid] = text
         decision = self._decision(placement, EventReason.PLACEMENT_REFUSED, text)
-        self._tell(Told(workload=placement.workload, decision=decision))
-
-    def _tell(self, told: Told) -> None:
-        refusal = told.decision.reason is EventReason.PLACEMENT_REFUSED
-        self._events.record(
-            pod_ref(told.workload),
-            told.decision.reason,
-            ACTION,
-            told.decision.message,
-            warning=refusal,
-        )
-        self._outbox.put(told)
+        self._outbox.put(Told(workload=placement.workload, decision=decision))
 
     def _placed(self, placement: Placement, node: NodeName) -> Told:
         revision = placement.verdict.revision
@@ -127,7 +122,7 @@ class Recorder:
         found = next((one for one in placement.ranked if one.node == node), None)
         seconds = found.estimate(placement.at).seconds if found else None
         decision = self._decision(placement, EventReason.PLACED, text, seconds)
-        return Told(workload=placement.workload, decision=decision, placement=text)
+        return Told(workload=placement.workload, decision=decision)
 
     def _decision(
         self, placement: Placement, reason: EventReason, text: str, seconds: float | None = None
@@ -145,10 +140,20 @@ class Recorder:
             self._refused.pop(uid, None)
             return self._decided.pop(uid, None)
 
-    def _forget(self, uid: PodUid) -> None:
-        self._taken(uid)
-
     def _write(self, told: Told) -> None:
+        if not told.announced:
+            self._announce(told)
+            self._clock.wait(self._stop, _PACE_S)
+        self._enter(told)
+
+    def _announce(self, told: Told) -> None:
+        reason = told.decision.reason
+        refusal = reason is EventReason.PLACEMENT_REFUSED
+        about, text = pod_ref(told.workload), told.decision.message
+        self._events.record(about, reason, ACTION, text, warning=refusal)
+        told.announced = True
+
+    def _enter(self, told: Told) -> None:
         """One patch, conditional on the version we know; the watch brings a newer one."""
         with self._lock:
             ledger = self._ledgers.get(told.workload.uid)
@@ -156,11 +161,9 @@ class Recorder:
             raise NotYet(f"{told.workload.key}: no GpuWorkload yet")
         kept = gpuworkloads.append(ledger.decisions, told.decision)
         status: dict[str, object] = {"decisions": gpuworkloads.write_decisions(kept)}
-        if told.placement:
-            status["placement"] = {
-                "estimateSeconds": told.decision.seconds,
-                "text": told.placement,
-            }
+        if told.decision.seconds is not None:
+            estimate = {"estimateSeconds": told.decision.seconds, "text": told.decision.message}
+            status["placement"] = estimate
         patch = {"metadata": {"resourceVersion": ledger.version}, "status": status}
         key = ledger.key
         try:
