@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pynvml
@@ -48,16 +49,7 @@ class NvmlGpus:
         """Every card. What never changes was read once; health is asked for."""
         self._hear()
         return tuple(
-            Gpu(
-                index=card.index,
-                uuid=card.uuid,
-                product=card.product,
-                memory=card.memory,
-                numa=card.numa,
-                health=self._health(card, handle),
-                links=card.links,
-                device_nodes=card.device_nodes,
-            )
+            replace(card, health=self._health(card, handle))
             for card, handle in zip(self._cards, self._handles, strict=True)
         )
 

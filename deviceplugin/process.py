@@ -1,0 +1,151 @@
+"""
+Putting the parts together: inventory, groups, one server and registration per resource.
+
+Called by: `__main__`, tests.
+"""
+
+import threading
+from functools import partial
+from pathlib import Path
+
+from deviceplugin.agent import Agent
+from deviceplugin.offer import Extras
+from deviceplugin.registration import Registration
+from deviceplugin.server import Plugin, PluginServer
+from deviceplugin.settings import InventorySource, Settings
+from deviceplugin.watching import Seats, Watch
+from kybernate.api.errors import Fault, Malformed
+from kybernate.api.profiles import ProfileFile, load_profiles
+from kybernate.clients.clock import Clock
+from kybernate.clients.gpus import Inventory, InventoryAway
+from kybernate.clients.gpus.listed import ListedGpus
+from kybernate.clients.gpus.nvml import NvmlGpus
+from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.decisions.grouping import groups_of, topology_table
+from kybernate.model.gpu import Gpu
+from kybernate.model.ids import ResourceName
+from kybernate.runtime import serving
+from kybernate.runtime.health import Health
+from kybernate.runtime.logs import get_logger
+from kybernate.runtime.metrics import Metrics
+
+_RETRY_S = 2.0  # a driver or device that is not there yet
+
+
+def open_inventory(settings: Settings, listed: tuple[Gpu, ...]) -> Inventory:
+    """The GPUs' source. Raises Malformed where a setting or the list is missing, InventoryAway."""
+    match settings.inventory:
+        case InventorySource.LISTED:
+            if not listed:
+                raise Malformed([Fault("gpus", None, "a list of GPUs, as --inventory is listed")])
+            return ListedGpus(listed)
+        case InventorySource.SIMULATED:
+            if settings.simulated_gpu is None:
+                raise Malformed([Fault("--simulated-gpu", None, "the simulated device's socket")])
+            return SimulatedGpus(settings.simulated_gpu)
+        case _:
+            return NvmlGpus()
+
+
+class Process:
+    """The device plugin, from settings. `run` returns when stopped."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Reads the profile file. Raises Malformed with every fault, OSError."""
+        self._settings = settings
+        self._clock = clock
+        self._text = settings.profiles.read_text()
+        self._listed = load_profiles(self._text).gpus
+        self._metrics, self._health = Metrics(), Health()
+        self._allocations = self._metrics.counter(
+            "deviceplugin_allocations", "containers that asked for a seat", ["resource", "outcome"]
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop`. Raises Malformed when the file does not fit the GPUs."""
+        self._health.ready("gpus", lambda: "the GPUs have not answered yet")
+        with serving.telemetry(self._settings.metrics_listen, self._health, self._metrics):
+            found = self._await_gpus(stop)
+            if found is None:
+                return
+            inventory, gpus = found
+            try:
+                profiles = load_profiles(self._text, [gpu.index for gpu in gpus])
+                self._serve(inventory, gpus, profiles, stop)
+            finally:
+                inventory.close()
+
+    def _await_gpus(self, stop: threading.Event) -> tuple[Inventory, tuple[Gpu, ...]] | None:
+        while not stop.is_set():
+            try:
+                inventory = open_inventory(self._settings, self._listed)
+                return inventory, inventory.gpus()
+            except InventoryAway as away:
+                get_logger().warning("waiting for the GPUs", why=str(away))
+            self._clock.wait(stop, _RETRY_S)
+        return None
+
+    def _serve(
+        self,
+        inventory: Inventory,
+        gpus: tuple[Gpu, ...],
+        profiles: ProfileFile,
+        stop: threading.Event,
+    ) -> None:
+        groups = groups_of(profiles.profiles, gpus, profiles.listed)
+        get_logger().info("groups formed", topology=topology_table(gpus, groups))
+        seats = Seats(groups, gpus)
+        watch = Watch(inventory, seats, self._clock, self._settings.health_every)
+        self._health.ready("gpus", watch.fault)
+        agent = Agent(self._settings.agent_socket)
+        registrations = [self._registration(name, seats, agent) for name in seats.resources()]
+        self._measure(seats)
+        every = self._settings.kubelet_every
+        threads = [threading.Thread(target=watch.run, args=(stop,), name="gpus")]
+        threads += [
+            threading.Thread(target=one.run, args=(stop, every), name="registration")
+            for one in registrations
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        seats.end()
+        for thread in threads:
+            thread.join()
+        agent.close()
+
+    def _registration(self, resource: ResourceName, seats: Seats, agent: Agent) -> Registration:
+        plugin = Plugin(
+            resource,
+            seats,
+            agent,
+            self._extras(),
+            lambda name, outcome: self._allocations.labels(name, outcome).inc(),
+        )
+        socket = self._settings.plugin_dir / f"{resource.replace('/', '-')}.sock"
+        registration = Registration(
+            resource, PluginServer(plugin, socket), self._settings.plugin_dir, self._clock
+        )
+        self._health.ready(f"kubelet {resource}", registration.fault)
+        return registration
+
+    def _extras(self) -> Extras:
+        settings = self._settings
+        library, simulated = settings.guest_library, settings.simulated_gpu
+        return Extras(
+            device_nodes=tuple(node for node in settings.control_nodes if Path(node).exists()),
+            guest_library=str(library) if library and library.exists() else "",
+            cdi_kind=settings.cdi_kind,
+            simulated_gpu=str(simulated.absolute()) if simulated else "",
+        )
+
+    def _measure(self, seats: Seats) -> None:
+        gauge = self._metrics.gauge(
+            "deviceplugin_healthy_seats", "seats that can be had", ["resource"]
+        )
+        for resource in seats.resources():
+            gauge.labels(resource).set_function(partial(_healthy, seats, resource))
+
+
+def _healthy(seats: Seats, resource: ResourceName) -> float:
+    return seats.healthy()[resource]
