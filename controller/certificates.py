@@ -2,7 +2,7 @@
 
 Rule: at every instant every client trusts every server, whoever has already read the newest Secret
 and whoever has not, and wherever this process died. So a new authority goes through three steps,
-each begun only after `overlap` seconds in which everybody could read the one before:
+each begun only when everybody had the time to read the one before (`Terms`):
 
     introduce  next    is trusted everywhere, signs nothing
     promote    next -> signer; leaves are issued anew; the old one is still trusted
@@ -94,10 +94,14 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Seconds. `overlap` covers the slowest reader: a kubelet's Secret refresh and our reload."""
+    """Seconds. `overlap` covers the slowest reader that looks again: a kubelet's Secret refresh
+    and our reload. `notice` covers those that read their authority only when they start
+    (kube-scheduler, OPA): so long a new one is trusted before it signs.
+    """
 
     overlap: float
     wants: tuple[Want, ...]
+    notice: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +191,12 @@ class _Situation:
     terms: Terms
     now: float
 
-    def everybody_trusts(self) -> bool:
-        """Whether today's trust was given out so long ago that every reader has it."""
+    def trusted_for(self, seconds: float) -> bool:
+        """Whether today's trust was given out so long ago, and by now every reader has it."""
         mark = self.authority.distributed
-        return _noted(mark, fingerprint(self.authority.trust)) and _lasts(mark, self)
+        if not _noted(mark, fingerprint(self.authority.trust)):
+            return False
+        return _lasts(mark, self, max(seconds, self.terms.overlap))
 
     def settled(self) -> bool:
         """Whether every leaf is the signer's."""
@@ -216,15 +222,22 @@ def _promotion(here: _Situation) -> Iterator[Step]:
     authority = here.authority
     if not _noted(authority.distributed, fingerprint(authority.trust)):
         yield NoteDistributed()
-    elif authority.next is not None and here.everybody_trusts():
+    elif authority.next is not None and here.trusted_for(here.terms.notice):
         yield Promote()
 
 
 def _leaves(here: _Situation) -> Iterator[Step]:
     for want in here.terms.wants:
         why = _why_issue(want, here)
-        if why and (why != FOREIGN or here.everybody_trusts()):
+        if why and (why != FOREIGN or _may_move(want, here)):
             yield Issue(want.secret, why)
+
+
+def _may_move(want: Want, here: _Situation) -> bool:
+    """Whether a leaf of a former signer may become the new one's. One that is due cannot wait."""
+    leaf = here.picture.holdings[want.secret].certificate
+    due = leaf is not None and leaf.due(here.now)
+    return here.trusted_for(0.0 if due else here.terms.notice)
 
 
 FOREIGN = "its authority signs no more"
@@ -251,7 +264,7 @@ def _retirement(here: _Situation) -> Iterator[Step]:
             return
         if not _noted(authority.settled, authority.signer.key):
             yield NoteSettled()
-        elif _lasts(authority.settled, here):
+        elif _lasts(authority.settled, here, here.terms.overlap):
             yield Retire()
     elif authority.next is None and authority.signer.due(here.now):
         yield Introduce()
@@ -261,5 +274,5 @@ def _noted(mark: Mark | None, of: str) -> bool:
     return mark is not None and mark.of == of
 
 
-def _lasts(mark: Mark | None, here: _Situation) -> bool:
-    return mark is not None and here.now - mark.at >= here.terms.overlap
+def _lasts(mark: Mark | None, here: _Situation, seconds: float) -> bool:
+    return mark is not None and here.now - mark.at >= seconds

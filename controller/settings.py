@@ -46,7 +46,13 @@ class Settings(ProcessSettings):
     authority_lifetime: float = setting(
         3650 * _DAY,
         unit="seconds",
-        help="of our certificate authority; long, because kube-scheduler and OPA read it at start",
+        help="of our certificate authority; long, because a change of it asks for restarts",
+    )
+    authority_notice: float = setting(
+        30 * _DAY,
+        unit="seconds",
+        help="how long a new authority is trusted before it signs; kube-scheduler and OPA have to "
+        "be restarted within it",
     )
     certificate_lifetime: float = setting(
         90 * _DAY, unit="seconds", help="of each certificate; replaced after two thirds of it"
@@ -59,11 +65,18 @@ class Settings(ProcessSettings):
     )
 
     def __post_init__(self) -> None:
-        """Raises Malformed: a leaf must outlive the steps of a change of authority."""
-        longest = self.certificate_lifetime / 6
-        if self.certificate_overlap > longest:
-            accepted = f"at most {longest:g} s, a sixth of certificateLifetime"
-            raise Malformed([Fault("certificateOverlap", self.certificate_overlap, accepted)])
+        """Raises Malformed: whatever is replaced must outlive the steps of its replacement."""
+        pairs = (
+            ("certificateOverlap", self.certificate_overlap, self.certificate_lifetime),
+            ("authorityNotice", self.authority_notice, self.authority_lifetime),
+        )
+        faults = [
+            Fault(name, f"{wait:g}s", f"at most a sixth of the lifetime, {lifetime / 6:g}s")
+            for name, wait, lifetime in pairs
+            if wait > lifetime / 6
+        ]
+        if faults:
+            raise Malformed(faults)
 
     def terms(self) -> Terms:
         """The Secrets to keep, and for how long steps overlap."""
@@ -72,7 +85,8 @@ class Settings(ProcessSettings):
             for server in SERVERS
         )
         client = Want(secret=f"{CLIENT}-tls", names=frozenset({CLIENT}), client=True)
-        return Terms(overlap=self.certificate_overlap, wants=(*servers, client))
+        wants = (*servers, client)
+        return Terms(overlap=self.certificate_overlap, notice=self.authority_notice, wants=wants)
 
     def _names(self, server: str) -> tuple[str, ...]:
         """What a Service is called, from near and far."""

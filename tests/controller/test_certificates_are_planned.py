@@ -138,6 +138,25 @@ def test_after_the_signer_was_lost_leaves_wait_until_all_trust_the_new_one() -> 
     )
 
 
+def test_those_that_read_their_authority_once_have_notice_before_it_signs() -> None:
+    patient = Terms(overlap=OVERLAP, wants=WANTS, notice=500.0)
+    leaf = a_leaf(not_before=5900, not_after=8000)
+    introduced = a_picture(told(Authority(signer=OLD, next=NEW), 6000), leaf)
+    assert certificates.plan(introduced, patient, 6499) == ()
+    assert certificates.plan(introduced, patient, 6500) == (Promote(),)
+
+
+def test_a_leaf_of_a_lost_signer_that_is_due_does_not_wait_that_long() -> None:
+    patient = Terms(overlap=OVERLAP, wants=WANTS, notice=500.0)
+    recovered = told(Authority(signer=NEW, previous=(OLD,)), 6000)
+    fresh, due = a_leaf(not_before=5900, not_after=8000), a_leaf(not_before=5000, not_after=6400)
+    assert certificates.plan(a_picture(recovered, fresh), patient, 6100) == ()
+    assert certificates.plan(a_picture(recovered, due), patient, 6059) == ()
+    assert certificates.plan(a_picture(recovered, due), patient, 6060) == (
+        Issue("kyb-a-tls", FOREIGN),
+    )
+
+
 def test_a_note_about_another_trust_counts_nothing() -> None:
     stale = dataclasses.replace(Authority(signer=OLD, next=NEW), distributed=Mark(of="old", at=0.0))
     leaf = a_leaf(not_before=5900, not_after=6800)

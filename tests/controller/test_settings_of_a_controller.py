@@ -23,7 +23,18 @@ def test_every_server_is_named_as_its_service_and_as_asked_for() -> None:
     assert wants["kyb-client-tls"].names == {"kyb-client"}
 
 
-def test_a_certificate_must_outlive_the_change_of_its_authority() -> None:
-    with pytest.raises(Malformed, match="certificateOverlap"):
-        settings.load(Settings, argv=["--certificate-lifetime=1h", "--certificate-overlap=11m"])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        pytest.param(
+            ["--certificate-lifetime=1h", "--certificate-overlap=11m"],
+            "certificateOverlap",
+            id="overlap",
+        ),
+        pytest.param(["--authority-lifetime=24h"], "authorityNotice", id="notice"),
+    ],
+)
+def test_whatever_is_replaced_must_outlive_its_replacement(arguments: list[str], name: str) -> None:
+    with pytest.raises(Malformed, match=name):
+        settings.load(Settings, argv=arguments)
     assert settings.load(Settings, argv=["--certificate-lifetime=1h", "--certificate-overlap=10m"])
