@@ -30,7 +30,7 @@ def view() -> Iterator[ClusterView]:
         a_checkpoint("middle", "2026-01-02T00:00:00Z"),
         a_checkpoint("unsealed", "2026-01-04T00:00:00Z", ready=False),
         a_checkpoint("gold", "2026-01-04T00:00:00Z", gold=True),
-        a_checkpoint("anothers", "2026-01-04T00:00:00Z", workload="deployment.other"),
+        a_checkpoint("foreign", "2026-01-04T00:00:00Z", workload="deployment.other"),
         a_checkpoint("unreadable", "2026-01-04T00:00:00Z", workload=7),
         gpuworkloads.new_object(a_workload("a", namespace="models")),
         gpuworkloads.new_object(a_workload("b", namespace="models")),
