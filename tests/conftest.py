@@ -11,9 +11,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from testbed import assets as binaries
 from testbed.controlplane import ControlPlane
+
+# A busy machine is slow now and then; a test that hangs is pytest-timeout's to name.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -34,9 +34,11 @@ def path(annotation: str) -> str:
 def ours(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Those that are meant for us, in the order they stand."""
     return tuple(
-        (name, value)
-        for name, value in given.items()
-        if name.startswith(_PREFIX) or name == names.PREFER_GROUP_PLAIN
+        [
+            (name, value)
+            for name, value in given.items()
+            if name.startswith(_PREFIX) or name == names.PREFER_GROUP_PLAIN
+        ]
     )
 
 
