@@ -126,7 +126,6 @@ def happen(books: Books, key: WorkloadKey, happening: Happening, now: float) -> 
 
 
 def _consequences(books: Books, tenancy: Tenancy, happening: Happening, now: float) -> Books:
-    key = tenancy.key
     if happening is Happening.RUNS:
         return books.having(_runs(tenancy, now))
     if happening in FAILURES:
@@ -134,11 +133,17 @@ def _consequences(books: Books, tenancy: Tenancy, happening: Happening, now: flo
         pause = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (failures - 1))
         return books.having(replace(tenancy, failures=failures, not_before=now + pause))
     if happening is Happening.PARKED:
-        books = books.having(replace(tenancy, held={}, failures=0, wanted_since=None))
-        return want(books, key, now) if tenancy.returns_by_itself else books
+        return _parked(books.having(replace(tenancy, held={}, failures=0)), tenancy, now)
     if happening is Happening.LOST:
         return books.having(replace(tenancy, wanted_since=None))
     return books.having(tenancy)
+
+
+def _parked(books: Books, tenancy: Tenancy, now: float) -> Books:
+    """It may have been asked for while it was on its way out; else it depends on what it is."""
+    if tenancy.wanted_since is not None or tenancy.returns_by_itself:
+        return want(books, tenancy.key, now)
+    return books
 
 
 def _runs(tenancy: Tenancy, now: float) -> Tenancy:

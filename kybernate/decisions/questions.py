@@ -37,7 +37,8 @@ def rivals(line: Line, waiter: Tenancy) -> tuple[Tenancy, ...]:
 def timeslice_question(line: Line, waiter: Tenancy) -> TimesliceQuestion:
     """Who is next on the waiter's GPUs?"""
     waiting = rivals(line, waiter)
-    holders = tuple(h for h in holders_of(line.books, waiter) if h.state is State.ACTIVE)
+    near = {h.key: h for rival in waiting for h in holders_of(line.books, rival)}
+    holders = tuple(h for _, h in sorted(near.items()) if h.state is State.ACTIVE)
     moment = waiting[0].wanted_since
     return TimesliceQuestion(
         group=_group(line, waiter),
@@ -91,6 +92,8 @@ def facts(tenancy: Tenancy, now: float, longest_wait_began: float | None) -> Ten
         waiting_seconds=_span(tenancy.wanted_since, now) or 0.0,
         idle_seconds=_span(tenancy.idle_since, now) if tenancy.in_vram else None,
         min_runtime_seconds=tenancy.min_runtime,
+        idle_after_seconds=tenancy.idle_after,
+        gpus=tenancy.gpus,
         ran_since_others_wait=longest_wait_began is not None
         and tenancy.wanted_since != longest_wait_began
         and tenancy.had_a_turn_since(longest_wait_began),

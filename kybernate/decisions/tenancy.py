@@ -23,6 +23,7 @@ class Tenancy:
 
     key: WorkloadKey
     uid: PodUid
+    life: str = ""  # the container's id: a pod's restarted container is another life
     group: Group
     seat: Seat
     vram: int
@@ -31,7 +32,8 @@ class Tenancy:
     workload_class: WorkloadClass = WorkloadClass.INFERENCE
     priority: int = 0
     desired: Desired = Desired.AUTO
-    min_runtime: float | None = None
+    min_runtime: float | None = None  # seconds, the pod's own wish
+    idle_after: float | None = None  # seconds, the pod's own wish
     parkable: bool = True
     residue: int = 0  # what stays on the card while parked
     held: Mapping[int, int] = field(default_factory=dict)  # GPU -> bytes the inventory shows

@@ -70,6 +70,8 @@ class EventReason(StrEnum):
     POLICY_UNAVAILABLE = "PolicyUnavailable"
     POLICY_REFUSED = "PolicyRefused"
     POLICY_PUBLISHED = "PolicyPublished"
+    GROUP_UNHEALTHY = "GroupUnhealthy"  # on the Node: a group is not given out for now
+    GROUP_HEALTHY = "GroupHealthy"  # on the Node: it is again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,134 @@
+"""
+What is in the cards: the inventory, put in the agent's own terms.
+
+Called by: the coordinator before it decides (`look`), the stories before they fill a card (`free`).
+Rule: bytes belong to the workload whose first process is an ancestor of whoever holds them; the
+rest is foreign. Foreign bytes that stay make their cards' groups unhealthy, and well again when
+they are gone.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kybernate.clients.clock import Clock
+from kybernate.clients.gpus import GpuProcess, Inventory, InventoryAway
+from kybernate.decisions.grouping import group_health
+from kybernate.model.gpu import Gpu, Group, Health
+from kybernate.model.ids import GpuUuid, GroupName, WorkloadKey
+from kybernate.model.tier import Bandwidth
+from nodeagent.lives import Lives
+from nodeagent.mechanisms import Body
+from nodeagent.processes import is_below
+
+# A process that just ended shows for a moment; one that stays longer is a stranger's.
+FOREIGN_GRACE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The cards at a moment. Bytes by GPU index; idle seconds by workload."""
+
+    gpus: tuple[Gpu, ...]
+    used: Mapping[int, int]
+    held: Mapping[WorkloadKey, Mapping[int, int]] = field(default_factory=dict)
+    idle: Mapping[WorkloadKey, float] = field(default_factory=dict)
+    foreign: Mapping[int, int] = field(default_factory=dict)
+    strangers: frozenset[int] = frozenset()  # cards whose foreign bytes stayed
+    health: Mapping[GroupName, Health] = field(default_factory=dict)
+    pool_free: int = 0  # bytes left in the RAM pool
+    bus: Bandwidth | None = None  # RAM to VRAM, as measured
+
+    def matters(self) -> tuple[object, ...]:
+        """What may change a decision by itself. Bytes of workloads come and go with their states,
+        and how long somebody is idle is asked about when policy said to ask again."""
+        return (dict(self.foreign), self.strangers, dict(self.health), self.pool_free)
+
+
+class CardWatch:
+    """`Cards` for the stories and pictures for the coordinator. Thread safe."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        groups: Mapping[GroupName, Group],
+        lives: Lives,
+        clock: Clock,
+        means: Callable[[], tuple[int, Bandwidth | None]] = lambda: (0, None),
+    ) -> None:
+        """`means` tells the bytes left in the pool, and the bus."""
+        self._inventory = inventory
+        self._means = means
+        self._groups = groups
+        self._lives = lives
+        self._clock = clock
+        self._foreign_since: dict[int, float] = {}
+        self._lock = threading.Lock()
+
+    def free(self, uuid: GpuUuid) -> int:
+        """Bytes of the card that nobody uses. Raises InventoryAway."""
+        memory = next((g.memory for g in self._inventory.gpus() if g.uuid == uuid), 0)
+        return memory - self._inventory.usage().get(uuid, memory)
+
+    def held_by(self, body: Body) -> int:
+        """Bytes the workload's processes hold. Raises InventoryAway."""
+        mine = (p for p in self._inventory.processes() if is_below(p.pid, body.pid))
+        return sum(process.used for process in mine)
+
+    def look(self) -> Picture | None:
+        """A new picture; None while the inventory is away: then nothing is concluded."""
+        try:
+            gpus, used = self._inventory.gpus(), self._inventory.usage()
+            processes = self._inventory.processes()
+        except InventoryAway:
+            return None
+        index = {gpu.uuid: gpu.index for gpu in gpus}
+        held, idle = self._attribute(processes, index)
+        by_index = {index[uuid]: size for uuid, size in used.items() if uuid in index}
+        known = {g: sum(h.get(g, 0) for h in held.values()) for g in by_index}
+        foreign = {g: by_index[g] - known[g] for g in by_index if by_index[g] > known[g]}
+        strangers = self._staying(foreign)
+        pool_free, bus = self._means()
+        return Picture(
+            gpus=gpus,
+            used=by_index,
+            held=held,
+            idle=idle,
+            foreign=foreign,
+            strangers=strangers,
+            health=self._health(gpus, strangers),
+            pool_free=pool_free,
+            bus=bus,
+        )
+
+    def _attribute(
+        self, processes: tuple[GpuProcess, ...], index: Mapping[GpuUuid, int]
+    ) -> tuple[dict[WorkloadKey, dict[int, int]], dict[WorkloadKey, float]]:
+        held: dict[WorkloadKey, dict[int, int]] = {}
+        idle: dict[WorkloadKey, float] = {}
+        lives = self._lives.all()
+        for process in processes:
+            life = next((one for one in lives if is_below(process.pid, one.record.pid)), None)
+            if life is None or process.uuid not in index or process.pid == os.getpid():
+                continue
+            there = held.setdefault(life.key, {})
+            gpu = index[process.uuid]
+            there[gpu] = there.get(gpu, 0) + process.used
+            if process.idle_seconds is not None:
+                so_far = idle.get(life.key, process.idle_seconds)
+                idle[life.key] = min(so_far, process.idle_seconds)
+        return held, idle
+
+    def _staying(self, foreign: Mapping[int, int]) -> frozenset[int]:
+        now = self._clock.monotonic()
+        with self._lock:
+            self._foreign_since = {g: self._foreign_since.get(g, now) for g in foreign}
+            since = self._foreign_since.items()
+            return frozenset(g for g, began in since if now - began >= FOREIGN_GRACE)
+
+    def _health(self, gpus: tuple[Gpu, ...], strangers: frozenset[int]) -> dict[GroupName, Health]:
+        return {
+            name: Health.UNHEALTHY if strangers & set(group.gpus) else group_health(group, gpus)
+            for name, group in self._groups.items()
+        }

@@ -1,0 +1,286 @@
+"""
+Learning of workloads: a container is made and held, it ends, it is asked whether it lives.
+
+Called by: the runtime's API, recovery, lifelines. `created` returns at once; who the workload is
+(its pod, its seat) may be known only later, so a thread asks until it is.
+Rule: a pod's next container is let in only when everything of the one before is gone.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kybernate.clients.clock import Clock
+from kybernate.model.gpu import Group, Seat
+from kybernate.model.ids import GpuUuid, GroupName, PodUid, WorkloadKey
+from kybernate.model.verdict import Reason, Refusal
+from kybernate.model.workload import Desired, ParkMechanism, Workload
+from kybernate.runtime.logs import get_logger
+from nodeagent import processes
+from nodeagent.coordinator import Coordinator
+from nodeagent.journal import Journal
+from nodeagent.lifelines import Lifelines
+from nodeagent.lives import Life, Lives
+from nodeagent.podresources import KubeletAway, Seats
+from nodeagent.pool import Pool
+from nodeagent.records import Mark, Record, Terms
+from nodeagent.telling import Teller
+
+# While the pod's object or its seat is not known yet. The watch brings a pod within milliseconds.
+_AGAIN_S = 0.25
+# Otherwise only a change wakes us; this is for a pod that went while we did not hear of it.
+_SELDOM_S = 10.0
+UNKNOWN = ""  # the container id of a life whose record was lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """What the runtime said of a held container."""
+
+    key: WorkloadKey
+    uid: PodUid | None
+    container: str
+    container_id: str
+    pid: int
+    exec_fifo: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What containers need of the node's parts."""
+
+    groups: Mapping[GroupName, Group]
+    uuids: Mapping[int, GpuUuid]
+    boot: str
+    seats: Seats
+    journal: Journal
+    pool: Pool
+    clock: Clock
+    pod_of: Callable[[WorkloadKey], Workload | None]
+    pods: Callable[[], tuple[Workload, ...]]
+    desired_of: Callable[[WorkloadKey, PodUid], Desired]
+    parkable: bool  # whether there is a mechanism to park with
+
+
+class Containers:
+    """Thread safe. `start` once."""
+
+    def __init__(
+        self,
+        node: Node,
+        lives: Lives,
+        lifelines: Lifelines,
+        coordinator: Coordinator,
+        teller: Teller,
+    ) -> None:
+        self._node = node
+        self._lives, self._lifelines = lives, lifelines
+        self._coordinator, self._teller = coordinator, teller
+        self._pending: dict[str, Created] = {}
+        self._unreadable: dict[PodUid, str] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="containers", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End. Held containers stay held."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # what the runtime says
+
+    def created(self, created: Created) -> None:
+        """A container exists and is held. Told twice is fine."""
+        known = self._lives.get(created.key)
+        if known is not None and known.id == created.container_id and not known.gone:
+            return
+        with self._lock:
+            self._pending[created.container_id] = created
+        self._wake.set()
+
+    def exited(self, key: WorkloadKey, container_id: str) -> None:
+        """A container ended. Told twice, or of one never seen, is fine."""
+        with self._lock:
+            self._pending.pop(container_id, None)
+        life = self._lives.get(key)
+        if life is not None and life.id in (container_id, UNKNOWN):
+            self.ended(life)
+
+    def ended(self, life: Life) -> None:
+        """A life is over: its turn ends now, what was kept for it goes as soon as no story runs."""
+        with self._lock:
+            if life.gone:
+                return
+            life.gone = True
+        self._coordinator.gone(life)
+        threading.Thread(target=self._discard, args=(life,), name="discard", daemon=True).start()
+
+    def nudge(self) -> None:
+        """A pod was seen: look whether somebody waits for it."""
+        self._wake.set()
+
+    def adopt(self, life: Life) -> None:
+        """A life known from the journal: watch its process."""
+        self._lives.add(life)
+        self._watch(life)
+
+    def unreadable(self, uid: PodUid, why: str) -> None:
+        """The journal's record of this pod cannot be read: what it holds is nobody's to touch."""
+        self._unreadable[uid] = why
+        self._wake.set()
+
+    # letting in
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            pause = _AGAIN_S if self._pending else _SELDOM_S
+            self._node.clock.wait(self._wake, pause)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            self._let_in_all()
+
+    def _let_in_all(self) -> None:
+        self._end_without_pod()
+        with self._lock:
+            pending = tuple(self._pending.values())
+        if not pending and not self._unreadable:
+            return
+        try:
+            seats = self._node.seats.seats()
+        except KubeletAway:
+            return
+        self._quarantine(seats)
+        for created in pending:
+            try:
+                done = self._let_in(created, seats.get(created.key))
+            except OSError as error:  # the journal's disk: it stays held, and is tried again
+                get_logger(workload=str(created.key)).error("not let in", why=str(error))
+                done = False
+            if done:
+                with self._lock:
+                    self._pending.pop(created.container_id, None)
+
+    def _let_in(self, created: Created, seat: Seat | None) -> bool:
+        """Whether nothing more is to be done for it."""
+        started = processes.started(created.pid)
+        if started is None:
+            return True  # it ended before anybody knew who it was
+        workload = self._node.pod_of(created.key)
+        known = workload is not None and created.uid in (None, workload.uid)
+        if workload is None or not known or seat is None or seat.group not in self._node.groups:
+            return False
+        if self._lives.get(created.key) is not None:
+            return False  # of the container before; it is being cleared away
+        life = self._life(created, started, workload, seat)
+        self._lives.add(life)
+        self._teller.seated(life)
+        self._coordinator.arrive(life.tenancy())
+        desired = self._node.desired_of(life.key, workload.uid)
+        self._coordinator.desire(life.key, workload.uid, desired)
+        self._watch(life)
+        return True
+
+    def _quarantine(self, seats: Mapping[WorkloadKey, Seat]) -> None:
+        """Pods whose records are unreadable, as soon as the API server names them."""
+        for pod in self._node.pods():
+            seat = seats.get(pod.key)
+            group = self._node.groups.get(seat.group) if seat else None
+            if pod.uid not in self._unreadable or seat is None or group is None:
+                continue
+            why = self._unreadable.pop(pod.uid)
+            record = _record_of_nobody(pod, seat, _terms(pod, group, False), self._node)
+            life = Life(record=record, group=group, uuids=self._node.uuids)
+            self._lives.add(life)
+            self._coordinator.restore(life.tenancy())
+            self._teller.quarantined(life, f"its journal record is unreadable: {why}")
+
+    def _end_without_pod(self) -> None:
+        """Nothing but its pod tells of the end of a workload whose process is not known."""
+        for life in self._lives.all():
+            pod = self._node.pod_of(life.key) if life.id == UNKNOWN else None
+            if life.id == UNKNOWN and (pod is None or pod.uid != life.record.uid):
+                self.ended(life)
+
+    def _life(self, created: Created, started: int, workload: Workload, seat: Seat) -> Life:
+        group = self._node.groups[seat.group]
+        now = self._node.clock.now()
+        record = Record(
+            key=created.key,
+            uid=workload.uid,
+            seat=seat,
+            container=created.container,
+            container_id=created.container_id,
+            pid=created.pid,
+            pid_started=started,
+            exec_fifo=str(created.exec_fifo),
+            boot=self._node.boot,
+            terms=_terms(workload, group, self._node.parkable),
+            since=now,
+            wanted_since=now,
+        )
+        return Life(record=self._node.journal.write(record), group=group, uuids=self._node.uuids)
+
+    def _watch(self, life: Life) -> None:
+        record = life.record
+        self._lifelines.watch(record.pid, record.pid_started, lambda: self.ended(life))
+
+    def _discard(self, life: Life) -> None:
+        with life.lock:
+            self._node.pool.free(life.record.uid)
+            self._node.journal.forget(life.record.uid)
+        self._lives.drop(life)
+        self._wake.set()  # its pod's next container may wait to be let in
+
+
+def _record_of_nobody(pod: Workload, seat: Seat, terms: Terms, node: Node) -> Record:
+    return Record(
+        key=pod.key,
+        uid=pod.uid,
+        seat=seat,
+        container=pod.seat_container,
+        container_id=UNKNOWN,
+        pid=0,
+        pid_started=0,
+        exec_fifo="",
+        boot=node.boot,
+        terms=terms,
+        mark=Mark.QUARANTINED,
+        since=node.clock.now(),
+    )
+
+
+def _terms(workload: Workload, group: Group, parkable: bool) -> Terms:
+    wishes = workload.wishes
+    barred = _barred(workload, group)
+    return Terms(
+        resource=workload.resource,
+        vram=min(wishes.vram or group.vram, group.vram),
+        workload_class=wishes.workload_class,
+        priority=workload.priority,
+        min_runtime=wishes.min_runtime,
+        idle_after=wishes.idle_after,
+        parkable=parkable and wishes.park is not ParkMechanism.NEVER,
+        barred_reason=barred.reason.name if barred else "",
+        barred_detail=barred.detail if barred else "",
+    )
+
+
+def _barred(workload: Workload, group: Group) -> Refusal | None:
+    """Why it must not start on the seat it was given."""
+    wishes = workload.wishes
+    if wishes.require_group not in (None, group.name):
+        detail = f"it requires {wishes.require_group} and was given a seat on {group.name}"
+        return Refusal(reason=Reason.GROUP_ABSENT, detail=detail)
+    if (wishes.vram or 0) > group.vram:
+        detail = f"{(wishes.vram or 0) / 2**30:.0f} GiB wanted of {group.vram / 2**30:.0f}"
+        return Refusal(reason=Reason.VRAM_TOO_SMALL, detail=detail)
+    return None

@@ -1,0 +1,353 @@
+"""
+The seat coordinator's edge: it keeps the books, asks `decide`, and starts switches.
+
+Called by: containers, the API, the watches (what changed), the switches (what happened).
+Rule: one lock guards the books and is never held while policy or a mechanism is asked. Rule: it
+wakes when something changes or when `decide` said to ask again; nothing is polled faster.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from kybernate.clients.clock import Clock
+from kybernate.decisions import books as bookkeeping
+from kybernate.decisions.books import Books
+from kybernate.decisions.lifecycle import Happening, IllegalTransition
+from kybernate.decisions.questions import Asks
+from kybernate.decisions.switching import Decided, SwitchPlan, decide
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.gpu import Health
+from kybernate.model.ids import NO_REVISION, PodUid, Revision, WorkloadKey
+from kybernate.model.verdict import Reason, Refusal
+from kybernate.model.workload import Desired, State
+from kybernate.runtime.logs import get_logger
+from nodeagent import switching
+from nodeagent.cards import Picture
+from nodeagent.lives import Life
+from nodeagent.telling import Teller
+
+# With nothing to decide: how often the cards are looked at for foreign bytes and health.
+LOOK_EVERY = 1.0
+
+
+class Hands(Protocol):
+    """Who carries plans out."""
+
+    def carry_out(self, plan: SwitchPlan, books: switching.Books) -> None:
+        """The whole switch; ends with `books.switched(plan)`."""
+
+
+Look = Callable[[], Picture | None]
+Changed = Callable[[Books, Books], None]
+"""Called after every change with the books before and after, in the changer's thread: be quick."""
+
+
+class Coordinator:
+    """Thread safe. `start` once; `stop` waits for switches under way."""
+
+    def __init__(
+        self, books: Books, asks: Asks, hands: Hands, look: Look, teller: Teller, clock: Clock
+    ) -> None:
+        self._books = books
+        self._asks, self._hands, self._look, self._teller = asks, hands, look, teller
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._whys: dict[WorkloadKey, Refusal] = {}
+        self._listeners: list[Changed] = []
+        self._picture: Picture | None = None
+        self._switches: set[threading.Thread] = set()
+        self.revision: Revision = NO_REVISION
+        self.passes = 0
+        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
+
+    # what is known
+
+    @property
+    def books(self) -> Books:
+        """As of now."""
+        with self._lock:
+            return self._books
+
+    @property
+    def picture(self) -> Picture | None:
+        """The cards when they were last looked at."""
+        return self._picture
+
+    def why(self, key: WorkloadKey) -> Refusal | None:
+        """Why it waits."""
+        with self._lock:
+            return self._whys.get(key)
+
+    def on_change(self, listener: Changed) -> None:
+        """Tell this one too. To be called before `start`."""
+        self._listeners.append(listener)
+
+    # what others say
+
+    def arrive(self, tenancy: Tenancy) -> None:
+        """A container is held on a seat."""
+        self._change(lambda books: bookkeeping.arrive(books, tenancy, self._clock.now()))
+
+    def restore(self, tenancy: Tenancy) -> None:
+        """A workload as a former agent left it."""
+
+        def step(books: Books) -> Books:
+            books = books.having(replace(tenancy, wanted_since=None))
+            wanted = tenancy.wanted_since
+            if tenancy.state is State.WAITING or tenancy.returns_by_itself:
+                wanted = wanted or self._clock.now()
+            if wanted is None or tenancy.in_vram or tenancy.state is State.QUARANTINED:
+                return books
+            return bookkeeping.want(books, tenancy.key, wanted)
+
+        self._change(step)
+
+    def want(self, key: WorkloadKey) -> Refusal | None:
+        """It is to be active. None when it waits from now on, or is active already."""
+        with self._lock:
+            tenancy = self._books.tenancies.get(key)
+        if tenancy is None:
+            return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
+        if tenancy.state is State.QUARANTINED:
+            return Refusal(reason=Reason.QUARANTINED, detail=str(key))
+        if tenancy.desired is Desired.PARKED:
+            return Refusal(reason=Reason.WANTED_PARKED, detail=str(key))
+        now = self._clock.now()
+        if tenancy.state is State.ACTIVE:  # asking is using: it is not idle
+            self._change(lambda books: books.change(key, idle_since=now))
+        else:
+            self._change(lambda books: _wanted(books, key, now))
+        return None
+
+    def park(self, key: WorkloadKey) -> Refusal | None:
+        """It is to be parked now and stay so until somebody asks for it."""
+        with self._lock:
+            tenancy = self._books.tenancies.get(key)
+        if tenancy is None:
+            return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
+        if tenancy.desired is Desired.ACTIVE:
+            return Refusal(reason=Reason.PINNED, detail=str(key))
+        if not tenancy.parkable:
+            return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
+        if tenancy.state is State.WAITING:
+            return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
+        self._change(
+            lambda books: bookkeeping.unwant(books.change(key, asked_to_park=True), key)
+        )  # fmt: skip
+        return None
+
+    def desire(self, key: WorkloadKey, uid: PodUid, desired: Desired) -> None:
+        """What `GpuWorkload.spec.desired` says of this pod."""
+
+        def step(books: Books) -> Books:
+            tenancy = books.tenancies.get(key)
+            if tenancy is None or tenancy.uid != uid or tenancy.desired is desired:
+                return books
+            books = books.change(key, desired=desired)
+            if desired is Desired.ACTIVE and not tenancy.in_vram:
+                return _wanted(books, key, self._clock.now())
+            if desired is Desired.PARKED:
+                return bookkeeping.unwant(books, key)
+            return books
+
+        self._change(step)
+
+    def gone(self, life: Life) -> None:
+        """Its container ended."""
+        self.happened(life, Happening.GONE)
+
+    # what switches say (the `switching.Books` port)
+
+    def happened(self, life: Life, happening: Happening) -> bool:
+        """As the port says."""
+        known = True
+
+        def step(books: Books) -> Books:
+            nonlocal known
+            tenancy = books.tenancies.get(life.key)
+            known = tenancy is not None and tenancy.life == life.id
+            if not known:
+                return books
+            try:
+                return bookkeeping.happen(books, life.key, happening, self._clock.now())
+            except IllegalTransition:
+                known = False
+                return books
+
+        self._change(step)
+        return known
+
+    def wants(self, key: WorkloadKey) -> bool:
+        """As the port says."""
+        tenancy = self.books.tenancies.get(key)
+        return tenancy is not None and tenancy.waits and tenancy.desired is not Desired.PARKED
+
+    def ask_again(self, key: WorkloadKey) -> None:
+        """As the port says."""
+        self._change(lambda books: _wanted(books, key, self._clock.now()))
+
+    def switched(self, plan: SwitchPlan) -> None:
+        """As the port says."""
+        self._change(lambda books: bookkeeping.end_switch(books, plan.key))
+
+    def _change(self, step: Callable[[Books], Books], *, quiet: bool = False) -> None:
+        with self._lock:
+            before = self._books
+            self._books = after = step(before)
+            for key in self._whys.keys() - {t.key for t in after.queue()}:
+                del self._whys[key]
+        if after is before or quiet:
+            return
+        self._wake.set()
+        for listener in self._listeners:
+            listener(before, after)
+
+    # the loop
+
+    def start(self) -> None:
+        """Begin to decide; returns at once."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """Begin no more switches, and wait for those under way."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        for thread in tuple(self._switches):
+            thread.join(seconds)
+
+    def _run(self) -> None:
+        log = get_logger()
+        again_at: float | None = self._clock.now()
+        while not self._stopping:
+            pause = LOOK_EVERY if again_at is None else again_at - self._clock.now()
+            woken = self._clock.wait(self._wake, max(0.0, min(LOOK_EVERY, pause)))
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                changed = self._take_picture()
+                if woken or changed or (again_at is not None and again_at <= self._clock.now()):
+                    again_at = self._begin_what_may()
+            except Exception:  # a fault here must not end all switching on the node
+                log.exception("a decision failed")
+                again_at = self._clock.now() + LOOK_EVERY
+
+    def decide_now(self) -> float | None:
+        """One pass: look, then begin every switch that may begin. When to ask again."""
+        self._take_picture()
+        return self._begin_what_may()
+
+    def _begin_what_may(self) -> float | None:
+        self.passes += 1
+        while not self._stopping:
+            books = self.books
+            decided = decide(books, self._clock.now(), self._asks)
+            self._learn(decided)
+            if decided.plan is None:
+                self._explain(books, decided)
+                return decided.again_at
+            self._begin(decided.plan, books)
+        return None
+
+    def _learn(self, decided: Decided) -> None:
+        if decided.revision:
+            self.revision = decided.revision
+        if decided.terms:
+            self._change(lambda b: replace(b, terms={**b.terms, **decided.terms}), quiet=True)
+
+    def _begin(self, plan: SwitchPlan, decided_on: Books) -> None:
+        parties = tuple(decided_on.tenancies[k] for k in (*plan.park, *_some(plan.resume)))
+        begun = False
+
+        def step(books: Books) -> Books:
+            nonlocal begun
+            if any(books.tenancies.get(party.key) is not party for party in parties):
+                return books  # something changed while policy was asked: decide anew
+            begun = True
+            now = self._clock.now()
+            books = bookkeeping.begin_switch(books, plan.key, plan.gpus, now)
+            for key in plan.park:
+                books = bookkeeping.happen(books, key, Happening.PARK, now)
+            if plan.resume is not None and not plan.park:
+                books = bookkeeping.happen(books, plan.resume, Happening.GRANTED, now)
+            return books
+
+        self._change(step)
+        if begun:
+            self._teller.planned(plan, parties)
+            self._hand_over(plan)
+
+    def _hand_over(self, plan: SwitchPlan) -> None:
+        def carry_out() -> None:
+            try:
+                self._hands.carry_out(plan, self)
+            finally:
+                self._switches.discard(threading.current_thread())
+
+        thread = threading.Thread(target=carry_out, name=f"switch-{plan.key.name}", daemon=True)
+        self._switches.add(thread)
+        thread.start()
+
+    def _explain(self, books: Books, decided: Decided) -> None:
+        """Tell each waiter why it waits, when the reason is another than before."""
+        for key, refusal in decided.waits.items():
+            with self._lock:
+                known = self._whys.get(key)
+                self._whys[key] = refusal
+            if (known is None or known.reason is not refusal.reason) and key in books.tenancies:
+                self._teller.waits(books.tenancies[key], refusal)
+
+    # the cards
+
+    def _take_picture(self) -> bool:
+        """Whether something is seen that may change a decision by itself."""
+        picture = self._look()
+        if picture is None:
+            return False
+        before, self._picture = self._picture, picture
+        self._change(lambda books: _seen(books, picture, self._clock.now()), quiet=True)
+        self._tell_health(before, picture)
+        return before is None or picture.matters() != before.matters()
+
+    def _tell_health(self, before: Picture | None, picture: Picture) -> None:
+        for name, health in picture.health.items():
+            was = before.health.get(name, Health.HEALTHY) if before else Health.HEALTHY
+            if health is not was:
+                group = self.books.groups[name]
+                there = sorted(picture.strangers & set(group.gpus))
+                why = f"a process that is not ours holds VRAM of GPU {there}" if there else health
+                self._teller.sick(group, "" if health is Health.HEALTHY else str(why))
+
+
+def _some(key: WorkloadKey | None) -> tuple[WorkloadKey, ...]:
+    return () if key is None else (key,)
+
+
+def _wanted(books: Books, key: WorkloadKey, now: float) -> Books:
+    """Wanted from now on, also while it is on its way in or out."""
+    return bookkeeping.want(books, key, now) if key in books.tenancies else books
+
+
+def _seen(books: Books, picture: Picture, now: float) -> Books:
+    """The books with what the cards show. Unchanged tenancies stay the same objects."""
+    for key, tenancy in books.tenancies.items():
+        held = dict(picture.held.get(key, {})) if tenancy.state is not State.PARKED else {}
+        idle = picture.idle.get(key)
+        since = None if idle is None else round(now - idle, 1)
+        if tenancy.idle_since is not None and since is not None:
+            since = max(since, tenancy.idle_since)
+        if held != tenancy.held or (tenancy.in_vram and since != tenancy.idle_since):
+            books = books.change(key, held=held, idle_since=since)
+    return replace(
+        books,
+        foreign=dict(picture.foreign),
+        health=dict(picture.health),
+        pool_free=picture.pool_free,
+        bus=picture.bus,
+    )

@@ -1,0 +1,156 @@
+"""
+Parking on the simulated GPU (testbed/gpu): the driver's calls over a socket.
+
+A workload's parts are the segments of all contexts its process tree has. A workload that has no
+context yet is stopped instead, so that it cannot take VRAM while it is parked.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kybernate.clients import simgpu
+from kybernate.clients.errors import Retry
+from kybernate.model.ids import GpuUuid
+from nodeagent import processes
+from nodeagent.mechanisms import Body, BodyGone, CardFull, Moved, NotPossible, NotYet, Part
+from nodeagent.pool import Kept, Slot
+
+# Long enough for a rate (20 ms of a 50 GB/s bus), small enough to fit beside a tenant.
+_PROBE_BYTES = 2**30
+
+
+class Simulated:
+    """A `Mechanism`."""
+
+    name = "simulated"
+
+    def __init__(self, address: str | Path) -> None:
+        """`address` is the device's unix socket. Nothing is asked yet."""
+        self._address = address
+        self._driver = simgpu.Driver(address)
+
+    def lock(self, body: Body, limit: float) -> None:
+        """As the port says."""
+        contexts = self._contexts(body)
+        if not contexts:
+            processes.freeze(body.pid)
+            contexts = self._contexts(body)
+            if not contexts:
+                return
+        try:
+            self._each(contexts, lambda context: self._driver.lock(context, limit))
+        except BaseException:
+            self._unlock(contexts, limit)
+            raise
+        finally:
+            processes.thaw(body.pid)
+
+    def unlock(self, body: Body, limit: float) -> None:
+        """As the port says."""
+        self._each(self._contexts(body), lambda context: self._driver.unlock(context, limit))
+        processes.thaw(body.pid)
+
+    def _unlock(self, contexts: tuple[str, ...], limit: float) -> None:
+        with suppress(simgpu.NotNow, simgpu.ContextGone, simgpu.DeviceAway):
+            self._each(contexts, lambda context: self._driver.unlock(context, limit))
+
+    def _each(self, contexts: tuple[str, ...], call: Callable[[str], None]) -> None:
+        with _translated():
+            for context in contexts:
+                call(context)
+
+    def parts(self, body: Body) -> tuple[Part, ...]:
+        """As the port says."""
+        with _translated():
+            return tuple(
+                Part(
+                    name=f"{context}/{segment.name}",
+                    uuid=segment.uuid,
+                    size=segment.size,
+                    content=segment.content,
+                    backed=segment.backed,
+                    digest=segment.digest,
+                )
+                for context in self._contexts(body)
+                for segment in self._driver.segments(context)
+            )
+
+    def copy_out(  # a part's name says its context, so the body is not needed here and below
+        self,
+        body: Body,  # noqa: ARG002
+        part: Part,
+        slot: Slot,
+        moved: Moved,
+    ) -> Kept:
+        """As the port says."""
+        context, _, segment = part.name.partition("/")
+        with _translated():
+            chunks = _counted(
+                self._driver.copy_out(context, segment), part.size, part.content, moved
+            )
+            content, digest = slot.write(part.name, chunks)
+        return Kept(name=part.name, uuid=part.uuid, size=part.size, content=content, digest=digest)
+
+    def release(self, body: Body, part: Part, limit: float) -> None:  # noqa: ARG002
+        """As the port says."""
+        context, _, segment = part.name.partition("/")
+        with _translated():
+            self._driver.release(context, segment, limit)
+
+    def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:  # noqa: ARG002
+        """As the port says. Raises Damaged where the slot is."""
+        context, _, segment = kept.name.partition("/")
+        chunks = _counted(slot.read(kept.name), kept.size, kept.content, moved)
+        with _translated():
+            return self._driver.copy_in(context, segment, chunks)
+
+    def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
+        """As the port says: out of a context of our own; by the device's word where it is full."""
+        try:
+            with simgpu.Attachment(self._address, os.getpid(), [uuid]) as own:
+                segment = own.allocate(uuid, _PROBE_BYTES, timeout=5.0)
+                self._driver.lock(own.context, 5.0)
+                began = time.monotonic()
+                for _ in self._driver.copy_out(own.context, segment):
+                    pass
+                return _PROBE_BYTES, time.monotonic() - began
+        except (simgpu.OutOfMemory, simgpu.ContextGone, simgpu.NotNow, Retry):
+            return self._announced(uuid)
+
+    def _announced(self, uuid: GpuUuid) -> tuple[int, float] | None:
+        try:
+            rate = self._driver.showing().bus_bytes_per_second.get(uuid, 0.0)
+        except (simgpu.NotNow, Retry):
+            return None
+        return (_PROBE_BYTES, _PROBE_BYTES / rate) if rate else None
+
+    def _contexts(self, body: Body) -> tuple[str, ...]:
+        with _translated():
+            showing = self._driver.showing()
+        owners = {p.context: p.pid for p in showing.processes if p.context}
+        mine = (c for c, pid in owners.items() if processes.is_below(pid, body.pid))
+        return tuple(sorted(mine))
+
+
+def _counted(chunks: Iterator[bytes], size: int, content: int, moved: Moved) -> Iterator[bytes]:
+    """Tell the card's bytes of every chunk on its way."""
+    for chunk in chunks:
+        yield chunk
+        moved(len(chunk) * size // max(1, content))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except simgpu.OutOfMemory as error:
+        raise CardFull(str(error)) from error
+    except simgpu.ContextGone as error:
+        raise BodyGone(str(error)) from error
+    except simgpu.NotNow as error:
+        raise NotPossible(str(error)) from error
+    except Retry as error:
+        raise NotYet(str(error)) from error

@@ -1,0 +1,167 @@
+"""
+The RAM pool: contents of parked workloads, in files that outlive the agent.
+
+Called by the stories and by recovery. A slot is a folder named by the pod's uid in a host-mounted
+tmpfs: one file per part, then `slot.json`, sealed last: a slot without it was never complete.
+Rule: sizes are those of the card (what VRAM they stand for); the limit is checked before anything
+starts, and a reservation is on disk, so that it counts after a restart too.
+"""
+
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import orjson
+
+from kybernate.clients.errors import Refused
+from kybernate.model.tier import Room
+from nodeagent.sealing import seal
+
+CHUNK = 1024 * 1024
+_MANIFEST, _RESERVED = "slot.json", "reserved.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_VERSION = 1
+
+
+class NoRoom(Refused):
+    """The pool has no room for it."""
+
+
+class Damaged(Refused):
+    """The copy in the pool is not what was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One part in a slot. `size` is the card's bytes, `content` the real ones."""
+
+    name: str
+    uuid: str
+    size: int
+    content: int
+    digest: str
+
+
+class Slot:
+    """One workload's place in the pool. Parts are written, sealed together, read back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, name: str, chunks: Iterator[bytes]) -> tuple[int, str]:
+        """Store a part. Real bytes and their BLAKE2b-256."""
+        digest = hashlib.blake2b(digest_size=32)
+        count = 0
+        with self._part(name).open("wb") as file:
+            for chunk in chunks:
+                digest.update(chunk)
+                count += len(chunk)
+                file.write(chunk)
+        return count, digest.hexdigest()
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """A part's contents in order. Raises Damaged when it is not there."""
+        try:
+            with self._part(name).open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+        except FileNotFoundError:
+            raise Damaged(f"part {name} is missing") from None
+
+    def seal(self, parts: tuple[Kept, ...]) -> None:
+        """Say that the slot is complete."""
+        manifest = {"version": _VERSION, "parts": [asdict(part) for part in parts]}
+        seal(self._folder / _MANIFEST, orjson.dumps(manifest))
+
+    def parts(self) -> tuple[Kept, ...]:
+        """What the sealed slot holds. Raises Damaged where it was never sealed or does not fit."""
+        try:
+            manifest = orjson.loads((self._folder / _MANIFEST).read_bytes())
+            kept = tuple(Kept(**part) for part in manifest["parts"])
+            short = [p.name for p in kept if self._part(p.name).stat().st_size != p.content]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"the copy is incomplete: {error}") from error
+        if short:
+            raise Damaged(f"parts {', '.join(short)} are cut short")
+        return kept
+
+    def check(self, part: Kept) -> None:
+        """Read a part and compare. Raises Damaged."""
+        digest = hashlib.blake2b(digest_size=32)
+        for chunk in self.read(part.name):
+            digest.update(chunk)
+        if digest.hexdigest() != part.digest:
+            raise Damaged(f"part {part.name} was changed in the pool")
+
+    def _part(self, name: str) -> Path:
+        # Names come from a mechanism, which may take them from a workload: never a path.
+        return self._folder / (hashlib.blake2b(name.encode(), digest_size=16).hexdigest() + ".part")
+
+
+@dataclass
+class Pool:
+    """All slots. Thread safe. `limit` is in card bytes."""
+
+    folder: Path
+    limit: int
+    _reserved: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._reserved = dict(self._found())
+
+    def room(self) -> Room:
+        """Capacity and use, reservations included."""
+        with self._lock:
+            return Room(capacity=self.limit, used=sum(self._reserved.values()))
+
+    def slots(self) -> Mapping[str, int]:
+        """Every slot with its size."""
+        with self._lock:
+            return dict(self._reserved)
+
+    def reserve(self, name: str, size: int) -> Slot:
+        """An empty slot. Raises NoRoom before anything is written."""
+        with self._lock:
+            others = sum(s for n, s in self._reserved.items() if n != name)
+            if others + size > self.limit:
+                left = max(0, self.limit - others)
+                raise NoRoom(f"{size / 2**30:.1f} GiB needed, {left / 2**30:.1f} GiB left")
+            self._reserved[name] = size
+        folder = self._path(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        seal(folder / _RESERVED, orjson.dumps({"version": _VERSION, "size": size}))
+        return Slot(folder)
+
+    def slot(self, name: str) -> Slot:
+        """The slot as it is."""
+        return Slot(self._path(name))
+
+    def free(self, name: str) -> None:
+        """Give the slot's room back. Freeing twice is fine."""
+        shutil.rmtree(self._path(name), ignore_errors=True)
+        with self._lock:
+            self._reserved.pop(name, None)
+
+    def _found(self) -> Iterator[tuple[str, int]]:
+        for folder in self.folder.iterdir():
+            if folder.is_dir() and _NAME.fullmatch(folder.name):
+                yield folder.name, _reserved_size(folder)
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a slot's name: {name!r}")
+        return self.folder / name
+
+
+def _reserved_size(folder: Path) -> int:
+    try:
+        return int(orjson.loads((folder / _RESERVED).read_bytes())["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,272 @@
+"""
+The parts of the node agent, put together, started and stopped in order. Called by `__main__`.
+
+Order of a start: cards, journal and pool, recovery; then the servers, the watches, the coordinator.
+Nothing waits for the API server. Order of a stop: no new work, switches under way end, the last
+statuses are written. Workloads run on; parked ones stay parked.
+"""
+
+import os
+import signal
+
+from kybernate.clients.clock import Clock
+from kybernate.clients.decisions import DecisionRecorder
+from kybernate.clients.events import EventRecorder
+from kybernate.clients.kube import Kube
+from kybernate.clients.leases import LeaseHeartbeat
+from kybernate.clients.opa import OpaPolicy
+from kybernate.decisions.books import Books
+from kybernate.decisions.grouping import groups_of
+from kybernate.model.ids import NodeName
+from kybernate.model.tier import Tier
+from kybernate.model.workload import Wishes
+from kybernate.runtime import serving
+from kybernate.runtime.health import Health
+from kybernate.runtime.logs import get_logger
+from kybernate.runtime.metrics import Metrics
+from kybernate.runtime.tls import TlsFiles
+from nodeagent import processes, recovery
+from nodeagent.api.agent_service import AgentService, Serving
+from nodeagent.api.runtime_service import RuntimeService
+from nodeagent.api.servers import Servers
+from nodeagent.api.tickets import Tickets
+from nodeagent.bandwidth import Bandwidths
+from nodeagent.cards import CardWatch
+from nodeagent.changes import Changes
+from nodeagent.containers import Containers, Node
+from nodeagent.coordinator import Coordinator
+from nodeagent.feed import Feed
+from nodeagent.journal import BreakingJournal, FileJournal, Journal
+from nodeagent.keeping import Keeper
+from nodeagent.lifelines import Lifelines
+from nodeagent.lives import Lives
+from nodeagent.measures import Measures
+from nodeagent.mechanisms.none import NoMechanism
+from nodeagent.podresources import KubeletAway, KubeletSeats
+from nodeagent.pool import Pool
+from nodeagent.recovery import Recovered
+from nodeagent.reporting.standing import Measured
+from nodeagent.reporting.teller import KubeTeller
+from nodeagent.reporting.writer import Sources, Writer
+from nodeagent.settings import Settings
+from nodeagent.sources import Cards, mechanism_of
+from nodeagent.stories import Limits, Tools
+from nodeagent.switching import GpuLocks, Switches
+from nodeagent.watching import Watching
+
+CONTROLLER = "kyb.ai/nodeagent"
+NAMESPACE = "kyb-system"
+FAULT = "KYB_FAULT"  # before:MARK or after:MARK, for crash tests: see `journal.BreakingJournal`
+
+
+class Process:
+    """One running agent."""
+
+    def __init__(self, settings: Settings, cards: Cards, clock: Clock) -> None:
+        self._settings, self._clock, self._cards = settings, clock, cards
+        self._node = NodeName(settings.node)
+        self._kube = Kube.connect(settings.kubeconfig)
+        self._policy = OpaPolicy(settings.opa_url)
+        self._groups = {g.name: g for g in groups_of(
+            cards.file.profiles, cards.gpus, cards.file.listed
+        )}  # fmt: skip
+        self._uuids = {gpu.index: gpu.uuid for gpu in cards.gpus}
+        self._lives, self._feed, self._bandwidths = Lives(), Feed(), Bandwidths()
+        self._build_tools()
+        self._build_telling()
+        self._build_coordination()
+        self._build_serving()
+
+    def _build_tools(self) -> None:
+        settings, clock = self._settings, self._clock
+        self._file_journal = FileJournal(settings.state_dir / "journal")
+        self._pool = Pool(settings.pool_dir or settings.state_dir / "pool", settings.pool_limit)
+        self._watch = CardWatch(
+            self._cards.inventory,
+            self._groups,
+            self._lives,
+            clock,
+            lambda: (self._pool.room().free, self._bandwidths.bus()),
+        )
+        self._tools = Tools(
+            journal=_breaking(self._file_journal),
+            pool=self._pool,
+            mechanism=mechanism_of(settings),
+            cards=self._watch,
+            clock=clock,
+            limits=Limits(drain=settings.drain_limit),
+        )
+
+    def _build_telling(self) -> None:
+        self._events = EventRecorder(self._kube, CONTROLLER, self._node, self._clock)
+        self._decisions = DecisionRecorder(self._kube, self._events, self._clock)
+        self._teller = KubeTeller(
+            self._node,
+            self._decisions,
+            self._events,
+            lambda: self._coordinator.revision,
+            self._clock,
+        )
+
+    def _build_coordination(self) -> None:
+        self._switches = Switches(
+            tools=self._tools,
+            lives=self._lives,
+            locks=GpuLocks(self._uuids),
+            feed=self._feed,
+            teller=self._teller,
+            bandwidths=self._bandwidths,
+        )
+        books = Books(
+            memory={gpu.index: gpu.memory for gpu in self._cards.gpus},
+            groups=self._groups,
+            pool_free=self._pool.room().free,
+            switch_seconds=self._settings.switch_seconds,
+        )
+        self._coordinator = Coordinator(
+            books, self._policy, self._switches, self._watch.look, self._teller, self._clock
+        )
+        self._keeper = Keeper(self._lives, self._tools.journal)
+        self._lifelines = Lifelines()
+        self._seats = KubeletSeats(self._settings.podresources_socket)
+        self._watching = Watching(self._kube, self._node, self._nudge, self._coordinator.desire)
+        node = Node(
+            groups=self._groups,
+            uuids=self._uuids,
+            boot=processes.boot_id(),
+            seats=self._seats,
+            journal=self._tools.journal,
+            pool=self._pool,
+            clock=self._clock,
+            pod_of=self._watching.pod,
+            pods=self._watching.pods,
+            desired_of=self._watching.desired,
+            parkable=self._tools.mechanism.name != NoMechanism.name,
+        )
+        self._containers = Containers(
+            node, self._lives, self._lifelines, self._coordinator, self._teller
+        )
+
+    def _build_serving(self) -> None:
+        clock, coordinator = self._clock, self._coordinator
+        tickets = Tickets(clock)
+        self.metrics, self.health = Metrics(), Health()
+        self._feed.attach(tickets)
+        self._feed.attach(Measures(self.metrics, coordinator))
+        agent = AgentService(
+            Serving(
+                node=self._node,
+                coordinator=coordinator,
+                feed=self._feed,
+                tickets=tickets,
+                pool=self._pool,
+                bandwidths=self._bandwidths,
+                clock=clock,
+                unseated=self._unseated,
+            )
+        )
+        self.servers = Servers(agent, RuntimeService(self._containers, coordinator))
+        self._writer = Writer(
+            self._kube,
+            Sources(
+                node=self._node,
+                coordinator=coordinator,
+                lives=self._lives,
+                mechanism=self._tools.mechanism.name,
+                driver=self._cards.driver,
+                measured=self._measured,
+                uid_of=self._watching.uid_of,
+            ),
+            clock,
+        )
+        self._heartbeat = LeaseHeartbeat(
+            self._kube, NAMESPACE, f"kyb-agent-{self._node}", self._node, clock
+        )
+        coordinator.on_change(Changes(self._feed).changed)
+        coordinator.on_change(self._keeper.changed)
+        coordinator.on_change(lambda *_: self._writer.nudge())
+        self.health.ready("gpus", lambda: None if coordinator.picture else "not seen yet")
+        self._telemetry = serving.telemetry(
+            self._settings.metrics_listen, self.health, self.metrics
+        )
+
+    def start(self) -> None:
+        """Recover, then serve and decide; returns when all of it has begun."""
+        self._telemetry.start()
+        self._lifelines.start()
+        self._keeper.start()
+        self._recover()
+        self._probe()
+        self._coordinator.start()
+        self._containers.start()
+        tls = TlsFiles(self._settings.tls_dir) if self._settings.tls_dir else None
+        self.servers.start(self._settings.socket, self._settings.listen, tls)
+        self._watching.start()
+        self._heartbeat.start()
+        self._writer.start()
+        get_logger(node=self._node, groups=sorted(self._groups)).info("serving")
+
+    def stop(self) -> None:
+        """Begin nothing more; end what is under way."""
+        self._feed.close()
+        self.servers.stop()
+        self._containers.stop()
+        self._coordinator.stop()
+        self._watching.stop()
+        self._keeper.stop()
+        self._heartbeat.stop()
+        self._writer.stop()
+        self._decisions.stop()
+        self._events.stop()
+        self._lifelines.stop()
+        self._telemetry.stop()
+        self._cards.inventory.close()
+
+    def _recover(self) -> None:
+        found = recovery.recover(
+            self._file_journal, self._tools, self._groups, self._uuids, processes.boot_id()
+        )
+        for life in found.lives:
+            self._coordinator.restore(life.tenancy())
+        for life in found.lives:
+            self._containers.adopt(life)
+        self._say(found)
+
+    def _say(self, found: Recovered) -> None:
+        log = get_logger()
+        for life, why in found.lost:
+            self._teller.quarantined(life, why)
+        for one in found.corrupt:
+            log.error(
+                "a journal record is unreadable", uid=one.uid, why=one.why, kept=str(one.path)
+            )
+            self._containers.unreadable(one.uid, one.why)
+
+    def _probe(self) -> None:
+        """Begin the measurement of the bus: placement's first estimates depend on it."""
+        for uuid in self._uuids.values():
+            measured = self._tools.mechanism.probe(uuid)
+            if measured is not None:
+                self._bandwidths.measured(Tier.RAM, *measured)
+
+    def _measured(self) -> Measured:
+        rooms = {Tier.RAM: self._pool.room()}
+        return Measured(rooms=rooms, bandwidths=self._bandwidths.all())
+
+    def _nudge(self) -> None:
+        self._containers.nudge()
+
+    def _unseated(self, resource: str) -> tuple[Wishes, ...]:
+        try:
+            seated = set(self._seats.seats())
+        except KubeletAway:
+            seated = set()
+        return self._watching.unseated(resource, seated)
+
+
+def _breaking(journal: FileJournal) -> Journal:
+    """The journal, or one that ends the process at a chosen point: fault injection."""
+    point = os.environ.get(FAULT)
+    if not point:
+        return journal
+    return BreakingJournal(journal, point, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -1,0 +1,97 @@
+"""
+Processes of the node, from /proc. Called by containers, recovery, and mechanisms.
+
+Rule: a process number alone names nobody, since numbers come again: with its start time it does.
+"""
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+_STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
+_DEPTH = 64  # no process stands deeper below its container's first one
+
+
+def boot_id() -> str:
+    """Changes with every start of the machine."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def started(pid: int) -> int | None:
+    """Clock ticks from boot to the process's start; None when there is no such process."""
+    fields = _stat(pid)
+    return None if fields is None or fields[_STATE] in "ZX" else int(fields[_STARTED])
+
+
+def is_same(pid: int, started_at: int) -> bool:
+    """Whether that very process still lives."""
+    return started(pid) == started_at
+
+
+def image(pid: int) -> str:
+    """A hash of its command line: it changes when a held process goes on to its program."""
+    try:
+        line = (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return hashlib.blake2b(line, digest_size=8).hexdigest()
+
+
+def is_below(pid: int, ancestor: int) -> bool:
+    """Whether a process is `ancestor` or descends from it."""
+    for _ in range(_DEPTH):
+        if pid == ancestor:
+            return True
+        fields = _stat(pid)
+        if fields is None or pid <= 1:
+            return False
+        pid = int(fields[_PARENT])
+    return False
+
+
+def tree(pid: int) -> tuple[int, ...]:
+    """A process and all below it."""
+    children: dict[int, list[int]] = {}
+    for other in _all():
+        fields = _stat(other)
+        if fields is not None:
+            children.setdefault(int(fields[_PARENT]), []).append(other)
+    found = [pid]
+    for parent in found:
+        found.extend(children.get(parent, ()))
+    return tuple(found)
+
+
+def freeze(pid: int) -> None:
+    """Stop a process tree, parents first."""
+    for one in tree(pid):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGSTOP)
+
+
+def thaw(pid: int) -> None:
+    """Let those of the tree that are stopped go on."""
+    for one in tree(pid):
+        fields = _stat(one)
+        if fields is not None and fields[_STATE] == "T":
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGCONT)
+
+
+def _all() -> Iterator[int]:
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The command stands in parentheses and may hold anything, parentheses too.
+    return text[text.rfind(")") + 2 :].split()

@@ -1,0 +1,143 @@
+"""
+After a restart: what the journal says, compared with processes and VRAM, and ended or undone.
+
+Called once, before anything is decided. Afterwards every workload is in exactly one state, and no
+VRAM is without an owner. Nothing here needs the API server.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kybernate.clients.errors import Refused, Retry
+from kybernate.model.gpu import Group
+from kybernate.model.ids import GpuUuid, GroupName
+from kybernate.runtime.logs import get_logger
+from nodeagent import park, processes, resume, start
+from nodeagent.journal import Corrupt, FileJournal
+from nodeagent.lives import Life
+from nodeagent.mechanisms import BodyGone
+from nodeagent.phases import Stopwatch
+from nodeagent.pool import Damaged
+from nodeagent.records import Mark, Record
+from nodeagent.stories import Lost, Story, Tools, Undone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What was found. `lost` pairs a life with why it is quarantined."""
+
+    lives: tuple[Life, ...]
+    corrupt: tuple[Corrupt, ...]
+    lost: tuple[tuple[Life, str], ...] = ()
+
+
+def recover(
+    journal: FileJournal,
+    tools: Tools,
+    groups: Mapping[GroupName, Group],
+    uuids: Mapping[int, GpuUuid],
+    boot: str,
+) -> Recovered:
+    """Read the journal, end or undo every half-done story, clear away what belongs to nobody."""
+    records, corrupt = journal.read_all()
+    lives: list[Life] = []
+    lost: list[tuple[Life, str]] = []
+    for record in records:
+        group = groups.get(record.seat.group)
+        if group is None or not _lives_on(record, boot):
+            _discard(tools, record)
+            continue
+        life = Life(record=record, group=group, uuids=uuids)
+        why = _settle(life, tools)
+        if life.gone:
+            _discard(tools, record)
+            continue
+        lives.append(life)
+        if why:
+            lost.append((life, why))
+    _clear_slots(tools, lives, corrupt)
+    return Recovered(lives=tuple(lives), corrupt=corrupt, lost=tuple(lost))
+
+
+def _lives_on(record: Record, boot: str) -> bool:
+    return record.boot == boot and processes.is_same(record.pid, record.pid_started)
+
+
+def _settle(life: Life, tools: Tools) -> str:
+    """End or undo what was half done; why it is quarantined, else nothing."""
+    story = Story(
+        tools=tools,
+        body=life.body,
+        record=life.record,
+        watch=Stopwatch(tools.clock),
+        tell=lambda *_: None,
+        need=life.need(),
+    )
+    log = get_logger(workload=str(life.key), mark=life.record.mark.value)
+    try:
+        life.record = _STEPS[life.record.mark](story)
+    except Undone as undone:
+        life.record = undone.record
+        log.warning("undone after a restart", why=str(undone))
+    except Lost as lost:
+        life.record = lost.record
+        return str(lost)
+    except BodyGone as gone:
+        life.gone = not _lives_on(life.record, life.record.boot)
+        if not life.gone:
+            life.record = story.mark(Mark.QUARANTINED)
+            return f"it lives, but its GPU state is gone: {gone}"
+    except (Refused, Retry, OSError) as error:
+        life.record = story.mark(Mark.QUARANTINED)
+        return f"it could not be settled after a restart: {error}"
+    return ""
+
+
+def _held(story: Story) -> Record:
+    return story.record
+
+
+def _active(story: Story) -> Record:
+    """A copy in the pool is an older one: a resume ended and the agent died before freeing it."""
+    story.tools.pool.free(story.record.uid)
+    return story.record
+
+
+def _parked(story: Story) -> Record:
+    """Its copy must be there, and nothing of it in VRAM."""
+    try:
+        story.tools.pool.slot(story.record.uid).parts()
+    except Damaged as error:
+        raise story.lost(str(error)) from error
+    park.release_all(story)
+    return story.record
+
+
+_STEPS: Mapping[Mark, Callable[[Story], Record]] = {
+    Mark.HELD: _held,
+    Mark.STARTING: start.finish,  # it was granted its GPUs, and nobody else can have got them
+    Mark.ACTIVE: _active,
+    Mark.PARKING: park.undo,
+    Mark.COPIED: park.finish,
+    Mark.PARKED: _parked,
+    Mark.RESUMING: resume.undo,  # still wanted: the coordinator tries again
+    Mark.VERIFIED: resume.finish,
+    Mark.QUARANTINED: _held,
+}
+
+
+def _discard(tools: Tools, record: Record) -> None:
+    """The workload ended while nobody looked."""
+    with suppress(OSError):
+        tools.pool.free(record.uid)
+    tools.journal.forget(record.uid)
+
+
+def _clear_slots(tools: Tools, lives: list[Life], corrupt: tuple[Corrupt, ...]) -> None:
+    """Slots nobody owns go; those of an unreadable record stay for people to look at."""
+    owned = {life.record.uid for life in lives} | {one.uid for one in corrupt}
+    for name in tools.pool.slots():
+        if name not in owned:
+            get_logger(slot=name).warning("a slot without an owner is cleared")
+            tools.pool.free(name)

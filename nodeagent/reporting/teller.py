@@ -1,0 +1,173 @@
+"""The sentences: one event and one kept decision for everything that is decided or happens."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kybernate.api import timestamps
+from kybernate.clients.clock import Clock
+from kybernate.clients.events import ObjectRef
+from kybernate.decisions.switching import SwitchPlan
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.gpu import Group
+from kybernate.model.ids import NodeName, PodUid, Revision, WorkloadKey
+from kybernate.model.verdict import Decision, EventReason, Reason, Refusal
+from kybernate.runtime.logs import get_logger
+from nodeagent.lives import Life
+from nodeagent.switching import phases_text
+
+_Life = tuple[WorkloadKey, PodUid]
+
+REFUSED = frozenset(
+    {
+        Reason.PROTECTED, Reason.MIN_RUNTIME, Reason.STICKY, Reason.PINNED, Reason.NOT_PARKABLE,
+        Reason.INVARIANT, Reason.NO_HOST_MEMORY,
+    }
+)  # fmt: skip
+
+
+class Decisions(Protocol):
+    """`DecisionRecorder`, or a fake of it."""
+
+    def record(
+        self,
+        workload: _Life,
+        decision: Decision,
+        action: str,
+        *,
+        related: _Life | None = None,
+        warning: bool = False,
+    ) -> None:
+        """In the background."""
+
+
+class Events(Protocol):
+    """`EventRecorder`, or a fake of it."""
+
+    def record(
+        self, regarding: ObjectRef, reason: EventReason, action: str, note: str, *, warning: bool
+    ) -> None:
+        """In the background."""
+
+
+class KubeTeller:
+    """A `Teller` in Kubernetes' words."""
+
+    def __init__(
+        self,
+        node: NodeName,
+        decisions: Decisions,
+        events: Events,
+        revision: Callable[[], Revision],
+        clock: Clock,
+    ) -> None:
+        self._node = node
+        self._decisions, self._events = decisions, events
+        self._revision, self._clock = revision, clock
+        self._log = get_logger(node=str(node))
+
+    def seated(self, life: Life) -> None:
+        """As the port says."""
+        gpus = ", ".join(map(str, life.group.gpus))
+        text = f"seat {life.record.seat.id} of {self._node} (GPU {gpus})"
+        self._tell(_of(life), EventReason.SEAT_ASSIGNED, text, "Assigning")
+
+    def waits(self, waiter: Tenancy, why: Refusal) -> None:
+        """As the port says."""
+        party = (waiter.key, waiter.uid)
+        if why.reason is Reason.POLICY_UNAVAILABLE:
+            reason = EventReason.POLICY_UNAVAILABLE
+        elif why.reason in REFUSED:
+            reason = EventReason.PREEMPTION_REFUSED
+        else:
+            reason = EventReason.WAITING_FOR_GPU
+        gpus = ", ".join(map(str, waiter.gpus))
+        waited = self._clock.now() - (waiter.wanted_since or self._clock.now())
+        text = f"waits for GPU {gpus} since {waited:.1f} s: {why}"
+        warning = reason is EventReason.POLICY_UNAVAILABLE
+        self._tell(party, reason, text, "Waiting", seconds=waited, warning=warning)
+
+    def planned(self, plan: SwitchPlan, parties: tuple[Tenancy, ...]) -> None:
+        """As the port says."""
+        if not plan.park:
+            return
+        text = f"{plan}" + (f"; overrides policy: {plan.overrides}" if plan.overrides else "")
+        lives = {party.key: (party.key, party.uid) for party in parties}
+        incoming = lives.get(plan.resume) if plan.resume else None
+        seconds = sum(item.seconds for item in plan.items)
+        for key in plan.park:
+            reason = EventReason.SLICE_ENDED if plan.slice_ended else EventReason.PREEMPTION_PLANNED
+            self._tell(
+                lives[key], reason, text, "Preempting", seconds=seconds, related=incoming,
+                revision=plan.revision,
+            )  # fmt: skip
+        if incoming is not None:
+            self._tell(
+                incoming, EventReason.PREEMPTION_PLANNED, text, "Preempting", seconds=seconds,
+                related=lives[plan.park[0]], revision=plan.revision,
+            )  # fmt: skip
+
+    def parked(self, life: Life, plan: SwitchPlan) -> None:
+        """As the port says."""
+        seconds = life.last_switch_seconds
+        whom = f" for {plan.resume}" if plan.resume else ""
+        text = f"parked{whom} in {seconds:.2f} s: {phases_text(life.last_switch)}"
+        self._tell(
+            _of(life), EventReason.PARKED, text, "Parking", seconds=seconds, revision=plan.revision
+        )
+
+    def resumed(self, life: Life, plan: SwitchPlan) -> None:
+        """As the port says."""
+        seconds = life.last_switch_seconds
+        after = f" after {', '.join(k.name for k in plan.park)}" if plan.park else ""
+        gpus = ", ".join(map(str, life.group.gpus))
+        text = f"active on GPU {gpus}{after} in {seconds:.2f} s: {phases_text(life.last_switch)}"
+        self._tell(
+            _of(life), EventReason.RESUMED, text, "Resuming", seconds=seconds,
+            revision=plan.revision,
+        )  # fmt: skip
+
+    def park_failed(self, life: Life, why: str) -> None:
+        """As the port says."""
+        self._tell(_of(life), EventReason.PARK_FAILED, why, "Parking", warning=True)
+
+    def resume_failed(self, life: Life, why: str) -> None:
+        """As the port says."""
+        self._tell(_of(life), EventReason.RESUME_FAILED, why, "Resuming", warning=True)
+
+    def quarantined(self, life: Life, why: str) -> None:
+        """As the port says."""
+        self._tell(_of(life), EventReason.QUARANTINED, why, "Quarantining", warning=True)
+
+    def sick(self, group: Group, why: str) -> None:
+        """As the port says."""
+        reason = EventReason.GROUP_UNHEALTHY if why else EventReason.GROUP_HEALTHY
+        note = f"group {group.name}: {why}" if why else f"group {group.name} is well again"
+        self._log.warning("group health", group=group.name, why=why)
+        node = ObjectRef(kind="Node", name=self._node, uid=self._node)  # as the kubelet refers
+        self._events.record(node, reason, "Watching", note, warning=bool(why))
+
+    def _tell(  # noqa: PLR0913 - an event's own vocabulary
+        self,
+        whom: _Life,
+        reason: EventReason,
+        text: str,
+        action: str,
+        *,
+        seconds: float | None = None,
+        related: _Life | None = None,
+        revision: Revision | None = None,
+        warning: bool = False,
+    ) -> None:
+        decision = Decision(
+            time=timestamps.rfc3339(self._clock.now()),
+            reason=reason,
+            message=text,
+            revision=str(revision or self._revision()),
+            seconds=None if seconds is None else round(seconds, 3),
+        )
+        self._log.info("told", reason=reason.value, workload=str(whom[0]), message=text)
+        self._decisions.record(whom, decision, action, related=related, warning=warning)
+
+
+def _of(life: Life) -> _Life:
+    return (life.key, life.record.uid)

@@ -1,0 +1,170 @@
+"""
+Writing what stands: GpuNode, GpuWorkload, and the seat on the pod. One thread.
+
+Rule: only what changed is written, and a workload or the node at most every `PAUSE`; while the API
+server is away nothing is queued: what stands afterwards is written.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kybernate.api import gpunodes, gpuworkloads, names
+from kybernate.clients.backoff import Backoff, Pace
+from kybernate.clients.clock import Clock
+from kybernate.clients.errors import AlreadyExists, NotFound, Refused, Retry
+from kybernate.clients.kube import Kube
+from kybernate.clients.resources import GPUNODES, GPUWORKLOADS, PODS
+from kybernate.model.ids import NodeName, PodUid, WorkloadKey
+from kybernate.runtime.logs import get_logger
+from nodeagent.coordinator import Coordinator
+from nodeagent.lives import Life, Lives
+from nodeagent.reporting import standing
+from nodeagent.reporting.standing import Measured
+
+# Between two rounds: a switch of a second is seen beginning and ending.
+PAUSE = 0.5
+# Written again although nothing changed: the controller may have called us away meanwhile.
+AT_LEAST_EVERY = 60.0
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is written, and where it is read from."""
+
+    node: NodeName
+    coordinator: Coordinator
+    lives: Lives
+    mechanism: str
+    driver: Callable[[], str]
+    measured: Callable[[], Measured]
+    uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
+
+
+class Writer:
+    """`start` once; `nudge` when something changed."""
+
+    def __init__(self, kube: Kube, sources: Sources, clock: Clock) -> None:
+        self._kube = kube
+        self._s = sources
+        self._clock = clock
+        self._since = clock.now()
+        self._written: dict[str, object] = {}
+        self._node_written: object = None
+        self._node_at = float("-inf")
+        self._seated: set[str] = set()
+        self._backoff = Backoff(Pace(first=0.5, longest=10.0))
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._log = get_logger()
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._wake.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """One last round, then end."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def nudge(self) -> None:
+        """Something changed."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._clock.wait(self._wake, _LOOK_S)
+            self._wake.clear()
+            pause = PAUSE
+            try:
+                self.write_all()
+                self._backoff.reset()
+            except Retry as problem:
+                pause = self._backoff.next(problem.after)
+                self._wake.set()
+            except Exception:  # a fault in telling must not end telling
+                self._log.exception("statuses were not written")
+            if self._stopping.is_set():
+                return
+            self._clock.wait(self._stopping, pause)
+
+    def write_all(self) -> None:
+        """One round. Raises Retry where the API server is away; a refusal is only logged."""
+        for life in self._s.lives.all():
+            self._refusable(life.key, lambda one=life: self._write_workload(one))  # type: ignore[misc]
+            self._refusable(life.key, lambda one=life: self._write_seat(one))  # type: ignore[misc]
+        self._refusable(self._s.node, self._write_node)
+
+    def _refusable(self, what: object, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except Refused as problem:
+            self._log.warning("not written", what=str(what), why=str(problem))
+
+    def _write_workload(self, life: Life) -> None:
+        tenancy = self._s.coordinator.books.tenancies.get(life.key)
+        if tenancy is None or self._s.uid_of(life.key) != life.record.uid:
+            return  # the controller makes the object within a second of the pod
+        why = self._s.coordinator.why(life.key)
+        status = standing.workload_status(self._s.node, tenancy, life, why, self._s.mechanism)
+        print_ = standing.fingerprint(status)
+        if self._written.get(life.id) == print_:
+            return
+        patch = {"status": gpuworkloads.write_status(status)}
+        try:
+            self._kube.patch(
+                GPUWORKLOADS, life.key.name, patch, life.key.namespace, subresource="status"
+            )
+        except NotFound:
+            return
+        self._written[life.id] = print_
+
+    def _write_seat(self, life: Life) -> None:
+        if life.id in self._seated:
+            return
+        patch = {
+            "metadata": {
+                "uid": life.record.uid,  # of this life only
+                "annotations": {names.SEAT: life.record.seat.id},
+            }
+        }
+        self._seated.add(life.id)  # a refusal is final
+        try:
+            self._kube.patch(PODS, life.key.name, patch, life.key.namespace)
+        except Retry:
+            self._seated.discard(life.id)
+            raise
+
+    def _write_node(self) -> None:
+        books, picture = self._s.coordinator.books, self._s.coordinator.picture
+        state = standing.node_state(self._s.node, books, picture, self._s.measured())
+        used = dict(picture.used) if picture else {}
+        print_ = standing.node_fingerprint(state, used)
+        now = self._clock.now()
+        if print_ == self._node_written and now - self._node_at < AT_LEAST_EVERY:
+            return
+        observed = gpunodes.Observed(
+            at=now,
+            ready_since=self._since,
+            gpus=picture.gpus if picture else (),
+            used=used,
+            driver=self._s.driver(),
+            mechanisms=[self._s.mechanism],
+            policy_revision=self._s.coordinator.revision,
+        )
+        self._patch_node({"status": gpunodes.write_status(state, observed)})
+        self._node_written, self._node_at = print_, now
+
+    def _patch_node(self, patch: dict[str, object]) -> None:
+        try:
+            self._kube.patch(GPUNODES, self._s.node, patch, subresource="status")
+        except NotFound:
+            with suppress(AlreadyExists):
+                self._kube.create(GPUNODES, gpunodes.new_object(self._s.node))
+            self._kube.patch(GPUNODES, self._s.node, patch, subresource="status")

@@ -1,0 +1,68 @@
+"""Settings of the node agent; how they are given is in `kybernate/runtime/settings.py`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from kybernate.runtime.settings import ProcessSettings, setting
+
+GIB = 2**30
+
+
+class InventorySource(StrEnum):
+    """Where the GPUs are asked for."""
+
+    NVML = "nvml"
+    LISTED = "listed"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ProcessSettings):
+    """Decides on its node who holds VRAM, and moves contents in and out."""
+
+    node: str = setting(help="the Node's name; in a DaemonSet spec.nodeName")
+    profiles: Path = setting(help="the node's profile file: which seats its GPUs have")
+    inventory: InventorySource = setting(
+        InventorySource.NVML,
+        help="where the GPUs come from: the driver, the profile file's own "
+        "list, or the simulated device",
+    )
+    simulated_gpu: Path | None = setting(None, help="socket of the simulated device")
+    opa_url: str = setting(
+        "http://127.0.0.1:8181", help="the OPA on this node; while it is away nobody is preempted"
+    )
+    state_dir: Path = setting(
+        Path("/var/lib/kyb"), help="folder for the journal; it has to outlive the agent"
+    )
+    pool_dir: Path | None = setting(
+        None,
+        help="folder of a host-mounted tmpfs for parked contents; it has to outlive the agent. "
+        "Without it: pool/ in the state folder",
+    )
+    pool_limit: int = setting(
+        64 * GIB,
+        unit="bytes",
+        help="VRAM contents kept in host memory; the agent's memory request has to be as much",
+    )
+    socket: Path = setting(
+        Path("/run/kyb/agent.sock"), help="where runtime, guests and device plugin reach us"
+    )
+    listen: str = setting(
+        ":8443", unit="address", help="where the cluster reaches us; served with --tls-dir only"
+    )
+    podresources_socket: Path = setting(
+        Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        help="the kubelet's PodResources: which seat it gave to which pod",
+    )
+    switch_seconds: float = setting(
+        10.0,
+        unit="seconds",
+        help="how long a switch may take, for the bound on waiting: (waiting seats) x (slice + "
+        "this). 80 GiB each way over PCIe 5 take 3",
+    )
+    drain_limit: float = setting(
+        30.0,
+        unit="seconds",
+        help="work that does not end within this keeps its GPU; the next try comes later",
+    )

@@ -1,0 +1,45 @@
+"""
+The port through which decisions and outcomes are told to people. Never blocks, never fails.
+
+Called by the coordinator and the switches. Implemented by `reporting.decisions` (events and
+`GpuWorkload.status`); in tests by a list.
+"""
+
+from typing import Protocol
+
+from kybernate.decisions.switching import SwitchPlan
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.gpu import Group
+from kybernate.model.verdict import Refusal
+from nodeagent.lives import Life
+
+
+class Teller(Protocol):
+    """Who tells. Each method is one sentence about one workload, with the seconds in it."""
+
+    def seated(self, life: Life) -> None:
+        """The kubelet gave it this seat."""
+
+    def waits(self, waiter: Tenancy, why: Refusal) -> None:
+        """It wants its GPU and does not get it, for a new reason."""
+
+    def planned(self, plan: SwitchPlan, parties: tuple[Tenancy, ...]) -> None:
+        """Holders will be parked for it."""
+
+    def parked(self, life: Life, plan: SwitchPlan) -> None:
+        """Its contents are out of VRAM."""
+
+    def resumed(self, life: Life, plan: SwitchPlan) -> None:
+        """It runs."""
+
+    def park_failed(self, life: Life, why: str) -> None:
+        """It was to be parked and is active still."""
+
+    def resume_failed(self, life: Life, why: str) -> None:
+        """It was to run and is where it was."""
+
+    def quarantined(self, life: Life, why: str) -> None:
+        """Its contents cannot be brought back."""
+
+    def sick(self, group: Group, why: str) -> None:
+        """A group cannot be given out for now; an empty `why`: it can again."""
