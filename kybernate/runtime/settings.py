@@ -11,27 +11,20 @@ variables are not: Kubernetes adds its own for every Service). All faults are re
         candidates: int = setting(32, help="nodes that filter answers with; 0 = all")
 """
 
-import dataclasses
 import os
 import sys
 import textwrap
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from kybernate.api import duration, quantity
 from kybernate.api.errors import Faults, Malformed
-from kybernate.runtime import addresses
+from kybernate.runtime.options import ENVIRONMENT_PREFIX, Option, options_of
 
 T = TypeVar("T")
-
-ENVIRONMENT_PREFIX = "KYB_"
 
 
 def setting(
@@ -81,7 +74,7 @@ def load(
     """
     environ = {} if environ is None else environ
     faults = Faults()
-    options = {option.flag: option for option in _options(cls)}
+    options = {option.flag: option for option in options_of(cls)}
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(help_text(cls))
         raise SystemExit(0)
@@ -109,7 +102,7 @@ def from_process(cls: type[T]) -> T:
 def help_text(cls: type) -> str:
     """The text of `--help`: each setting with its unit, default and reason."""
     lines = [(cls.__doc__ or cls.__name__).strip(), ""]
-    for option in _options(cls):
+    for option in options_of(cls):
         lines.append(f"  {option.flag} {option.placeholder}")
         lines += textwrap.wrap(
             f"{option.help}. {option.default_text} "
@@ -126,123 +119,8 @@ def help_text(cls: type) -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Option:
-    """One field of a settings class, under its three names."""
-
-    field: "dataclasses.Field[Any]"
-    kind: Any  # the type without None
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.field.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return ENVIRONMENT_PREFIX + self.field.name.upper()
-
-    @property
-    def key(self) -> str:
-        first, *rest = self.field.name.split("_")
-        return first + "".join(word.capitalize() for word in rest)
-
-    @property
-    def help(self) -> str:
-        text: str = self.field.metadata.get("help", "")
-        return text
-
-    @property
-    def unit(self) -> str:
-        text: str = self.field.metadata.get("unit", "")
-        return text
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        if isinstance(self.kind, type) and issubclass(self.kind, Enum):
-            return tuple(str(member.value) for member in self.kind)
-        return tuple(self.field.metadata.get("choices", ()))
-
-    @property
-    def required(self) -> bool:
-        return self.field.default is MISSING and self.field.default_factory is MISSING
-
-    @property
-    def placeholder(self) -> str:
-        if self.choices:
-            return "|".join(self.choices)
-        by_unit = {"seconds": "DURATION", "bytes": "SIZE", "address": "HOST:PORT"}
-        by_kind = {bool: "true|false", int: "N", float: "NUMBER", Path: "PATH"}
-        return by_unit.get(self.unit) or by_kind.get(self.kind) or self.unit.upper() or "TEXT"
-
-    @property
-    def default_text(self) -> str:
-        if self.required:
-            return "It must be given."
-        default = self.field.default
-        if default is None or default is MISSING or default == "":
-            return "No default."
-        if self.unit == "seconds":
-            return f"Default {duration.format_seconds(default)}."
-        if self.unit == "bytes":
-            return f"Default {quantity.format_bytes(default)}."
-        return f"Default {getattr(default, 'value', default)}."
-
-    def resolve(
-        self,
-        flags: Mapping[str, str | None],
-        environ: Mapping[str, str],
-        keys: Mapping[str, Any],
-        values: dict[str, Any],
-        faults: Faults,
-    ) -> None:
-        """Put the value of the first source that has one into `values`."""
-        for path, source in ((self.flag, flags), (self.variable, environ), (self.key, keys)):
-            if path in source:
-                if source[path] is not None:
-                    values[self.field.name] = self._read(path, source[path], faults)
-                return
-        if self.required:
-            faults.add(self.flag, None, f"a value (or {self.variable}, or {self.key} in the file)")
-
-    def _read(self, path: str, given: Any, faults: Faults) -> Any:
-        if isinstance(given, list) and self._is_sequence():
-            return tuple(faults.read(path, str(item), self._parse_one, None) for item in given)
-        if isinstance(given, bool):
-            given = "true" if given else "false"
-        if isinstance(given, int | float):
-            given = str(given)
-        return faults.read(path, given, self._parse, None)
-
-    def _is_sequence(self) -> bool:
-        return typing.get_origin(self.kind) is tuple
-
-    def _parse(self, text: str) -> Any:
-        if self._is_sequence():
-            return tuple(self._parse_one(part.strip()) for part in text.split(",") if part.strip())
-        return self._parse_one(text)
-
-    def _parse_one(self, text: str) -> Any:
-        if self.choices and text not in self.choices:
-            raise ValueError("one of " + ", ".join(self.choices))
-        if self.unit in _UNITS:
-            return _UNITS[self.unit](text)
-        kind = typing.get_args(self.kind)[0] if self._is_sequence() else self.kind
-        return _KINDS.get(kind, kind)(text)
-
-
-def _options(cls: type) -> list[_Option]:
-    hints = typing.get_type_hints(cls)
-    return [_Option(found, _without_none(hints[found.name])) for found in dataclasses.fields(cls)]
-
-
-def _without_none(kind: Any) -> Any:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return next(part for part in typing.get_args(kind) if part is not type(None))
-    return kind
-
-
 def _read_flags(
-    argv: Sequence[str], options: Mapping[str, _Option], faults: Faults
+    argv: Sequence[str], options: Mapping[str, Option], faults: Faults
 ) -> dict[str, str | None]:
     found: dict[str, str | None] = {}  # None: its value is missing, which is told already
     rest = list(argv)
@@ -258,7 +136,7 @@ def _read_flags(
     return found
 
 
-def _following(flag: str, option: _Option | None, rest: list[str], faults: Faults) -> str | None:
+def _following(flag: str, option: Option | None, rest: list[str], faults: Faults) -> str | None:
     if option is not None and option.kind is bool:
         return rest.pop(0) if rest and rest[0] in ("true", "false") else "true"
     if rest and not rest[0].startswith("--"):
@@ -267,7 +145,7 @@ def _following(flag: str, option: _Option | None, rest: list[str], faults: Fault
     return None
 
 
-def _read_file(path: Path, options: Mapping[str, _Option], faults: Faults) -> dict[str, Any]:
+def _read_file(path: Path, options: Mapping[str, Option], faults: Faults) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as problem:
@@ -280,36 +158,3 @@ def _read_file(path: Path, options: Mapping[str, _Option], faults: Faults) -> di
     for unknown in content.keys() - accepted:
         faults.add(str(unknown), content[unknown], "one of " + ", ".join(sorted(accepted)))
     return {key: value for key, value in content.items() if key in accepted and value is not None}
-
-
-def _bool(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError("true or false")
-    return text == "true"
-
-
-def _int(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("a whole number") from None
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("a number") from None
-
-
-def _address(text: str) -> str:
-    addresses.parse_listen(text)
-    return text
-
-
-_KINDS: Mapping[Any, Any] = {bool: _bool, int: _int, float: _float}
-_UNITS: Mapping[str, Any] = {
-    "seconds": duration.parse_seconds,
-    "bytes": quantity.parse_bytes,
-    "address": _address,
-}

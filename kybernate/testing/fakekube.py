@@ -9,8 +9,7 @@ It is the real `Kube` over another transport, so paths, queries and bodies are t
 passes the same contract suite as the real client. `fakehttp.py` serves the same over HTTP.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -23,37 +22,10 @@ from kybernate.clients.kube import Kube, PatchKind
 from kybernate.clients.resources import Resource
 from kybernate.testing import patches
 from kybernate.testing.clock import FakeClock
-from kybernate.testing.fakestore import Entry, FakeStore, Key, Kind, Obj
-from kybernate.testing.selectors import Matches, selector
+from kybernate.testing.fakestore import FakeStore, Key, Kind, Obj
+from kybernate.testing.fakewatch import MemoryLines, Target, matching, status_of
 
-_PATH = re.compile(
-    r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v[^/]+)"
-    r"(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[^/]+)"
-    r"(?:/(?P<name>[^/]+))?(?:/(?P<subresource>[^/]+))?"
-)
 _KNOWN = {found.kind: found for found in vars(resources).values() if isinstance(found, Resource)}
-_BEAT_S = 1.0  # how often a waiting watch looks whether its time is over
-
-
-class _Target:
-    """What a path is about."""
-
-    def __init__(self, path: str) -> None:
-        found = _PATH.fullmatch(path)
-        if found is None:
-            raise ApiError(404, "NotFound", f"the server has no {path}")
-        self.group = found["group"] or ""
-        self.version = found["version"]
-        namespace, plural = found["namespace"] or "", found["plural"]
-        self.name, self.subresource = found["name"] or "", found["subresource"] or ""
-        if plural == "status" and not self.group:  # /api/v1/namespaces/NAME/status
-            self.name, self.subresource, namespace, plural = namespace, plural, "", "namespaces"
-        self.namespace = namespace
-        self.kind: Kind = (self.group, plural)
-
-    @property
-    def key(self) -> Key:
-        return self.namespace, self.name
 
 
 class FakeApiServer:
@@ -65,14 +37,14 @@ class FakeApiServer:
         self.available = True
         self._faults: list[tuple[str, str, ApiError]] = []
         self._applied: dict[tuple[Kind, Key, str, str], Any] = {}
-        self._open: list[_MemoryLines] = []
+        self._open: list[MemoryLines] = []
 
     def send(self, request: Request) -> Answer:
         """The answer. Raises Unavailable in an outage."""
         self.requests.append(request)
         try:
             self._check(request)
-            target = _Target(request.path)
+            target = Target(request.path)
             return Answer(200, orjson.dumps(self._serve(request, target)))
         except ApiError as problem:
             return self._refuse(problem)
@@ -82,7 +54,7 @@ class FakeApiServer:
         self.requests.append(request)
         try:
             self._check(request)
-            lines = _MemoryLines(self, _Target(request.path), request.query)
+            lines = MemoryLines(self.store, Target(request.path), request.query)
         except ApiError as problem:
             return self._refuse(problem)
         self._open.append(lines)
@@ -119,9 +91,9 @@ class FakeApiServer:
     def _refuse(self, problem: ApiError) -> Answer:
         if problem.status == 0:
             raise problem
-        return Answer(problem.status, orjson.dumps(_status(problem)))
+        return Answer(problem.status, orjson.dumps(status_of(problem)))
 
-    def _serve(self, request: Request, target: _Target) -> Obj:
+    def _serve(self, request: Request, target: Target) -> Obj:
         body: Any = orjson.loads(request.body) if request.body else {}
         match request.method:
             case "GET" if target.name:
@@ -140,8 +112,8 @@ class FakeApiServer:
                 return self.store.delete(target.kind, target.key, body)
         raise ApiError(405, "MethodNotAllowed", request.method)
 
-    def _list(self, target: _Target, query: Mapping[str, str]) -> Obj:
-        matches = _matches(query)
+    def _list(self, target: Target, query: Mapping[str, str]) -> Obj:
+        matches = matching(query)
         with self.store.changed:
             found = self.store.all(target.kind, target.namespace)
             version = str(self.store.version)
@@ -153,7 +125,7 @@ class FakeApiServer:
             metadata["continue"] = f"{end}@{version}"
         return {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": found[start:end]}
 
-    def _patch(self, request: Request, target: _Target, body: Any) -> Obj:
+    def _patch(self, request: Request, target: Target, body: Any) -> Obj:
         manager = request.query.get("fieldManager", "")
         if request.content_type == PatchKind.APPLY:
             return self._apply(target, body, manager)
@@ -168,7 +140,7 @@ class FakeApiServer:
         except patches.CannotApply as problem:
             raise Invalid(422, "Invalid", str(problem)) from problem
 
-    def _apply(self, target: _Target, body: Obj, manager: str) -> Obj:
+    def _apply(self, target: Target, body: Obj, manager: str) -> Obj:
         owned = (target.kind, target.key, target.subresource, manager)
         before = self._applied.get(owned, {})
         body = patches.merge(body, {"metadata": {"name": target.name}})
@@ -235,89 +207,6 @@ class FakeKube(Kube):
         return [asked for asked in self.asked if asked.split()[0] in methods]
 
 
-class _MemoryLines:
-    """One watch: the history from a version on, as lines of JSON."""
-
-    def __init__(self, server: FakeApiServer, target: _Target, query: Mapping[str, str]) -> None:
-        self._store = server.store
-        self._target = target
-        self._matches = _matches(query)
-        self._bookmarks = query.get("allowWatchBookmarks") == "true"
-        self._closed = self._broken = False
-        version = query.get("resourceVersion") or "0"
-        self._from_now = version == "0"
-        self._version = int(version)
-        self._gone = not self._from_now and self._version < self._store.compacted
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._gone:
-            yield _line("ERROR", _status(Gone(410, "Expired", "too old resource version")))
-            return
-        if self._from_now:
-            yield from self._present()
-        seen = 0
-        while True:
-            with self._store.changed:
-                while not self._ended() and seen >= len(self._store.history):
-                    self._store.changed.wait(_BEAT_S)
-                if self._ended():
-                    break
-                fresh = self._store.history[seen:]
-                seen += len(fresh)
-            for entry in fresh:
-                yield from self._render(entry)
-        if self._broken:
-            raise Unavailable(0, "Network", "the watch broke")
-
-    def close(self) -> None:
-        self._closed = True
-        self._notify()
-
-    def break_off(self) -> None:
-        self._broken = True
-        self._notify()
-
-    def _ended(self) -> bool:
-        return self._closed or self._broken
-
-    def _notify(self) -> None:
-        with self._store.changed:
-            self._store.changed.notify_all()
-
-    def _present(self) -> Iterator[bytes]:
-        with self._store.changed:
-            self._version = self._store.version
-            found = self._store.all(self._target.kind, self._target.namespace)
-        for obj in found:
-            if self._matches(obj):
-                yield _line("ADDED", obj)
-
-    def _render(self, entry: Entry) -> Iterator[bytes]:
-        if entry.kind is None:
-            if self._bookmarks:
-                yield _line("BOOKMARK", {"metadata": {"resourceVersion": str(entry.version)}})
-            return
-        elsewhere = self._target.namespace not in ("", entry.key[0])
-        if entry.version <= self._version or entry.kind != self._target.kind or elsewhere:
-            return
-        before = entry.old is not None and self._matches(entry.old)
-        after = entry.new is not None and self._matches(entry.new)
-        if after and entry.new is not None:
-            yield _line("MODIFIED" if before else "ADDED", entry.new)
-        elif before and entry.old is not None:
-            # The last state, at the version of its end.
-            metadata = {**entry.old["metadata"], "resourceVersion": str(entry.version)}
-            yield _line("DELETED", {**entry.old, "metadata": metadata})
-
-
-def _line(kind: str, obj: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({"type": kind, "object": obj})
-
-
-def _matches(query: Mapping[str, str]) -> Matches:
-    return selector(query.get("labelSelector"), query.get("fieldSelector"))
-
-
 def _continued(token: str | None, version: str, compacted: int) -> tuple[int, str]:
     if not token:
         return 0, version
@@ -325,15 +214,3 @@ def _continued(token: str | None, version: str, compacted: int) -> tuple[int, st
     if int(first) < compacted:
         raise Gone(410, "Expired", "the continue token is too old")
     return int(start), first
-
-
-def _status(problem: ApiError) -> Obj:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "status": "Failure",
-        "code": problem.status,
-        "reason": problem.reason,
-        "message": problem.message,
-        "details": dict(problem.details),
-    }

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from kybernate.api import gpuworkloads
+from kybernate.api.gpuworkloads import Phase, Status
 from kybernate.clients import kube as kube_module
 from kybernate.clients.errors import AlreadyExists, Conflict, Invalid, NotFound, Refused, Retry
 from kybernate.clients.kube import Kube, PatchKind
@@ -17,7 +19,10 @@ from kybernate.clients.resources import (
     PODS,
     Resource,
 )
-from kybernate.testing.builders import a_gpunode, a_node, a_pod
+from kybernate.model.tier import Tier
+from kybernate.model.verdict import Decision, EventReason
+from kybernate.model.workload import State
+from kybernate.testing.builders import a_gpunode, a_node, a_pod, a_workload
 
 
 def a_configmap(name: str = "settings", **data: str) -> dict[str, Any]:
@@ -207,6 +212,47 @@ def test_the_status_an_agent_writes_is_accepted_whole(
     written = kube.patch(GPUNODES, name, {"status": obj["status"]}, subresource="status")
     assert written["status"] == obj["status"]
     kube.delete(GPUNODES, name)
+
+
+def test_the_status_of_a_workload_and_its_decisions_are_accepted_whole(
+    kube: Kube, namespace: str
+) -> None:
+    status = Status(
+        state=State.PARKED,
+        since=1_700_000_000.0,
+        node="node-a",
+        group="G0",
+        seat="G0/1",
+        tier=Tier.RAM,
+        mechanism="simulated",
+        why="its turn comes in 12 s",
+        seconds_in={State.ACTIVE: 12.345},
+        last_switch=(Phase(name="park", seconds=1.2, size=40),),
+        last_switch_seconds=1.25,
+    )
+    decision = Decision(
+        time="2026-01-31T12:00:00Z",
+        reason=EventReason.PARKED,
+        message="parked in 1.2 s",
+        revision="sha256:0123456789ab",
+        seconds=1.2,
+    )
+    made = gpuworkloads.new_object(a_workload("llama-a"))
+    made["metadata"]["namespace"] = namespace
+    kube.create(GPUWORKLOADS, made)
+    body = gpuworkloads.write_status(status)
+    body["decisions"] = gpuworkloads.write_decisions([decision])
+    kube.patch(GPUWORKLOADS, "llama-a", {"status": body}, namespace, subresource="status")
+    found = kube.get(GPUWORKLOADS, "llama-a", namespace)
+    assert found["spec"] == made["spec"]
+    assert gpuworkloads.read_status(found) == status
+    assert gpuworkloads.read_decisions(found) == (decision,)
+    waiting = Status(state=State.WAITING, since=1.0, seconds_in={State.ACTIVE: 12.345})
+    body = gpuworkloads.write_status(waiting)
+    kube.patch(GPUWORKLOADS, "llama-a", {"status": body}, namespace, subresource="status")
+    found = kube.get(GPUWORKLOADS, "llama-a", namespace)
+    assert gpuworkloads.read_status(found) == waiting, "what is no longer so is taken back"
+    assert gpuworkloads.read_decisions(found) == (decision,)
 
 
 def test_cluster_scoped_objects_need_no_namespace(
