@@ -134,6 +134,11 @@ class ScriptedServer:
 
             do_POST = do_GET  # noqa: N815 - http.server's names
 
+            def end_headers(self) -> None:
+                # Said aloud: else the client may ask again on a connection that is about to close.
+                self.send_header("Connection", "close")
+                super().end_headers()
+
             def log_message(self, *args: Any) -> None:
                 pass
 
