@@ -1,6 +1,7 @@
 """The programs of one light node, started in the order in which they need each other.
 
-Called by `testbed.stack.stack`. simulated GPU → agent → device plugin → light node.
+Called by `testbed.stack.stack`. light node (the agent's token is bound to the Node) → simulated GPU
+→ agent → device plugin.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from typing import Any
 
 import yaml
 
+from kybernate.api import names
+from testbed.stack.control import Place
+
 # A unix socket's path is at most 107 bytes; ours end in names of up to 40.
-LONGEST_FOLDER = 60
+LONGEST_FOLDER = 50
 H100 = "NVIDIA H100 80GB HBM3"
 # A 12.9 GiB model left an H100 in 0.30 s (docs/explanation/performance.md), about 46 GB/s.
 BUS = 46e9
@@ -58,6 +62,11 @@ class NodeFolder:
         return self.root / "agent.sock"
 
     @property
+    def work(self) -> Path:
+        """The light node's own: pods, their logs."""
+        return self.root / "work"
+
+    @property
     def podresources_socket(self) -> Path:
         """The light node's PodResources."""
         return self.root / "podres.sock"
@@ -75,10 +84,55 @@ class NodeFolder:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A started light node."""
+    """A light node's programs, as argument lists."""
 
     spec: NodeSpec
     folder: NodeFolder
+
+    def lightnode(self, kubeconfig: Path) -> list[str]:
+        """The kubelet's stand-in, with the node's own client certificate."""
+        return [
+            f"--node={self.spec.name}",
+            f"--kubeconfig={kubeconfig}",
+            f"--work-dir={self.folder.work}",
+            f"--plugin-dir={self.folder.plugins}",
+            f"--podresources-socket={self.folder.podresources_socket}",
+            f"--agent-socket={self.folder.agent_socket}",
+            f"--label={names.MANAGED_LABEL}=true",
+        ]
+
+    def gpu(self) -> list[str]:
+        """The simulated cards."""
+        cards = [f"--card={self.spec.product}={self.spec.memory}"] * self.spec.cards
+        place = [f"--socket={self.folder.gpu_socket}", f"--name={self.spec.name}"]
+        return [*place, *cards, f"--bus={self.spec.bus:g}"]
+
+    def agent(self, place: Place, port: int) -> list[str]:
+        """The node agent, on the simulated cards."""
+        return [
+            *place.arguments(port),
+            *self._cards(),
+            f"--node={self.spec.name}",
+            f"--state-dir={self.folder.root / 'state'}",
+            f"--pool-limit={self.spec.pool}",
+            f"--socket={self.folder.agent_socket}",
+            f"--podresources-socket={self.folder.podresources_socket}",
+        ]
+
+    def deviceplugin(self) -> list[str]:
+        """The device plugin, on the same cards and the same profile file."""
+        return [
+            *self._cards(),
+            f"--plugin-dir={self.folder.plugins}",
+            f"--agent-socket={self.folder.agent_socket}",
+        ]
+
+    def _cards(self) -> list[str]:
+        return [
+            f"--profiles={self.folder.profiles}",
+            "--inventory=simulated",
+            f"--simulated-gpu={self.folder.gpu_socket}",
+        ]
 
 
 def check_length(work: Path) -> None:
@@ -90,9 +144,9 @@ def check_length(work: Path) -> None:
         )
 
 
-def prepare(root: Path, spec: NodeSpec) -> NodeFolder:
-    """The node's folder, with its profile file."""
-    folder = NodeFolder(root)
+def prepare(work: Path, spec: NodeSpec) -> Node:
+    """The node's folder below `work`, with its profile file."""
+    folder = NodeFolder(work / "n" / spec.name)
     folder.plugins.mkdir(parents=True, exist_ok=True)
     folder.profiles.write_text(yaml.safe_dump(dict(spec.profiles)))
-    return folder
+    return Node(spec, folder)

@@ -5,6 +5,7 @@ types and accounts → controller (makes certificates, serves policies) → OPA 
 webhook configurations → nodes → kube-scheduler.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -149,4 +150,26 @@ class Stack:
         install.webhooks(self.plane, self.running["webhook"].url)
 
     def _start_node(self, spec: NodeSpec) -> None:
-        raise NotImplementedError
+        node = nodes.prepare(self.work, spec)
+        self.nodes[spec.name] = node
+        self._start_lightnode(node)
+        argv = [sys.executable, "-m", "testbed.gpu", *node.gpu()]
+        ready = node.folder.gpu_socket.exists
+        programs.start(self.processes, f"gpu-{spec.name}", argv, ready=ready)
+        self.start_agent(spec.name)
+        self.run(f"deviceplugin-{spec.name}", "deviceplugin", lambda _: node.deviceplugin())
+
+    def _start_lightnode(self, node: Node) -> None:
+        name = node.spec.name
+        kubeconfig = self.plane.node_kubeconfig(name)
+        argv = [sys.executable, "-m", "testbed.lightnode", *node.lightnode(kubeconfig)]
+        registered = partial(self.plane.api.exists, f"/api/v1/nodes/{name}")
+        programs.start(self.processes, f"lightnode-{name}", argv, ready=registered)
+
+    def start_agent(self, name: str) -> None:
+        """Of this node, with the journal and the pool it left."""
+        node = self.nodes[name]
+        url = self.opa.url if self.opa else ""
+        kubeconfig = self.kubeconfig("kyb-nodeagent", node=name)
+        place = Place(kubeconfig, self.tls("kyb-nodeagent"), url)
+        self.run(f"nodeagent-{name}", "nodeagent", partial(node.agent, place))
