@@ -10,6 +10,13 @@ import sys
 
 from testbed import assets
 
+_PROBLEMS = (
+    assets.BuildFailed,
+    assets.GoUnavailable,
+    assets.MissingAssets,
+    assets.PackagesUnavailable,
+)
+
 
 def main() -> int:
     """Returns the exit code: 0 when every binary asked for is there."""
@@ -17,10 +24,14 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=assets.ALL, help="this one (may be given again)"
     )
-    names = parser.parse_args().only or assets.ALL
+    parser.add_argument("--node", action="store_true", help="what a real node runs, too")
+    given = parser.parse_args()
+    names = given.only or assets.USUAL
+    if given.node:
+        names = tuple(dict.fromkeys((*(given.only or ()), *assets.NODE)))
     try:
         paths = assets.ensure(names)
-    except (assets.BuildFailed, assets.GoUnavailable, assets.MissingAssets) as problem:
+    except _PROBLEMS as problem:
         print(f"testbed: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

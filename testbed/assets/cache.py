@@ -11,18 +11,21 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from testbed.assets import compiler, toolchain
-from testbed.assets.catalog import ALL, CATALOG, Asset
+from testbed.assets import compiler, debian, toolchain
+from testbed.assets.apt import PackagesUnavailable
+from testbed.assets.catalog import CATALOG, USUAL, Asset
 from testbed.assets.compiler import BuildFailed
+from testbed.assets.debian import Packaged
 from testbed.assets.display import Display, for_this_terminal
 
-__all__ = ["BuildFailed", "MissingAssets", "cache_folder", "ensure"]
+__all__ = ["BuildFailed", "MissingAssets", "cache_folder", "ensure", "have"]
 
+Anything = Asset | Packaged
 _DRAFT = ".draft-"
 _LOCK_PATIENCE_S = 1.0
 
@@ -38,14 +41,15 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def ensure(
-    names: Iterable[str] = ALL,
+    names: Iterable[str] = USUAL,
     *,
     display: Display | None = None,
-    catalog: Mapping[str, Asset] = CATALOG,
+    catalog: Mapping[str, Anything] = CATALOG,
 ) -> dict[str, Path]:
     """The paths of these binaries; builds what is missing (minutes, the first time).
 
-    Raises MissingAssets, BuildFailed or GoUnavailable; KeyError for a name not in the catalog.
+    Raises MissingAssets, BuildFailed, GoUnavailable or PackagesUnavailable; KeyError for a name not
+    in the catalog.
     """
     assets = [catalog[name] for name in names]
     prebuilt = os.environ.get("KYB_ASSETS")
@@ -57,12 +61,22 @@ def ensure(
     return {asset.name: program(root, asset) for asset in assets}
 
 
-def program(root: Path, asset: Asset) -> Path:
+def have(names: Iterable[str]) -> bool:
+    """Whether `ensure` would only look."""
+    if os.environ.get("KYB_ASSETS"):
+        return True
+    try:
+        return not _missing(cache_folder(), [CATALOG[name] for name in names])
+    except PackagesUnavailable:
+        return False
+
+
+def program(root: Path, asset: Anything) -> Path:
     """Where this asset's binary is, or will be."""
-    return root / asset.folder / asset.name
+    return root / asset.folder / asset.program
 
 
-def _prebuilt(folder: Path, assets: list[Asset]) -> dict[str, Path]:
+def _prebuilt(folder: Path, assets: Sequence[Anything]) -> dict[str, Path]:
     paths = {asset.name: (folder / asset.name).absolute() for asset in assets}
     absent = [name for name, path in paths.items() if not os.access(path, os.X_OK)]
     if absent:
@@ -70,23 +84,33 @@ def _prebuilt(folder: Path, assets: list[Asset]) -> dict[str, Path]:
     return paths
 
 
-def _missing(root: Path, assets: list[Asset]) -> list[Asset]:
+def _missing(root: Path, assets: Sequence[Anything]) -> list[Anything]:
     return [asset for asset in assets if not program(root, asset).exists()]
 
 
-def _build_missing(root: Path, assets: list[Asset], display: Display) -> None:
+def _build_missing(root: Path, assets: Sequence[Anything], display: Display) -> None:
     root.mkdir(parents=True, exist_ok=True)
     with display, _locked(root, display) as lock:
         missing = _missing(root, assets)  # another caller may have built them while we waited
         if not missing:
             return
         _sweep(root)
-        go = toolchain.find(root.parent, partial(display.waiting, "Go is being installed"))
+        go = _go(root, missing, display)
         display.plan({asset.name: asset.seconds for asset in missing})
         for asset in missing:
             draft = root / f"{_DRAFT}{asset.folder}"
-            compiler.build(asset, go, draft, display=display, lock=lock)
+            if isinstance(asset, Packaged):
+                debian.unpack(asset, draft, display)
+            else:
+                compiler.build(asset, go, draft, display=display, lock=lock)
             _seal(draft, root / asset.folder)
+
+
+def _go(root: Path, missing: Sequence[Anything], display: Display) -> Path:
+    """The compiler; packages alone need none, and then none is looked for."""
+    if all(isinstance(asset, Packaged) for asset in missing):
+        return Path("go")
+    return toolchain.find(root.parent, partial(display.waiting, "Go is being installed"))
 
 
 def _seal(draft: Path, final: Path) -> None:

@@ -1,7 +1,7 @@
 """
-What can be built, and from what.
+What can be built or unpacked, and from what.
 
-Called by: `testbed.assets.cache`, which builds it.
+Called by: `testbed.assets.cache`, which does it.
 Rule: everything that changes a binary changes its `key`, so an old one is never mistaken for it.
 Rule: one Go module per upstream project; their dependencies conflict.
 """
@@ -11,10 +11,16 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed.assets.debian import Packaged
+
 MODULES = Path(__file__).parent / "modules"
 
 KUBERNETES = "1.36.2"
+CONTAINERD = "2.3.4"
 _STRIPPED = "-s -w"
+_CONTAINERD_VERSION = (
+    f"{_STRIPPED} -X github.com/containerd/containerd/v2/version.Version=v{CONTAINERD}"
+)
 # Without these the servers call themselves v0.0.0-master, and kubectl warns of the skew.
 _KUBERNETES_VERSION = " ".join(
     [
@@ -55,6 +61,11 @@ class Asset:
         """Name of its folder in the cache."""
         return f"{self.name}-{self.version}-{self.key}"
 
+    @property
+    def program(self) -> str:
+        """Its path in that folder."""
+        return self.name
+
 
 def _kubernetes(name: str, seconds: int) -> Asset:
     return Asset(
@@ -67,31 +78,68 @@ def _kubernetes(name: str, seconds: int) -> Asset:
     )
 
 
-CATALOG = {
-    asset.name: asset
-    for asset in (
-        Asset(
-            name="etcd",
-            module=MODULES / "etcd",
-            package="go.etcd.io/etcd/server/v3",
-            version="3.6.8",
-            seconds=67,
-        ),
-        _kubernetes("kube-apiserver", 268),
-        _kubernetes("kube-controller-manager", 60),
-        _kubernetes("kube-scheduler", 15),
-        _kubernetes("kubectl", 25),
-        Asset(
-            name="opa",
-            module=MODULES / "opa",
-            package="github.com/open-policy-agent/opa",
-            version="1.22.2",
-            seconds=69,
-        ),
+def _containerd(name: str, seconds: int) -> Asset:
+    return Asset(
+        name=name,
+        module=MODULES / "containerd",
+        package=f"github.com/containerd/containerd/v2/cmd/{name}",
+        version=CONTAINERD,
+        ldflags=_CONTAINERD_VERSION,
+        seconds=seconds,
     )
-}
 
-ALL = tuple(CATALOG)
+
+BUILT = (
+    Asset(
+        name="etcd",
+        module=MODULES / "etcd",
+        package="go.etcd.io/etcd/server/v3",
+        version="3.6.8",
+        seconds=67,
+    ),
+    _kubernetes("kube-apiserver", 268),
+    _kubernetes("kube-controller-manager", 60),
+    _kubernetes("kube-scheduler", 15),
+    _kubernetes("kubectl", 25),
+    Asset(
+        name="opa",
+        module=MODULES / "opa",
+        package="github.com/open-policy-agent/opa",
+        version="1.22.2",
+        seconds=69,
+    ),
+    _kubernetes("kubelet", 60),
+    _containerd("containerd", 60),
+    _containerd("containerd-shim-runc-v2", 15),
+    _containerd("ctr", 15),
+)
+
+# What runs on every Debian since comes from the oldest suite that has it: its libraries are oldest.
+_OLDEST = "bookworm"
+# CRIU before 4.2 does not know the vdso of Linux 6.18, and no released Debian has 4.2.
+_NEWEST = "forky"
+PACKAGED = (
+    Packaged(name="runc", suite=_OLDEST, root="runc", program="usr/sbin/runc"),
+    Packaged(
+        name="cni-plugins",
+        suite=_OLDEST,
+        root="containernetworking-plugins",
+        program="usr/lib/cni",
+    ),
+    Packaged(name="busybox", suite=_OLDEST, root="busybox-static", program="bin/busybox"),
+    Packaged(
+        name="criu",
+        suite=_NEWEST,
+        root="criu",
+        alone=False,
+        program="criu",
+        launched="usr/sbin/criu",
+        seconds=12,
+    ),
+)
+
+CATALOG: dict[str, Asset | Packaged] = {asset.name: asset for asset in (*BUILT, *PACKAGED)}
+
 CONTROL_PLANE = (
     "etcd",
     "kube-apiserver",
@@ -99,3 +147,10 @@ CONTROL_PLANE = (
     "kube-scheduler",
     "kubectl",
 )
+USUAL = (*CONTROL_PLANE, "opa")
+"""What nearly everybody needs; the rest is built when it is asked for."""
+NODE_BUILT = ("kubelet", "containerd", "containerd-shim-runc-v2", "ctr")
+NODE_PACKAGED = ("runc", "cni-plugins", "busybox", "criu")
+NODE = (*NODE_BUILT, *NODE_PACKAGED)
+"""What a real node runs."""
+ALL = tuple(CATALOG)
