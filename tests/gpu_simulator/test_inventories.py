@@ -25,6 +25,8 @@ class FakeNvml:
     NVMLError = pynvml.NVMLError
     NVML_NVLINK_MAX_LINKS = 4
     NVML_FEATURE_ENABLED = 1
+    NVML_AFFINITY_SCOPE_NODE = 0
+    nvmlMemory_v2 = 2  # noqa: N815
     NVML_NVLINK_DEVICE_TYPE_SWITCH = 2
     NVML_TOPOLOGY_INTERNAL, NVML_TOPOLOGY_SINGLE, NVML_TOPOLOGY_MULTIPLE = 0, 10, 20
     NVML_TOPOLOGY_HOSTBRIDGE, NVML_TOPOLOGY_NODE = 30, 40
@@ -59,13 +61,13 @@ class FakeNvml:
     def nvmlDeviceGetMinorNumber(self, handle):  # noqa: N802
         return handle
 
-    def nvmlDeviceGetNumaNodeId(self, handle):  # noqa: N802
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    def nvmlDeviceGetMemoryAffinity(self, handle, words, scope):  # noqa: N802
+        return [1 << handle, *[0] * (words - 1)]
 
-    def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle, version):  # noqa: N802
         if handle in self.lost:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-        return SimpleNamespace(total=80 * GIB, used=(handle + 1) * GIB)
+        return SimpleNamespace(total=80 * GIB, reserved=GIB, used=(handle + 1) * GIB)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
         return [SimpleNamespace(pid=100 + handle, usedGpuMemory=None if handle else GIB)]
@@ -190,7 +192,7 @@ def test_a_lost_card_is_unhealthy_and_full_until_it_is_back():
     inventory = NvmlGpus(fake)
     fake.lost.add(1)
     assert [card.health for card in inventory.gpus()] == [Health.HEALTHY, Health.UNHEALTHY]
-    assert inventory.usage()["GPU-1"] == 80 * GIB
+    assert inventory.usage()["GPU-1"] == 79 * GIB
     fake.lost.clear()
     assert inventory.gpus()[1].health is Health.HEALTHY
 
@@ -218,3 +220,8 @@ def test_no_driver_is_said_to_be_away():
 
     with pytest.raises(InventoryAway):
         NvmlGpus(Absent())
+
+
+def test_what_the_driver_keeps_for_itself_is_not_memory_to_be_had():
+    card = NvmlGpus(FakeNvml()).gpus()[1]
+    assert (card.memory, card.numa) == (79 * GIB, 1)

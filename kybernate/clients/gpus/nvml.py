@@ -25,6 +25,8 @@ _APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 # A card without a critical Xid for so long is offered again: a reset takes seconds, and a fault
 # that stays shows itself within minutes of use.
 _QUIET_S = 300.0
+# NVML tells NUMA nodes as a set of bits in longs; 16 of them are room for Linux's 1024 nodes.
+_NUMA_WORDS, _WORD_BITS = 16, 64
 
 
 class NvmlGpus:
@@ -90,23 +92,42 @@ class NvmlGpus:
     def _read_card(self, index: int, handle: Any, links: Mapping[int, int]) -> Gpu:
         nvml = self._nvml
         minor = self._ask(nvml.nvmlDeviceGetMinorNumber, handle)
-        numa = self._ask(nvml.nvmlDeviceGetNumaNodeId, handle)
+        shown = self._memory(handle)
         return Gpu(
             index=index,
             uuid=GpuUuid(_text(nvml.nvmlDeviceGetUUID(handle))),
             product=_text(nvml.nvmlDeviceGetName(handle)),
-            memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-            numa=None if numa is None or numa < 0 else int(numa),
+            memory=int(shown.total) - int(shown.reserved),
+            numa=self._numa(handle),
             links=links,
             device_nodes=() if minor is None else (f"/dev/nvidia{minor}",),
         )
 
     def _used(self, card: Gpu, handle: Any) -> int:
-        shown = self._ask(self._nvml.nvmlDeviceGetMemoryInfo, handle)
+        shown = self._ask(self._memory, handle)
         return card.memory if shown is None else int(shown.used)
 
+    def _memory(self, handle: Any) -> Any:
+        """Version 2 tells what the driver keeps for itself (0.6 GiB of an H200) from what is used:
+        nobody can ever have that, so it is not counted as memory."""
+        return self._nvml.nvmlDeviceGetMemoryInfo(handle, self._nvml.nvmlMemory_v2)
+
+    def _numa(self, handle: Any) -> int | None:
+        """The host's NUMA node nearest to the card, where there is just one."""
+        nvml = self._nvml
+        words = self._ask(
+            nvml.nvmlDeviceGetMemoryAffinity, handle, _NUMA_WORDS, nvml.NVML_AFFINITY_SCOPE_NODE
+        )
+        nodes = [
+            word * _WORD_BITS + bit
+            for word, bits in enumerate(words or ())
+            for bit in range(_WORD_BITS)
+            if bits >> bit & 1
+        ]
+        return nodes[0] if len(nodes) == 1 else None
+
     def _health(self, card: Gpu, handle: Any) -> Health:
-        if self._ask(self._nvml.nvmlDeviceGetMemoryInfo, handle) is None:
+        if self._ask(self._memory, handle) is None:
             return Health.UNHEALTHY
         with self._lock:
             sick = self._monotonic() < self._sick_until.get(card.uuid, 0.0)
