@@ -2,6 +2,7 @@
 The parts of the extender, put together. Called by: `serving.py`, in the worker that serves.
 """
 
+import gc
 import os
 import threading
 
@@ -25,6 +26,7 @@ from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.health import Health
 
 CONTROLLER = "kyb.ai/extender"
+_LOOK_S = 0.2  # between looks whether the view is complete
 
 
 class Process:
@@ -56,9 +58,8 @@ class Process:
         """Begin; returns at once. Ready when `health` says so."""
         self._watching.start()
         self._telemetry.start()
-        threading.Thread(
-            target=self._verdicts.follow, args=(self._stop,), name="policy", daemon=True
-        ).start()
+        for name, target in (("policy", self._verdicts.follow), ("settle", self._settle)):
+            threading.Thread(target=target, args=(self._stop,), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """End the watches and write what is still to be told, for a few seconds at most."""
@@ -82,6 +83,20 @@ class Process:
                 asked=self._service.recent.all(),
             )
         )
+
+    def _settle(self, stop: threading.Event) -> None:
+        """Once the view is complete, leave it to no garbage collection any more.
+
+        It is most of our memory and none of it is garbage; looking through it takes a tenth of a
+        second at 5,000 nodes, while the scheduler waits.
+        """
+        while not self._watching.synced:
+            if self._clock.wait(stop, _LOOK_S):
+                return
+        with self._view.lock:
+            self._view.outlooks()
+        gc.collect()
+        gc.freeze()
 
     def _observe(self) -> None:
         measured = self.metrics

@@ -10,8 +10,10 @@ much processor time the process has used.
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,6 +24,7 @@ from extender.settings import Settings
 from kybernate.runtime import settings
 
 CANDIDATES = 32  # as many as ours by default
+_TICKS = os.sysconf("SC_CLK_TCK")
 _TIMED = ("/filter", "/prioritize")
 
 
@@ -30,16 +33,17 @@ class Stopwatch:
 
     def __init__(self, inner: Callable[..., Iterable[bytes]]) -> None:
         self._inner = inner
-        self._timings: list[tuple[str, float]] = []
+        self._timings: list[tuple[str, float, float]] = []  # verb, elapsed, on a processor
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/timings":
             return self._tell(start)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.thread_time()
         answer = self._inner(environ, start)
         if path in _TIMED:
-            self._timings.append((path[1:], time.perf_counter() - began))
+            timing = path[1:], time.perf_counter() - began, time.thread_time() - used
+            self._timings.append(timing)
         return answer
 
     def _tell(self, start: Any) -> Iterable[bytes]:
@@ -48,11 +52,26 @@ class Stopwatch:
             "pid": os.getpid(),
             "processor": used.ru_utime + used.ru_stime,
             "timings": self._timings,
+            "threads": _threads(),
         }
         body = orjson.dumps(told)
         self._timings = []
         start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
+
+
+def _threads() -> dict[str, float]:
+    """Processor seconds by thread; those that answer are one."""
+    found: dict[str, float] = {}
+    for thread in threading.enumerate():
+        try:
+            stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        except OSError:  # it has just ended
+            continue
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        name = "answers" if "ThreadPool" in thread.name else thread.name
+        found[name] = found.get(name, 0.0) + (int(user) + int(system)) / _TICKS
+    return found
 
 
 class Timed(Server):
