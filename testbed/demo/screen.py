@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kybernate.clients.pb import agent_pb2
+from kybernate.clients.agents import CardState, NodeView
 
 GIB = 1 << 30
 STYLES = {"Active": "bold green", "Parked": "cyan", "Waiting": "yellow", "Quarantined": "bold red"}
@@ -65,7 +65,7 @@ class PlainScreen(AbstractContextManager["PlainScreen"]):
 class LiveScreen(AbstractContextManager["LiveScreen"]):
     """A table of seats that follows the agent, under the story."""
 
-    def __init__(self, state: Callable[[], agent_pb2.NodeStatus | None]) -> None:
+    def __init__(self, state: Callable[[], NodeView | None]) -> None:
         self._state = state
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
@@ -102,17 +102,17 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
                 self._live.update(draw(status), refresh=True)
 
 
-def screen(state: Callable[[], agent_pb2.NodeStatus | None]) -> LiveScreen | PlainScreen:
+def screen(state: Callable[[], NodeView | None]) -> LiveScreen | PlainScreen:
     """A live one on a terminal, a plain one elsewhere."""
     return LiveScreen(state) if sys.stdout.isatty() else PlainScreen()
 
 
-def draw(status: agent_pb2.NodeStatus) -> RenderableType:
+def draw(status: NodeView) -> RenderableType:
     """The GPUs' memory as bars, and a row per seat."""
-    return Group(*(_bar(gpu) for gpu in status.gpus), _table(status))
+    return Group(*(_bar(gpu) for gpu in status.cards), _table(status))
 
 
-def _bar(gpu: agent_pb2.GpuStatus) -> RenderableType:
+def _bar(gpu: CardState) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     used = f"{gpu.used / GIB:.0f} of {gpu.memory / GIB:.0f} GiB"
     bar = ProgressBar(total=gpu.memory, completed=gpu.used, width=40)
@@ -120,14 +120,14 @@ def _bar(gpu: agent_pb2.GpuStatus) -> RenderableType:
     return grid
 
 
-def _table(status: agent_pb2.NodeStatus) -> Table:
+def _table(status: NodeView) -> Table:
     table = Table(title=f"{status.node}   policy {status.policy_revision}", expand=False)
     for column in ("seat", "workload", "class", "state", "tier", "VRAM", "for", "why"):
         table.add_column(column, justify="right" if column in {"VRAM", "for"} else "left")
     for one in sorted(status.workloads, key=lambda w: w.seat):
         table.add_row(
             one.seat,
-            one.workload.name,
+            one.key.name,
             f"{one.workload_class} {one.priority}",
             Text(one.state, style=STYLES.get(one.state, "")),
             one.tier,

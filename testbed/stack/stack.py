@@ -12,7 +12,10 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+import urllib3
+
 from kybernate.api import names
+from kybernate.api.opa_config import BUNDLE
 from testbed import assets, projection
 from testbed.controlplane import ControlPlane
 from testbed.opa import Opa
@@ -101,6 +104,14 @@ class Stack:
         """One of our servers, ready."""
         self.running[name] = programs.run(self.processes, name, module, arguments)
         return self.running[name]
+
+    def policy_revision(self) -> str:
+        """Of the policies OPA decides by now."""
+        assert self.opa is not None
+        url = f"{self.opa.url}/v1/data/kyb?provenance=true"
+        answer = urllib3.request("GET", url, timeout=5.0).json()
+        revision: str = answer["provenance"]["bundles"][BUNDLE]["revision"]
+        return revision
 
     def _start_all(self, specs: Sequence[NodeSpec], progress: Progress, detached: bool) -> None:
         progress("installing types, accounts, rules and policies")

@@ -1,0 +1,114 @@
+"""`python -m testbed.demo`: start, play once, show what kubectl shows, stop. Exit code 0: all told.
+
+`--work DIR` keeps the logs there; without it they go with a temporary folder, unless something
+failed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from kybernate.clients.agents import Agent, AgentRefused, Outcome
+from testbed import assets
+from testbed.demo import acts
+from testbed.demo.asking import Client
+from testbed.demo.screen import screen
+from testbed.demo.stage import NODE, Stage, Unexpected, pod_of, quiet_state
+from testbed.processes import ProcessFailed
+from testbed.stack import NodeSpec, Stack
+
+FAULTS = (Unexpected, ProcessFailed, AgentRefused, assets.BuildFailed, assets.GoUnavailable)
+EVENTS_SHOWN = 40
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--work", type=Path, help="folder of the cluster; a short path")
+    work = parser.parse_args().work
+    folder = work or Path(tempfile.mkdtemp(prefix="kyb-demo-"))
+    started = time.monotonic()
+    try:
+        play(folder, started)
+    except FAULTS as fault:
+        console.print(f"\n[red]demo: {fault}[/red]\nlogs are in {folder}")
+        return 1
+    if work is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    console.print("\ndemo: ok")
+    return 0
+
+
+def play(folder: Path, started: float) -> None:
+    """The whole evening. Raises one of FAULTS."""
+    console.print("== A real control plane, our processes, and a node with one simulated GPU")
+    with Stack.start(folder, [NodeSpec(name=NODE)], partial(progress, started)) as stack:
+        agent = Agent.on_node(stack.nodes[NODE].folder.agent_socket)
+        client = Client(agent, partial(pod_of, stack), time.monotonic)
+        with screen(partial(quiet_state, agent)) as shown:
+            stage = Stage(stack, shown, agent, client)
+            for act in acts.ACTS:
+                act(stage)
+        show(stack)
+        switches(client)
+        console.print(f"\nplayed in {time.monotonic() - started:.0f} s. Next: {NEXT}")
+        agent.close()
+
+
+NEXT = """`.venv/bin/kyb up` starts such a cluster and keeps it;
+  kubectl apply -f manifests/examples/deployment.yaml    a workload of yours
+  kubectl edit configmap kyb-policies -n kyb-system      other policies, live
+  .venv/bin/kyb ps                                       who holds what, and why others wait
+`.venv/bin/kyb down` ends it."""
+
+
+def progress(started: float, text: str) -> None:
+    """A line with the time since the start."""
+    console.print(f"   {time.monotonic() - started:5.1f} s  {text}")
+
+
+def show(stack: Stack) -> None:
+    """What anybody would see in this cluster."""
+    console.print("\n$ kubectl get gpunodes,gpuworkloads", style="bold")
+    console.print(stack.plane.kubectl("get", "gpunodes,gpuworkloads"), markup=False)
+    by_time = ("get", "events", "--sort-by=.metadata.creationTimestamp")
+    console.print(f"$ kubectl {' '.join(by_time)} | tail -n {EVENTS_SHOWN}", style="bold")
+    lines = stack.plane.kubectl(*by_time).splitlines()
+    console.print("\n".join(lines[-EVENTS_SHOWN:]), markup=False)
+
+
+def switches(client: Client) -> None:
+    """The measured switches: where the time went, with the rest that no phase accounts for."""
+    moved = [
+        a.outcome for a in client.answers if any(p.name == "copy in" for p in a.outcome.phases)
+    ]
+    if not moved:
+        return
+    names = list(dict.fromkeys(p.name for outcome in moved for p in outcome.phases))
+    table = Table(title=f"{len(moved)} activations that moved 40 GiB in, seconds")
+    for column in ("phase", "median", "longest"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for name in names:
+        spent = [sum(p.seconds for p in one.phases if p.name == name) for one in moved]
+        table.add_row(name, f"{median(spent):.3f}", f"{max(spent):.3f}")
+    total = [one.seconds for one in moved]
+    table.add_row("request to active", f"{median(total):.3f}", f"{max(total):.3f}")
+    console.print(table)
+
+
+def moved_in(outcome: Outcome) -> bool:
+    """Whether contents came back from RAM."""
+    return any(phase.name == "copy in" for phase in outcome.phases)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
