@@ -9,7 +9,6 @@ Rule: a pod's next container is let in only when everything of the one before is
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from kybernate.clients.clock import Clock
 from kybernate.model.gpu import Group, Seat
@@ -18,6 +17,7 @@ from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, ParkMechanism, Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent import processes
+from nodeagent.announcements import Announcements, Created
 from nodeagent.coordinator import Coordinator
 from nodeagent.journal import Journal
 from nodeagent.lifelines import Lifelines
@@ -35,18 +35,6 @@ UNKNOWN = ""  # the container id of a life whose record was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Created:
-    """What the runtime said of a held container."""
-
-    key: WorkloadKey
-    uid: PodUid | None
-    container: str
-    container_id: str
-    pid: int
-    exec_fifo: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """What containers need of the node's parts."""
 
@@ -55,6 +43,7 @@ class Node:
     boot: str
     seats: Seats
     journal: Journal
+    announcements: Announcements
     pool: Pool
     clock: Clock
     pod_of: Callable[[WorkloadKey], Workload | None]
@@ -98,18 +87,25 @@ class Containers:
     # what the runtime says
 
     def created(self, created: Created) -> None:
-        """A container exists and is held. Told twice is fine."""
+        """A container exists and is held. Told twice is fine. Raises OSError, ValueError."""
         known = self._lives.get(created.key)
         if known is not None and known.id == created.container_id and not known.gone:
             return
+        self._node.announcements.keep(created)
         with self._lock:
             self._pending[created.container_id] = created
         self._wake.set()
 
+    def remember(self) -> None:
+        """Those announced to an agent before us."""
+        with self._lock:
+            for created in self._node.announcements.all():
+                self._pending[created.container_id] = created
+        self._wake.set()
+
     def exited(self, key: WorkloadKey, container_id: str) -> None:
         """A container ended. Told twice, or of one never seen, is fine."""
-        with self._lock:
-            self._pending.pop(container_id, None)
+        self._settled(container_id)
         life = self._lives.get(key)
         if life is not None and life.id in (container_id, UNKNOWN):
             self.ended(life)
@@ -166,21 +162,27 @@ class Containers:
                 get_logger(workload=str(created.key)).error("not let in", why=str(error))
                 done = False
             if done:
-                with self._lock:
-                    self._pending.pop(created.container_id, None)
+                self._settled(created.container_id)
+
+    def _settled(self, container_id: str) -> None:
+        with self._lock:
+            self._pending.pop(container_id, None)
+        self._node.announcements.forget(container_id)
 
     def _let_in(self, created: Created, seat: Seat | None) -> bool:
         """Whether nothing more is to be done for it."""
-        started = processes.started(created.pid)
-        if started is None:
+        if not processes.is_same(created.pid, created.pid_started):
             return True  # it ended before anybody knew who it was
+        there = self._lives.get(created.key)
+        if there is not None and there.id == created.container_id:
+            return True  # let in, and the agent died before it forgot the announcement
         workload = self._node.pod_of(created.key)
         known = workload is not None and created.uid in (None, workload.uid)
         if workload is None or not known or seat is None or seat.group not in self._node.groups:
             return False
-        if self._lives.get(created.key) is not None:
+        if there is not None:
             return False  # of the container before; it is being cleared away
-        life = self._life(created, started, workload, seat)
+        life = self._life(created, workload, seat)
         self._lives.add(life)
         self._teller.seated(life)
         self._coordinator.arrive(life.tenancy())
@@ -210,7 +212,7 @@ class Containers:
             if life.id == UNKNOWN and (pod is None or pod.uid != life.record.uid):
                 self.ended(life)
 
-    def _life(self, created: Created, started: int, workload: Workload, seat: Seat) -> Life:
+    def _life(self, created: Created, workload: Workload, seat: Seat) -> Life:
         group = self._node.groups[seat.group]
         now = self._node.clock.now()
         record = Record(
@@ -220,7 +222,7 @@ class Containers:
             container=created.container,
             container_id=created.container_id,
             pid=created.pid,
-            pid_started=started,
+            pid_started=created.pid_started,
             exec_fifo=str(created.exec_fifo),
             boot=self._node.boot,
             terms=_terms(workload, group, self._node.parkable),

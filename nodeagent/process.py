@@ -26,6 +26,7 @@ from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.tls import TlsFiles
 from nodeagent import processes, recovery
+from nodeagent.announcements import Announcements
 from nodeagent.api.agent_service import AgentService, Serving
 from nodeagent.api.runtime_service import RuntimeService
 from nodeagent.api.servers import Servers
@@ -136,6 +137,7 @@ class Process:
             boot=processes.boot_id(),
             seats=self._seats,
             journal=self._tools.journal,
+            announcements=Announcements(self._settings.state_dir / "announced"),
             pool=self._pool,
             clock=self._clock,
             pod_of=self._watching.pod,
@@ -230,6 +232,7 @@ class Process:
             self._coordinator.restore(life.tenancy())
         for life in found.lives:
             self._containers.adopt(life)
+        self._containers.remember()
         self._say(found)
 
     def _say(self, found: Recovered) -> None:

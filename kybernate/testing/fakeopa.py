@@ -1,0 +1,95 @@
+"""An OPA on loopback that knows one simple policy: for agents that run as processes of their own.
+
+Whoever waits longest is next; a holder that had its slice may go. `away` closes every connection.
+"""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class FakeOpa:
+    """A context manager. Its terms may be changed while it serves."""
+
+    def __init__(self, slice_seconds: float = 0.0, min_runtime_seconds: float = 0.0) -> None:
+        self.slice_seconds = slice_seconds
+        self.min_runtime_seconds = min_runtime_seconds
+        self.away = False
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._server = _Server(self)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "FakeOpa":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, package: str, question: dict[str, Any]) -> object:
+        """The verdict of a package."""
+        self.asked.append((package, question))
+        if package == "timeslice":
+            return self._timeslice(question)
+        if package == "preemption":
+            return self._preemption(question["holder"])
+        return None
+
+    def _timeslice(self, question: dict[str, Any]) -> dict[str, Any]:
+        terms = {
+            "slice_seconds": self.slice_seconds,
+            "min_runtime_seconds": self.min_runtime_seconds,
+        }
+        everybody = [*question["holders"], *question["waiting"]]
+        waiting = sorted(question["waiting"], key=lambda one: -one["waiting_seconds"])
+        return {
+            "next": waiting[0]["key"],
+            "reason": "LongestWait",
+            "terms": {one["key"]: terms for one in everybody},
+            "retry_seconds": 0.2,
+        }
+
+    def _preemption(self, holder: dict[str, Any]) -> dict[str, Any]:
+        left = max(self.slice_seconds, self.min_runtime_seconds) - holder["running_seconds"]
+        if left > 0:
+            return {"allow": False, "reason": "MinRuntime", "retry_seconds": left}
+        return {"allow": True, "reason": "SliceEnded"}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, opa: FakeOpa) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.opa = opa
+
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed is not our business."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """`/v1/data/kyb/PACKAGE/verdict`."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.opa.away:
+            self.close_connection = True
+            return
+        parts = self.path.split("?")[0].split("/")
+        verdict = self.server.opa.answer(parts[-2], body["input"])
+        provenance = {"bundles": {"kyb": {"revision": "sha256:0123456789ab"}}}
+        answer = {"provenance": provenance, **({"result": verdict} if verdict else {})}
+        encoded = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""

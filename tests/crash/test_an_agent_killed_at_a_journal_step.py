@@ -1,0 +1,105 @@
+"""
+kill -9 before and after each record of a switch; after a restart everything is in order.
+
+The story: a starts, b starts (a is parked for it), a is asked for (b is parked, a resumed). The
+agent kills itself at the first record with the mark under test, wherever in the story that is.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from kybernate.clients.agents import Agent, AgentAway
+from kybernate.model.workload import State
+from kybernate.testing.agentnode import AgentNode, Pod, wait_for
+from nodeagent.records import Mark
+
+pytestmark = pytest.mark.crash
+
+KILLED = -9
+MARKS = [
+    Mark.HELD, Mark.STARTING, Mark.ACTIVE, Mark.PARKING, Mark.COPIED, Mark.PARKED, Mark.RESUMING,
+    Mark.VERIFIED,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("mark", MARKS)
+def test_nothing_is_lost_wherever_the_agent_dies(node: AgentNode, when: str, mark: Mark) -> None:
+    node.start_agent(fault=f"{when}:{mark}")
+    a, b = node.create_pod("a", "G0/0", vram="60Gi"), node.create_pod("b", "G0/1", vram="60Gi")
+    told: list[Pod] = []
+    counted = _tell_the_story(node, a, b, told)
+    assert node.await_agent_end() == KILLED
+
+    node.start_agent()
+    _everything_is_in_order(node, a, b)
+    for pod in told:
+        wait_for(lambda one=pod: node.state_of(one), f"{pod.key} is known")
+        _asked_for(node, pod)
+        _everything_is_in_order(node, a, b)
+        answer = pod.predict()
+        assert answer == answer | {"intact": True, "counter": counted.get(pod.key, 0) + 1}
+
+
+def _tell_the_story(node: AgentNode, a: Pod, b: Pod, told: list[Pod]) -> dict[object, int]:
+    """Until the agent dies. How often each model was asked; `told` gets whom the agent heard of."""
+    counted: dict[object, int] = {}
+    with suppress(AgentAway, AssertionError, _Died):
+        node.tell_created(a)
+        told.append(a)
+        _active(node, a)
+        counted[a.key] = a.predict()["counter"]
+        node.tell_created(b)
+        told.append(b)
+        _active(node, b)
+        counted[b.key] = b.predict()["counter"]
+        with Agent.on_node(node.socket) as agent:
+            agent.activate(a.key, within=30.0)
+        counted[a.key] = a.predict()["counter"]
+    return counted
+
+
+class _Died(Exception):
+    """The agent ended itself, as it should."""
+
+
+def _active(node: AgentNode, pod: Pod) -> None:
+    def look() -> bool:
+        if not node.agent_runs:
+            raise _Died
+        return node.state_of(pod) is State.ACTIVE
+
+    wait_for(look, f"{pod.key} is active")
+
+
+def _asked_for(node: AgentNode, pod: Pod) -> None:
+    with Agent.on_node(node.socket) as agent:
+        outcome = agent.activate(pod.key, within=60.0)
+    assert outcome.ok, outcome
+
+
+def _everything_is_in_order(node: AgentNode, *pods: Pod) -> None:
+    wait_for(lambda: _settled(node), "no switch is under way")
+    view = node.view()
+    assert view is not None
+    states = {one.key: one.state for one in view.workloads}
+    assert len(view.workloads) == len(states), "a workload is in one state"
+    active = [key for key, state in states.items() if state is State.ACTIVE]
+    assert len(active) <= 1, "one is active on a GPU"
+    assert State.QUARANTINED not in states.values(), node.agent_log
+    with node.gpu() as gpu:
+        owners = {p.pid for p in gpu.showing().processes if p.used}
+    running = {pod.process.pid for pod in pods if pod.key in active}
+    assert owners <= running, "no VRAM without an owner"
+    slots = {path.name for path in Path(node.folder / "state/pool").iterdir()}
+    parked = {pod.uid for pod in pods if states.get(pod.key) is State.PARKED}
+    assert slots == parked, "the pool holds what is parked, and nothing else"
+
+
+def _settled(node: AgentNode) -> bool:
+    view = node.view()
+    return view is not None and all(
+        one.state not in (State.ACTIVATING, State.PARKING) for one in view.workloads
+    )

@@ -1,0 +1,36 @@
+"""The whole path on one node, with real processes: start, wait, switch, resume."""
+
+from kybernate.clients.agents import Agent
+from kybernate.model.workload import State
+from kybernate.testing.agentnode import AgentNode, wait_for
+
+
+def test_two_models_that_do_not_fit_together_take_turns_and_keep_their_contents(
+    node: AgentNode,
+) -> None:
+    node.opa.slice_seconds = 0.2
+    node.start_agent()
+    first = node.start_pod("llama-a", "G0/0", vram="60Gi")
+    node.await_state(first, State.ACTIVE)
+    assert first.predict()["counter"] == 1
+
+    second = node.start_pod("llama-b", "G0/1", vram="60Gi")
+    node.await_state(second, State.ACTIVE)
+    node.await_state(first, State.PARKED)
+    assert second.predict()["intact"]
+
+    with Agent.on_node(node.socket) as agent:
+        outcome = agent.activate(first.key, within=60.0)
+    assert outcome.ok, outcome
+    assert {"wait", "lock", "copy out", "release", "copy in", "unlock", "unaccounted"} <= {
+        phase.name for phase in outcome.phases
+    }
+    answer = first.predict()
+    assert answer["intact"]
+    assert answer["counter"] == 2
+    node.await_state(second, State.PARKED)
+    wait_for(lambda: _reasons(node) >= {"SeatAssigned", "Parked", "Resumed"}, "events are written")
+
+
+def _reasons(node: AgentNode) -> set[str]:
+    return {event["reason"] for event in node.events()}
