@@ -10,28 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from testbed.gpu import content
-from testbed.gpu.bus import Lane, Transfer
 from testbed.gpu.card import Card
 from testbed.gpu.context import Activity, Context, Segment
-from testbed.gpu.errors import Absent, GaveUp, Sick, Unfit, WrongState
+from testbed.gpu.errors import Absent, GaveUp, Unfit, WrongState
+from testbed.gpu.moving import Caller, Moving
 
 # A copy can be left after each chunk: 512 MiB pretended are 20 ms of the bus. No chunk is so small
 # that gRPC would set the pace, none near gRPC's limit of 4 MiB.
 _CHUNK_PRETENDED = 512 * 2**20
 _CHUNK_LIMITS = 4 * 2**10, 512 * 2**10
-
-
-class Caller(Protocol):
-    """Who asks. Its going away must be followed by `Device.nudge`."""
-
-    def alive(self) -> bool:
-        """Whether anybody still waits for the answer."""
-
-    def wait(self, seconds: float) -> bool:
-        """Pause; True at once when the caller went away."""
 
 
 class Device:
@@ -171,7 +160,7 @@ class Device:
             held = segment.content
             if held is None:
                 raise WrongState(f"{segment_name} is not in VRAM")
-            moving = _Moving(context, segment, segment.card.out, caller, fail_after)
+            moving = Moving(context, segment, segment.card.out, caller, fail_after)
             for start in range(0, segment.length, self._chunk):
                 chunk = bytes(memoryview(held)[start : start + self._chunk])
                 moving.moved(len(chunk))
@@ -191,7 +180,7 @@ class Device:
         """
         with self._copying(name, segment_name) as (context, segment), self._room(context, segment):
             arrived = bytearray()
-            moving = _Moving(context, segment, segment.card.into, caller, fail_after)
+            moving = Moving(context, segment, segment.card.into, caller, fail_after)
             for chunk in chunks:
                 arrived += chunk
                 if len(arrived) > segment.length:
@@ -269,30 +258,3 @@ class Device:
             return self.cards[uuid]
         except KeyError:
             raise Absent(f"no card {uuid!r}") from None
-
-
-class _Moving:
-    """One copy's progress on its lane."""
-
-    def __init__(
-        self, context: Context, segment: Segment, lane: Lane, caller: Caller, fail_after: int | None
-    ) -> None:
-        self._context = context
-        self._segment = segment
-        self._transfer = Transfer(lane, caller.wait)
-        self._fail_after = fail_after
-        self._at = 0
-
-    def moved(self, length: int) -> None:
-        """Wait until `length` more bytes of content are over. Raises when that cannot be."""
-        start, self._at = self._at, self._at + length
-        if not self._transfer.move(self._segment.pretended(start, self._at)):
-            raise GaveUp("the caller went away")
-        if self._context.gone:
-            raise Absent(f"context {self._context.name} ended")
-        self._segment.card.must_be_well()
-        if (
-            self._fail_after is not None
-            and self._segment.pretended(0, self._at) >= self._fail_after
-        ):
-            raise Sick("the copy fails, as was asked for")

@@ -6,8 +6,8 @@ Called by: `service`, within `Device.working`.
 
 from testbed.gpu import content
 from testbed.gpu.context import Segment
-from testbed.gpu.device import Caller
 from testbed.gpu.errors import Unfit, WrongState
+from testbed.gpu.moving import Caller
 
 _MICROSECONDS = 1e6
 

@@ -36,7 +36,7 @@ echo $code >.exit && mv .exit exit
 # A reader that closes before our byte is written must not kill us: SIGPIPE is ignored meanwhile.
 _STARTER = """trap '' PIPE; echo 0 2>/dev/null >"$0"; trap - PIPE; exec "$@" """
 _FIFO = "exec.fifo"
-_START_S = 10.0
+_START_S = 10.0  # what takes longer is broken
 _LOOK_S = 0.002
 KILLED = 128 + signal.SIGKILL
 
@@ -120,6 +120,15 @@ class Container:
     def kill(self) -> None:
         """End it; held or stopped ones too."""
         self._signal(signal.SIGKILL)
+
+    def end(self) -> int:
+        """Kill it and everything of it; its exit code."""
+        self.kill()
+        deadline = time.monotonic() + _START_S
+        while (code := self.exit_code()) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        self.sweep()
+        return KILLED if code is None else code
 
     def sweep(self) -> None:
         """End what an ended one left running in its process group, and remove its FIFO."""

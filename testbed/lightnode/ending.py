@@ -20,6 +20,5 @@ def end_pods(work: Path) -> int:
             continue  # it never ran
         if container is not None:
             ended += container.exit_code() is None
-            container.kill()
-            container.sweep()
+            container.end()
     return ended

@@ -22,8 +22,9 @@ from testbed.lightnode.agent import Agent
 from testbed.lightnode.container import Container
 from testbed.lightnode.nodeobject import LEASE_NAMESPACE, NodeFacts, NodeObject
 from testbed.lightnode.plugins import Plugins
-from testbed.lightnode.podlife import PodLife, Surroundings
+from testbed.lightnode.podlife import PodLife
 from testbed.lightnode.podrecord import Records
+from testbed.lightnode.surroundings import Surroundings
 
 # Of our own environment, what a local process cannot do without.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
@@ -163,8 +164,7 @@ class LightNode:
                 continue
             container = Container.find(self._records.attempt(record))
             if container is not None:
-                container.kill()
-                container.sweep()
+                container.end()
             self._records.forget(record.uid)
         self.settled()
 

@@ -7,23 +7,19 @@ be repeated after anything went wrong or after we were killed between any two li
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from kybernate.clients.clock import Clock
 from kybernate.clients.errors import ApiError
-from kybernate.clients.kube import Kube
 from testbed.lightnode import podspec, podstatus
-from testbed.lightnode.agent import Agent
 from testbed.lightnode.container import Container, Launch, StartFailed
-from testbed.lightnode.plugins import NotAdmitted, Plugins
-from testbed.lightnode.podrecord import PodRecord, Records
+from testbed.lightnode.plugins import NotAdmitted
+from testbed.lightnode.podrecord import PodRecord
 from testbed.lightnode.podspec import NotRunnable, Obj, PodSpec
 from testbed.lightnode.podstatus import ContainerState, Ended, PodState, Running, Waiting
 from testbed.lightnode.podvoice import AgentNews, StatusReport
+from testbed.lightnode.surroundings import Surroundings
 
 _LOOK_S = 0.05  # between looks at a process: an exit is seen sooner than a kubelet would
 _AGAIN_S = 1.0  # after a call that failed
@@ -31,21 +27,6 @@ _LAST_WORDS_S = 5.0  # how long a deletion waits for the agent to hear of the ex
 _CALM_S = 600.0  # a container that ran so long begins its restarts anew, as the kubelet's
 _LONGEST_S = 300.0
 _DEFAULT_GRACE_S = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What all pods of a node share."""
-
-    kube: Kube
-    plugins: Plugins
-    agent: Agent
-    records: Records
-    clock: Clock
-    host_ip: str
-    inherited: dict[str, str]
-    restart_after: float  # seconds before the second restart; then twice as long each time
-    address: Callable[[], str]
 
 
 class Home(Protocol):
@@ -103,8 +84,7 @@ class PodLife:
     def end_process(self) -> None:
         """For the node's own end: kill what runs."""
         if self._container is not None:
-            self._container.kill()
-            self._container.sweep()
+            self._container.end()
 
     @property
     def active(self) -> bool:
@@ -168,7 +148,8 @@ class PodLife:
         record = self._record
         try:
             spec = podspec.read(self._pod)
-            self._admit(spec)
+            if spec.wanted:
+                self._around.plugins.admit(self.identity.uid, spec.container, spec.wanted)
             launch = self._launch(spec)
             folder = self._around.records.attempt(record)
             self._container = Container.start(folder, launch)
@@ -177,10 +158,6 @@ class PodLife:
             self._settle("Failed", ("UnexpectedAdmissionError", str(refused)))
         except (NotRunnable, StartFailed) as refused:
             self._settle("Failed", ("CreateContainerError", str(refused)))
-
-    def _admit(self, spec: PodSpec) -> None:
-        if spec.wanted:
-            self._around.plugins.admit(self.identity.uid, spec.container, spec.wanted)
 
     def _launch(self, spec: PodSpec) -> Launch:
         around = self._around
@@ -266,10 +243,7 @@ class PodLife:
     def _clear(self) -> None:
         """The pod was removed by force."""
         if self._container is not None:
-            self._container.kill()
-            self._container.sweep()
-            code = self._container.exit_code()
-            self._remember_exit(137 if code is None else code)
+            self._remember_exit(self._container.end())
         self._tell()
         return
 
