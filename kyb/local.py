@@ -8,9 +8,9 @@ from rich.console import Console
 
 from testbed import assets, record
 from testbed.processes import RECORD, ProcessFailed
-from testbed.stack import NodeSpec, Stack
+from testbed.stack import NodeSpec, Stack, nodes
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 Work = Annotated[Path | None, typer.Option(help="Folder of the cluster; a short path.")]
 
@@ -31,11 +31,14 @@ def up(
     cards: Annotated[int, typer.Option(help="80 GB GPUs per node.", min=1, max=8)] = 1,
 ) -> None:
     """Start a real control plane with light nodes and simulated GPUs, and keep it."""
-    folder = work or default_work()
+    folder = (work or default_work()).absolute()
+    if _running(folder):
+        console.print(f"already up, in {folder}; `kyb down` ends it")
+        raise typer.Exit(1)
     specs = [NodeSpec(name=f"node-{chr(ord('a') + n)}", cards=cards) for n in range(nodes)]
     try:
         stack = Stack.start(folder, specs, console.print, detached=True)
-    except ProcessFailed as failed:
+    except (ProcessFailed, ValueError, assets.BuildFailed, assets.GoUnavailable) as failed:
         console.print(f"[red]could not start:[/red] {failed}")
         raise typer.Exit(1) from None
     kubeconfig, kubectl = stack.plane.admin_kubeconfig, stack.plane.kubectl_program
@@ -49,10 +52,20 @@ def up(
 def down(work: Work = None) -> None:
     """End exactly what `kyb up` started."""
     folder = work or default_work()
-    found = [folder / RECORD, folder / "opa" / RECORD, folder / "plane" / RECORD]
-    if not any(path.exists() for path in found):
+    found = [path for path in _records(folder) if path.exists()]
+    if not found:
         console.print(f"nothing was started in {folder}")
         raise typer.Exit(1)
     for path in found:
         record.end_all(path)
+    nodes.end_pods(folder)
     console.print("down")
+
+
+def _records(folder: Path) -> list[Path]:
+    """What names the cluster's processes, in the order in which they are to end."""
+    return [folder / RECORD, folder / "opa" / RECORD, folder / "plane" / RECORD]
+
+
+def _running(folder: Path) -> bool:
+    return any(record.alive(one) for path in _records(folder) for one in record.read(path))

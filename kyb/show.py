@@ -34,7 +34,8 @@ def ps(
     found = reach.kube(kubeconfig).list(resources.GPUWORKLOADS, namespace)
     table = Table(box=None, pad_edge=False)
     for column in ("NAMESPACE", "NAME", "STATE", "NODE", "SEAT", "TIER", "VRAM", "SWITCH", "WHY"):
-        table.add_column(column)
+        # Names are there to be copied.
+        table.add_column(column, no_wrap=column != "WHY", overflow="fold")
     for obj in sorted(found, key=_order):
         table.add_row(*_row(obj))
     console.print(table if found else f"no {names.GROUP} workloads")

@@ -175,6 +175,7 @@ class Process:
                 coordinator=coordinator,
                 lives=self._lives,
                 mechanism=self._tools.mechanism.name,
+                endpoint=self._settings.advertise,
                 driver=self._cards.driver,
                 measured=self._measured,
                 uid_of=self._watching.uid_of,

@@ -51,6 +51,11 @@ class Settings(ProcessSettings):
     listen: str = setting(
         ":8443", unit="address", help="where the cluster reaches us; served with --tls-dir only"
     )
+    advertise: str = setting(
+        "",
+        help="HOST:PORT written into our GpuNode, where kyb and the controller find us; in a "
+        "DaemonSet the pod's address",
+    )
     podresources_socket: Path = setting(
         Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
         help="the kubelet's PodResources: which seat it gave to which pod",

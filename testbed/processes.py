@@ -8,6 +8,8 @@ Rule: attached groups have a watchdog that ends them with their caller; detached
 `record.end_all(folder / RECORD)` ends them.
 """
 
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -66,17 +68,24 @@ class Processes:
         ready: Callable[[], bool] = lambda: True,
         within: float = 30.0,
         env: Mapping[str, str] | None = None,
+        afterwards: Sequence[str] = (),
     ) -> None:
         """Start it in the work folder and wait until `ready` says so, at most `within` seconds.
 
+        `afterwards` is run when the group is closed or its caller gone: it ends what this program
+        leaves running in sessions of its own when it is killed.
         Raises ProcessFailed, after which it does not run.
         """
-        self._launch(name, argv, env)
+        self._launch(name, argv, env, afterwards)
         try:
             self._await(name, ready, within)
         except BaseException:
             self.stop(name)
             raise
+
+    def names(self) -> list[str]:
+        """Those started here and not stopped, in the order of their start."""
+        return list(self._children)
 
     def running(self, name: str) -> bool:
         """Whether it was started here and has not ended."""
@@ -103,13 +112,25 @@ class Processes:
             del self._children[name]
             self._write()
 
+    def stop_all(self) -> None:
+        """End all, detached ones too, last started first, and what killed ones have left."""
+        for name, child in reversed(list(self._children.items())):
+            self.stop(name)
+            record.clear_up(child.recorded)
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of it alone: its children run on. Raises KeyError when it was not started."""
+        os.kill(self.pid(name), signal.SIGKILL)
+        child = self._children[name]
+        if child.process:
+            child.process.wait()
+
     def close(self) -> None:
         """Attached: stop all, last started first. Detached: let them go on."""
         if self.detached:
             self._let_go()
             return
-        for name in reversed(list(self._children)):
-            self.stop(name)
+        self.stop_all()
         if self._watchdog and self._watchdog.stdin:
             self._watchdog.stdin.close()
             self._watchdog.wait()
@@ -122,7 +143,13 @@ class Processes:
             raise ProcessFailed(f"{self.folder} is in use, {names} still run there")
         return found
 
-    def _launch(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] | None) -> None:
+    def _launch(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str] | None,
+        afterwards: Sequence[str],
+    ) -> None:
         if self.running(name):
             raise ProcessFailed(f"{name} runs already")
         self.stop(name)  # one that ended by itself is still to be reaped
@@ -136,7 +163,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self._children[name] = Child(record.identify(name, process.pid), process)
+            self._children[name] = Child(record.identify(name, process.pid, afterwards), process)
             self._write()
             _open_gate(process)
 

@@ -33,6 +33,7 @@ class Observed:
     driver: str = ""
     mechanisms: Sequence[str] = ()
     policy_revision: str = ""
+    endpoint: str = ""  # HOST:PORT of the agent
 
 
 def read_node(obj: Obj) -> NodeState:
@@ -78,6 +79,7 @@ def write_status(node: NodeState, seen: Observed) -> dict[str, Any]:
         ],
         "mechanisms": list(seen.mechanisms),
         "policyRevision": seen.policy_revision,
+        "endpoint": seen.endpoint,
         "observedAt": timestamps.rfc3339(seen.at),
         "summary": _summary(node, len(seen.gpus)),
     }

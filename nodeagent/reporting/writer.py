@@ -38,6 +38,7 @@ class Sources:
     coordinator: Coordinator
     lives: Lives
     mechanism: str
+    endpoint: str
     driver: Callable[[], str]
     measured: Callable[[], Measured]
     uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
@@ -157,6 +158,7 @@ class Writer:
             driver=self._s.driver(),
             mechanisms=[self._s.mechanism],
             policy_revision=self._s.coordinator.revision,
+            endpoint=self._s.endpoint,
         )
         self._patch_node({"status": gpunodes.write_status(state, observed)})
         self._node_written, self._node_at = print_, now

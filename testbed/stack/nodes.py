@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from kybernate.api import names
+from testbed import ports
+from testbed.lightnode import ending
 from testbed.stack.control import Place
 
 # A unix socket's path is at most 107 bytes; ours end in names of up to 40.
@@ -113,6 +115,7 @@ class Node:
             *place.arguments(port),
             *self._cards(),
             f"--node={self.spec.name}",
+            f"--advertise={ports.LOOPBACK}:{port}",
             f"--state-dir={self.folder.root / 'state'}",
             f"--pool-limit={self.spec.pool}",
             f"--socket={self.folder.agent_socket}",
@@ -142,6 +145,12 @@ def check_length(work: Path) -> None:
             f"{work} is too long for unix sockets: {len(str(work))} characters, "
             f"at most {LONGEST_FOLDER}; choose a shorter work folder"
         )
+
+
+def end_pods(work: Path) -> None:
+    """End what light nodes that were killed left running."""
+    for folder in (work / "n").glob("*/work"):
+        ending.end_pods(folder)
 
 
 def prepare(work: Path, spec: NodeSpec) -> Node:

@@ -30,6 +30,7 @@ class Running:
     name: str
     port: int
     metrics_port: int
+    argv: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -57,11 +58,12 @@ def run(
     Raises ProcessFailed with its last log lines.
     """
     for attempt in range(_ATTEMPTS):
-        running = Running(name, ports.guess(), ports.guess())
-        argv = [sys.executable, "-m", module, *arguments(running.port)]
-        argv += [f"--metrics-listen={ports.LOOPBACK}:{running.metrics_port}"]
+        port, metrics_port = ports.guess(), ports.guess()
+        argv = [sys.executable, "-m", module, *map(str, arguments(port))]
+        argv += [f"--metrics-listen={ports.LOOPBACK}:{metrics_port}"]
+        running = Running(name, port, metrics_port, tuple(argv))
         try:
-            start(processes, name, argv, ready=running.ready)
+            start(processes, name, running.argv, ready=running.ready)
         except ProcessFailed as failed:
             if _CLASH not in str(failed) or attempt == _ATTEMPTS - 1:
                 raise
@@ -76,12 +78,23 @@ def start(
     argv: Sequence[str | Path],
     *,
     ready: Callable[[], bool] = lambda: True,
+    afterwards: Sequence[str] = (),
 ) -> None:
-    """Start a program with the little of our environment that it needs."""
+    """Start a program with the little of our environment that it needs.
+
+    `afterwards` ends what it may leave running: see `testbed.processes`.
+    """
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     env["PYTHONUNBUFFERED"] = "1"
-    processes.start(name, [str(part) for part in argv], ready=ready, within=READY_S, env=env)
+    processes.start(
+        name,
+        [str(part) for part in argv],
+        ready=ready,
+        within=READY_S,
+        env=env,
+        afterwards=afterwards,
+    )
 
 
 def answers(url: str) -> bool:

@@ -77,8 +77,12 @@ class Stack:
         self.stop()
 
     def stop(self) -> None:
-        """End all of it."""
+        """End all of it, a detached one too."""
+        self.processes.stop_all()
+        for name in reversed(self.processes.names()):
+            self.processes.stop(name)
         self.processes.close()
+        nodes.end_pods(self.work)
         if self.opa:
             self.opa.stop()
         self.plane.stop()
@@ -104,6 +108,15 @@ class Stack:
         """One of our servers, ready."""
         self.running[name] = programs.run(self.processes, name, module, arguments)
         return self.running[name]
+
+    def kill(self, name: str) -> None:
+        """`kill -9` of one process, by the name of its log. Raises KeyError."""
+        self.processes.kill(name)
+
+    def start_again(self, name: str) -> None:
+        """One of `running` that has ended, at its addresses. Raises ProcessFailed."""
+        ended = self.running[name]
+        programs.start(self.processes, name, ended.argv, ready=ended.ready)
 
     def policy_revision(self) -> str:
         """Of the policies OPA decides by now."""
@@ -163,19 +176,24 @@ class Stack:
     def _start_node(self, spec: NodeSpec) -> None:
         node = nodes.prepare(self.work, spec)
         self.nodes[spec.name] = node
-        self._start_lightnode(node)
+        self.start_lightnode(spec.name)
         argv = [sys.executable, "-m", "testbed.gpu", *node.gpu()]
         ready = node.folder.gpu_socket.exists
         programs.start(self.processes, f"gpu-{spec.name}", argv, ready=ready)
         self.start_agent(spec.name)
         self.run(f"deviceplugin-{spec.name}", "deviceplugin", lambda _: node.deviceplugin())
 
-    def _start_lightnode(self, node: Node) -> None:
-        name = node.spec.name
+    def start_lightnode(self, name: str) -> None:
+        """Of this node, with the pods it left."""
+        node, program = self.nodes[name], [sys.executable, "-m", "testbed.lightnode"]
         kubeconfig = self.plane.node_kubeconfig(name)
-        argv = [sys.executable, "-m", "testbed.lightnode", *node.lightnode(kubeconfig)]
-        registered = partial(self.plane.api.exists, f"/api/v1/nodes/{name}")
-        programs.start(self.processes, f"lightnode-{name}", argv, ready=registered)
+        programs.start(
+            self.processes,
+            f"lightnode-{name}",
+            [*program, *node.lightnode(kubeconfig)],
+            ready=partial(self.plane.api.exists, f"/api/v1/nodes/{name}"),
+            afterwards=[*program, "--end-pods", f"--work-dir={node.folder.work}"],
+        )
 
     def start_agent(self, name: str) -> None:
         """Of this node, with the journal and the pool it left."""
