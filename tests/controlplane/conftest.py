@@ -83,12 +83,17 @@ class Beside:
     url: str
     recording: Recording
     pool: urllib3.PoolManager
+    tls: Path
 
     def get(self, path: str) -> Any:
         """GET from the extender itself."""
         answer = self.pool.request("GET", self.url + path)
         assert answer.status == 200, answer.data
         return answer.data
+
+    def renew_certificate(self) -> None:
+        """As the controller does when it is time."""
+        issue(self.plane, self.tls)
 
     def add_node(self, state: NodeState, *, cpu: str = "64", seats: int = 4) -> None:
         """A ready Node with seats, and its GpuNode."""
@@ -189,7 +194,7 @@ def beside(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
         with _proxy(url, tls, pool) as recording:
             installed.start_scheduler(_configuration(recording.url, installed))
             try:
-                yield Beside(installed, kube, namespace, url, recording, pool)
+                yield Beside(installed, kube, namespace, url, recording, pool, tls)
             finally:
                 installed.stop_scheduler()
     kube.close()
@@ -198,15 +203,20 @@ def beside(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
 
 def _certificates(plane: ControlPlane, folder: Path) -> Path:
     """A folder as the controller's Secret would be mounted."""
+    tls = folder / "tls"
+    tls.mkdir()
+    (tls / "ca.crt").write_bytes(plane.ca_file.read_bytes())
+    issue(plane, tls)
+    return tls
+
+
+def issue(plane: ControlPlane, tls: Path) -> None:
+    """A new certificate of the same authority."""
     pair = plane.credentials.authority.issue(
         f"extender-{next(_numbers)}", common_name="kyb-extender", addresses=[ports.LOOPBACK]
     )
-    tls = folder / "tls"
-    tls.mkdir()
-    (tls / "tls.crt").write_bytes(pair.certificate.read_bytes())
     (tls / "tls.key").write_bytes(pair.key.read_bytes())
-    (tls / "ca.crt").write_bytes(plane.ca_file.read_bytes())
-    return tls
+    (tls / "tls.crt").write_bytes(pair.certificate.read_bytes())
 
 
 def _start(plane: ControlPlane, processes: Processes, tls: Path, pool: urllib3.PoolManager) -> str:

@@ -6,7 +6,9 @@ it again without a cluster.
 """
 
 import os
+import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,15 @@ def test_a_holder_costs_seconds_and_the_empty_node_wins(
     assert eventually(lambda: beside.node_of("newcomer")) == "free"
     record("holder", view, "newcomer")
     assert beside.recording.of("newcomer", "filter")[0].answer["NodeNames"] == ["free", "held"]
+
+
+def test_a_new_certificate_is_taken_over_while_it_runs(beside: Any, eventually: Any) -> None:
+    host, port = beside.url.removeprefix("https://").split(":")
+    shown = partial(ssl.get_server_certificate, (host, int(port)))
+    before = shown()
+    beside.renew_certificate()
+    assert eventually(lambda: shown() != before)
+    assert beside.get("/healthz") == b"ok\n"
 
 
 def test_the_scheduler_found_no_fault_with_any_answer(beside: Any) -> None:

@@ -1,6 +1,8 @@
 """A dump leads to the decision that was taken; asking twice leads to the same answer."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender import dump, replay
+from extender.__main__ import main
 from extender.dump import Dump
 from extender.placing import Options
 from kybernate.api.errors import Malformed
@@ -160,6 +163,19 @@ def test_replay_prints_refusals(extender: Any) -> None:
     assert replay.text(a_dump(extender)) == (
         "default/llama-a: no node: 1 node agent does not report; policy sha256:0123"
     )
+
+
+def test_a_file_is_replayed_from_the_command_line(
+    extender: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    file = tmp_path / "view.json"
+    file.write_bytes(dump.write(a_dump(extender)))
+    monkeypatch.setattr(sys, "argv", ["extender", "--replay", str(file)])
+    assert main() == 0
+    assert "node-a 60.0 s = cold start 60.0" in capsys.readouterr().out
+    file.write_text("{}")
+    assert main() == 2
+    assert "$.format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
