@@ -26,10 +26,11 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "GOMAXPROCS")
 class Opa:
     """One running OPA; `start` makes it. A context manager that stops it."""
 
-    def __init__(self, processes: Processes, url: str) -> None:
+    def __init__(self, processes: Processes, url: str, argv: Sequence[str]) -> None:
         self.url = url
         """`http://127.0.0.1:PORT`, where the REST API is."""
         self._processes = processes
+        self._argv = argv
 
     @classmethod
     def start(
@@ -52,7 +53,7 @@ class Opa:
         processes = Processes(work, detached=detached)
         argv = [str(program), *_arguments(bundle, config)]
         try:
-            return cls(processes, _run(processes, argv))
+            return cls(processes, *_run(processes, argv))
         except BaseException:
             processes.stop(_NAME)
             processes.close()
@@ -78,6 +79,14 @@ class Opa:
         """Whether every bundle of its configuration is active."""
         return _answers(f"{self.url}/health?bundles")
 
+    def kill(self) -> None:
+        """An outage: nobody answers at its address until `start_again`."""
+        self._processes.kill(_NAME)
+
+    def start_again(self) -> None:
+        """At its address; ready when it answers. Raises ProcessFailed."""
+        _start(self._processes, self._argv, self.url)
+
     def stop(self) -> None:
         """End it."""
         self._processes.stop(_NAME)
@@ -96,25 +105,32 @@ def _arguments(bundle: Path | None, config: Path | None) -> Iterator[str]:
         yield f"--config-file={config.absolute()}"
 
 
-def _run(processes: Processes, argv: Sequence[str]) -> str:
-    """Start it on a port that is free; OPA cannot share a held one, so another may be quicker."""
+def _run(processes: Processes, argv: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Start it on a port that is free; OPA cannot share a held one, so another may be quicker.
+
+    Its URL, and the arguments it has there.
+    """
     for _ in range(_ATTEMPTS):
         address = f"{ports.LOOPBACK}:{ports.guess()}"
-        url = f"http://{address}"
+        url, placed = f"http://{address}", [*argv, f"--addr={address}"]
         try:
-            processes.start(
-                _NAME,
-                [*argv, f"--addr={address}"],
-                ready=partial(_answers, f"{url}/health"),
-                within=_READY_S,
-                env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
-            )
+            _start(processes, placed, url)
         except ProcessFailed as problem:
             if _CLASH not in str(problem):
                 raise
         else:
-            return url
+            return url, placed
     raise ProcessFailed(f"OPA found no free port in {_ATTEMPTS} attempts")
+
+
+def _start(processes: Processes, argv: Sequence[str], url: str) -> None:
+    processes.start(
+        _NAME,
+        argv,
+        ready=partial(_answers, f"{url}/health"),
+        within=_READY_S,
+        env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
+    )
 
 
 def _answers(url: str) -> bool:

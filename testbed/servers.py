@@ -12,9 +12,9 @@ from pathlib import Path
 
 import orjson
 
-from testbed import ports
+from testbed import ports, record
 from testbed.components import ETCD, SECURE
-from testbed.processes import Processes
+from testbed.processes import RECORD, Processes, ProcessFailed
 
 Flags = Mapping[str, Sequence[str]]
 """More arguments, by the server's name: {"kube-apiserver": ["--feature-gates=X=true"]}."""
@@ -49,6 +49,8 @@ class Servers:
         cls, work: Path, programs: Mapping[str, Path], *, flags: Flags, detached: bool
     ) -> "Servers":
         """None runs yet; the ports are chosen. Raises ProcessFailed when the folder is in use."""
+        if found := [one.name for one in record.read(work / RECORD) if record.alive(one)]:
+            raise ProcessFailed(f"{work} is in use, {', '.join(found)} still run there")
         return cls(work, programs, detached=detached, flags=flags, numbers={})
 
     @classmethod

@@ -185,6 +185,31 @@ def test_a_number_that_was_given_to_another_process_is_left_alone(
         other.kill()
 
 
+def test_what_a_killed_one_left_running_is_ended_when_the_group_closes(tmp_path: Path) -> None:
+    with Processes(tmp_path) as group:
+        _leave_behind(group, tmp_path)
+        group.kill("parent")
+        assert (tmp_path / "child").exists()
+    assert not (tmp_path / "child").exists()
+
+
+def test_what_a_killed_one_left_running_is_ended_by_the_record(tmp_path: Path) -> None:
+    group = Processes(tmp_path, detached=True)
+    _leave_behind(group, tmp_path)
+    group.kill("parent")
+    group.close()
+    assert record.end_all(tmp_path / RECORD) == []
+    assert not (tmp_path / "child").exists()
+
+
+def test_a_detached_group_can_be_ended_by_its_starter(tmp_path: Path) -> None:
+    group = Processes(tmp_path, detached=True)
+    group.start("one", SLEEP)
+    pid = group.pid("one")
+    group.stop_all()
+    assert _gone(pid)
+
+
 def _caller(folder: Path, kind: str) -> subprocess.Popen[str]:
     """Another Python that has started two processes."""
     caller = subprocess.Popen(
@@ -203,3 +228,10 @@ def _gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def _leave_behind(group: Processes, folder: Path) -> None:
+    """A file stands for what the parent has running elsewhere."""
+    child = folder / "child"
+    child.touch()
+    group.start("parent", SLEEP, afterwards=["rm", str(child)])
