@@ -125,16 +125,12 @@ class Coordinator:
 
     def park(self, key: WorkloadKey) -> Refusal | None:
         """It is to be parked now and stay so until somebody asks for it."""
-        with self._lock:
-            tenancy = self._books.tenancies.get(key)
+        books = self.books
+        tenancy = books.tenancies.get(key)
         if tenancy is None:
             return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
-        if tenancy.desired is Desired.ACTIVE:
-            return Refusal(reason=Reason.PINNED, detail=str(key))
-        if not tenancy.parkable:
-            return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
-        if tenancy.state is State.WAITING:
-            return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
+        if refusal := _cannot_be_parked(tenancy, books.pool_free):
+            return refusal
         self._change(
             lambda books: bookkeeping.unwant(books.change(key, asked_to_park=True), key)
         )  # fmt: skip
@@ -198,7 +194,7 @@ class Coordinator:
         with self._lock:
             before = self._books
             self._books = after = step(before)
-            for key in self._whys.keys() - {t.key for t in after.queue()}:
+            for key in [key for key in self._whys if not _is_held_up(after, key)]:
                 del self._whys[key]
         if after is before or quiet:
             return
@@ -300,7 +296,7 @@ class Coordinator:
             with self._lock:
                 known = self._whys.get(key)
                 self._whys[key] = refusal
-            if (known is None or known.reason is not refusal.reason) and key in books.tenancies:
+            if known is None or known.reason is not refusal.reason:
                 self._teller.waits(books.tenancies[key], refusal)
 
     # the cards
@@ -327,6 +323,32 @@ class Coordinator:
 
 def _some(key: WorkloadKey | None) -> tuple[WorkloadKey, ...]:
     return () if key is None else (key,)
+
+
+def _cannot_be_parked(tenancy: Tenancy, pool_free: int) -> Refusal | None:
+    """Why a request to park it is refused at once."""
+    key = tenancy.key
+    if tenancy.desired is Desired.ACTIVE:
+        return Refusal(reason=Reason.PINNED, detail=str(key))
+    if tenancy.state is State.QUARANTINED:
+        return Refusal(reason=Reason.QUARANTINED, detail=str(key))
+    if not tenancy.parkable:
+        return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
+    if tenancy.state is State.WAITING:
+        return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
+    if tenancy.state is State.ACTIVE and tenancy.vram > pool_free:
+        detail = f"{tenancy.vram / 2**30:.0f} GiB needed, {pool_free / 2**30:.0f} left"
+        return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
+    return None
+
+
+def _is_held_up(books: Books, key: WorkloadKey) -> bool:
+    """Whether it still wants to get somewhere: into VRAM, or out of it."""
+    tenancy = books.tenancies.get(key)
+    if tenancy is None:
+        return False
+    leaving = tenancy.asked_to_park or tenancy.desired is Desired.PARKED
+    return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
 
 
 def _wanted(books: Books, key: WorkloadKey, now: float) -> Books:

@@ -28,7 +28,7 @@ from kybernate.runtime.tls import TlsFiles
 from nodeagent import processes, recovery
 from nodeagent.announcements import Announcements
 from nodeagent.api.agent_service import AgentService, Serving
-from nodeagent.api.runtime_service import RuntimeService
+from nodeagent.api.runtime_socket import RuntimeSocket
 from nodeagent.api.servers import Servers
 from nodeagent.api.tickets import Tickets
 from nodeagent.bandwidth import Bandwidths
@@ -167,7 +167,7 @@ class Process:
                 unseated=self._unseated,
             )
         )
-        self.servers = Servers(agent, RuntimeService(self._containers, coordinator))
+        self.servers = Servers(agent, RuntimeSocket(self._containers, coordinator))
         self._writer = Writer(
             self._kube,
             Sources(

@@ -1,20 +1,12 @@
 """Settings of the node agent; how they are given is in `kybernate/runtime/settings.py`."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from kybernate.clients.gpus.choosing import InventorySource
 from kybernate.runtime.settings import ProcessSettings, setting
 
 GIB = 2**30
-
-
-class InventorySource(StrEnum):
-    """Where the GPUs are asked for."""
-
-    NVML = "nvml"
-    LISTED = "listed"
-    SIMULATED = "simulated"
 
 
 @dataclass(frozen=True, kw_only=True)

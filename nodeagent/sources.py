@@ -5,18 +5,19 @@ Where the cards come from and what parks on them, by the settings. Called by `__
 import threading
 from dataclasses import dataclass
 
-from kybernate.api.errors import Fault, Malformed
 from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.gpus import Inventory, InventoryAway
-from kybernate.clients.gpus.listed import ListedGpus
-from kybernate.clients.gpus.nvml import NvmlGpus
-from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.clients.gpus.choosing import (
+    InventorySource,
+    open_inventory,
+    simulated_socket,
+)
 from kybernate.model.gpu import Gpu
 from kybernate.runtime.logs import get_logger
 from nodeagent.mechanisms import Mechanism
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.simulated import Simulated
-from nodeagent.settings import InventorySource, Settings
+from nodeagent.settings import Settings
 
 _RETRY_S = 1.0
 
@@ -47,7 +48,7 @@ def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
     log = get_logger()
     while not stop.is_set():
         try:
-            inventory = _inventory(settings, listed)
+            inventory = open_inventory(settings.inventory, listed, settings.simulated_gpu)
             gpus = inventory.gpus()
             file = load_profiles(text, present={gpu.index for gpu in gpus})
             return Cards(inventory=inventory, gpus=gpus, file=file)
@@ -60,23 +61,5 @@ def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
 def mechanism_of(settings: Settings) -> Mechanism:
     """What parks here."""
     if settings.inventory is InventorySource.SIMULATED:
-        return Simulated(_simulated(settings))
+        return Simulated(str(simulated_socket(settings.simulated_gpu)))
     return NoMechanism()
-
-
-def _inventory(settings: Settings, listed: tuple[Gpu, ...]) -> Inventory:
-    match settings.inventory:
-        case InventorySource.LISTED:
-            if not listed:
-                raise Malformed([Fault("gpus", None, "a list of GPUs, as --inventory is listed")])
-            return ListedGpus(listed)
-        case InventorySource.SIMULATED:
-            return SimulatedGpus(_simulated(settings))
-        case _:
-            return NvmlGpus()
-
-
-def _simulated(settings: Settings) -> str:
-    if settings.simulated_gpu is None:
-        raise Malformed([Fault("--simulated-gpu", None, "the simulated device's socket")])
-    return str(settings.simulated_gpu)

@@ -131,7 +131,9 @@ def _consequences(books: Books, tenancy: Tenancy, happening: Happening, now: flo
     if happening in FAILURES:
         failures = tenancy.failures + 1
         pause = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (failures - 1))
-        return books.having(replace(tenancy, failures=failures, not_before=now + pause))
+        return books.having(
+            replace(tenancy, failures=failures, not_before=now + pause, asked_to_park=False)
+        )
     if happening is Happening.PARKED:
         return _parked(books.having(replace(tenancy, held={}, failures=0)), tenancy, now)
     if happening is Happening.LOST:

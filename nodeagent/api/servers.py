@@ -1,15 +1,16 @@
-"""The two servers: a unix socket for the node, TCP with mTLS for the cluster."""
+"""The servers: two unix sockets for the node, TCP with mTLS for the cluster."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 
+from kybernate.clients import runtimecalls
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.runtime import addresses
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.api.agent_service import AgentService
-from nodeagent.api.runtime_service import RuntimeService
+from nodeagent.api.runtime_socket import RuntimeSocket
 
 # A request that waits for its turn keeps a thread. A node has at most tens of seats, each asked for
 # by a few clients; beyond that callers are told to come again.
@@ -22,9 +23,9 @@ _STOP_GRACE_S = 2.0
 
 
 class Servers:
-    """Both servers. `start` returns when they can be called; the address is real then."""
+    """All of them. `start` returns when they can be called; the address is real then."""
 
-    def __init__(self, agent: AgentService, runtime: RuntimeService) -> None:
+    def __init__(self, agent: AgentService, runtime: RuntimeSocket) -> None:
         self._agent, self._runtime = agent, runtime
         self._running: list[grpc.Server] = []
         self.port = 0
@@ -32,6 +33,7 @@ class Servers:
     def start(self, socket: Path, listen: str | None, tls: TlsFiles | None) -> None:
         """Serve. Raises OSError where an address cannot be had."""
         self._serve_node(socket)
+        self._runtime.start(runtimecalls.beside(socket))
         if listen and tls:
             self._serve_cluster(listen, tls)
 
@@ -40,13 +42,13 @@ class Servers:
         endings = [server.stop(_STOP_GRACE_S) for server in self._running]
         for ending in endings:
             ending.wait()
+        self._runtime.stop()
 
     def _serve_node(self, socket: Path) -> None:
         socket.parent.mkdir(parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)  # of an agent before us
         server = _server()
         rpc.add_AgentServicer_to_server(self._agent, server)
-        rpc.add_RuntimeServicer_to_server(self._runtime, server)
         _bound(server.add_insecure_port(f"unix://{socket.absolute()}"), str(socket))
         server.start()
         socket.chmod(0o600)  # gRPC makes it for everybody

@@ -83,6 +83,8 @@ class KubeTeller:
         gpus = ", ".join(map(str, waiter.gpus))
         waited = self._clock.now() - (waiter.wanted_since or self._clock.now())
         text = f"waits for GPU {gpus} since {waited:.1f} s: {why}"
+        if not waiter.waits:
+            text = f"is to be parked: {why}"
         warning = reason is EventReason.POLICY_UNAVAILABLE
         self._tell(party, reason, text, "Waiting", seconds=waited, warning=warning)
 
