@@ -12,15 +12,12 @@ from deviceplugin.agent import Agent
 from deviceplugin.offer import Extras
 from deviceplugin.registration import Registration
 from deviceplugin.server import Plugin, PluginServer
-from deviceplugin.settings import InventorySource, Settings
+from deviceplugin.settings import Settings
 from deviceplugin.watching import Seats, Watch
-from kybernate.api.errors import Fault, Malformed
 from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.clock import Clock
 from kybernate.clients.gpus import Inventory, InventoryAway
-from kybernate.clients.gpus.listed import ListedGpus
-from kybernate.clients.gpus.nvml import NvmlGpus
-from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.clients.gpus.choosing import open_inventory
 from kybernate.decisions.grouping import groups_of, topology_table
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import ResourceName
@@ -30,21 +27,6 @@ from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 
 _RETRY_S = 2.0  # a driver or device that is not there yet
-
-
-def open_inventory(settings: Settings, listed: tuple[Gpu, ...]) -> Inventory:
-    """The GPUs' source. Raises Malformed where a setting or the list is missing, InventoryAway."""
-    match settings.inventory:
-        case InventorySource.LISTED:
-            if not listed:
-                raise Malformed([Fault("gpus", None, "a list of GPUs, as --inventory is listed")])
-            return ListedGpus(listed)
-        case InventorySource.SIMULATED:
-            if settings.simulated_gpu is None:
-                raise Malformed([Fault("--simulated-gpu", None, "the simulated device's socket")])
-            return SimulatedGpus(settings.simulated_gpu)
-        case _:
-            return NvmlGpus()
 
 
 class Process:
@@ -78,7 +60,9 @@ class Process:
     def _await_gpus(self, stop: threading.Event) -> tuple[Inventory, tuple[Gpu, ...]] | None:
         while not stop.is_set():
             try:
-                inventory = open_inventory(self._settings, self._listed)
+                inventory = open_inventory(
+                    self._settings.inventory, self._listed, self._settings.simulated_gpu
+                )
                 return inventory, inventory.gpus()
             except InventoryAway as away:
                 get_logger().warning("waiting for the GPUs", why=str(away))

@@ -1,21 +1,13 @@
 """Settings of the device plugin."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from kybernate.clients.gpus.choosing import InventorySource
 from kybernate.runtime.settings import ProcessSettings, setting
 
 # What every CUDA container needs beside its cards; those that are not there are left out.
 CONTROL_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-
-
-class InventorySource(StrEnum):
-    """Where the GPUs are asked for."""
-
-    NVML = "nvml"
-    LISTED = "listed"
-    SIMULATED = "simulated"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from kybernate.api.errors import Malformed
 from kybernate.api.profiles import load_profiles
 from kybernate.clients import resources
 from kybernate.clients.gpus import InventoryAway
-from kybernate.clients.gpus.nvml import NvmlGpus
-from kybernate.clients.gpus.simulated import SimulatedGpus
+from kybernate.clients.gpus.choosing import InventorySource, open_inventory
 from kybernate.decisions import grouping
 from kybernate.model.gpu import Gpu
 
@@ -89,8 +88,7 @@ def topology(
 
 def _gpus(inventory: str, profiles: str) -> tuple[Gpu, ...]:
     """Raises InventoryAway, Malformed."""
-    if inventory == "nvml":
-        return NvmlGpus().gpus()
-    if inventory == "listed":
-        return load_profiles(profiles).gpus
-    return SimulatedGpus(inventory).gpus()
+    named = inventory in set(InventorySource)
+    source = InventorySource(inventory) if named else InventorySource.SIMULATED
+    listed = load_profiles(profiles).gpus
+    return open_inventory(source, listed, None if named else Path(inventory)).gpus()

@@ -102,7 +102,10 @@ def test_every_component_is_accepted_by_itself(
     assert answer.count("(server dry run)") == len(objects)
 
 
-@pytest.mark.parametrize("file", ["deployment", "job", "profiles", "checkpointpolicy"])
+@pytest.mark.parametrize(
+    "file",
+    ["deployment", "job", "profiles", "checkpointpolicy", "models-on-a-light-node"],
+)
 def test_the_examples_are_accepted(installed: ControlPlane, namespace: str, file: str) -> None:
     path = MANIFESTS / "examples" / f"{file}.yaml"
     where = [] if file == "profiles" else ["-n", namespace]
