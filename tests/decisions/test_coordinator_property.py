@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from kybernate.decisions import books as bk
 from kybernate.decisions.books import Books
-from kybernate.decisions.lifecycle import Happening as H
+from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.switching import SwitchPlan, decide
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group, Profile
@@ -122,7 +123,7 @@ class World(RuleBasedStateMachine):
     def a_pod_ends(self, pick):
         here = sorted(self.books.tenancies)
         if here:
-            self.books = bk.happen(self.books, here[pick % len(here)], H.GONE, self.now)
+            self.books = bk.happen(self.books, here[pick % len(here)], Happening.GONE, self.now)
             self._settle()
 
     @precondition(lambda self: not self.reliable)
@@ -178,9 +179,9 @@ class World(RuleBasedStateMachine):
         self.books = bk.begin_switch(self.books, plan.key, plan.gpus, self.now)
         for key in plan.park:
             assert self.books.tenancies[key].desired is not Desired.ACTIVE
-            self.books = bk.happen(self.books, key, H.PARK, self.now)
+            self.books = bk.happen(self.books, key, Happening.PARK, self.now)
         if plan.resume is not None and not plan.park:
-            self.books = bk.happen(self.books, plan.resume, H.GRANTED, self.now)
+            self.books = bk.happen(self.books, plan.resume, Happening.GRANTED, self.now)
         fails = not self.reliable and self.policy._draw(4) == 0
         self.under_way.append((self.now + self.takes, plan, fails))
 
@@ -191,7 +192,7 @@ class World(RuleBasedStateMachine):
             parked = [k for k in plan.park if k in self.books.tenancies]
             for key in parked:
                 self.books = bk.happen(
-                    self.books, key, H.PARK_FAILED if fails else H.PARKED, self.now
+                    self.books, key, Happening.PARK_FAILED if fails else Happening.PARKED, self.now
                 )
             if not fails and plan.resume in self.books.tenancies:
                 self._resume(plan)
@@ -206,8 +207,8 @@ class World(RuleBasedStateMachine):
 
     def _resume(self, plan):
         if plan.park:
-            self.books = bk.happen(self.books, plan.resume, H.GRANTED, self.now)
-        self.books = bk.happen(self.books, plan.resume, H.RUNS, self.now)
+            self.books = bk.happen(self.books, plan.resume, Happening.GRANTED, self.now)
+        self.books = bk.happen(self.books, plan.resume, Happening.RUNS, self.now)
 
     # what always holds
 
