@@ -1,13 +1,15 @@
 """`python -m extender`: serve, or replay a dump."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from extender import dump, replay
-from extender.serving import Server
+from extender.serving import build, serving
 from extender.settings import Settings
 from kybernate.api.errors import Malformed
 from kybernate.runtime import logs, settings
+from kybernate.runtime.wsgi import WsgiServer
 
 
 def main() -> int:
@@ -16,7 +18,7 @@ def main() -> int:
     if ours.replay is not None:
         return _replay(ours.replay)
     logs.configure("extender", ours.log_level)
-    Server(ours).run()
+    WsgiServer(serving(ours), partial(build, ours)).run()
     return 0
 
 

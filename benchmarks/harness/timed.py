@@ -13,15 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 from flask import Flask, Response, request
 
-from extender.serving import Server
+from extender.serving import build, serving
 from extender.settings import Settings
 from kybernate.runtime import settings
+from kybernate.runtime.wsgi import Running, WsgiServer
 
 CANDIDATES = 32  # as many as ours by default
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -74,20 +77,15 @@ def _threads() -> dict[str, float]:
     return found
 
 
-class Timed(Server):
+def ours(settings: Settings) -> Running:
     """The shipped extender."""
-
-    def load(self) -> Flask:
-        """Called by gunicorn in the worker."""
-        return _timed(super().load())
+    running = build(settings)
+    return replace(running, app=_timed(running.app))
 
 
-class Idle(Server):
+def idle(_settings: Settings) -> Running:
     """Served alike, and does nothing."""
-
-    def load(self) -> Flask:
-        """Called by gunicorn in the worker."""
-        return _timed(_idle())
+    return Running(_timed(_idle()), lambda: None)
 
 
 def _timed(app: Flask) -> Flask:
@@ -119,5 +117,6 @@ def _idle() -> Flask:
 
 
 if __name__ == "__main__":
-    which = {"ours": Timed, "idle": Idle}[sys.argv.pop(1)]
-    which(settings.from_process(Settings)).run()
+    which = {"ours": ours, "idle": idle}[sys.argv.pop(1)]
+    told = settings.from_process(Settings)
+    WsgiServer(serving(told), partial(which, told)).run()

@@ -35,6 +35,7 @@ class TlsFiles:
     """One folder. Safe for several threads."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
         """Raises OSError or ssl.SSLError when there is no usable pair to begin with."""
         self._paths = [Path(folder) / name for name in _NAMES]
         self._lock = threading.Lock()
