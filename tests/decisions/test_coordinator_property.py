@@ -4,8 +4,10 @@ Real: the books, the turns, the plans. Played: time, policy (any verdict it can 
 (they take up to `SWITCH` seconds and, in the unreliable world, fail).
 """
 
+import random
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -245,7 +247,34 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None,
+    max_examples=25, stateful_step_count=30, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
 test_overlapping_seats_under_a_hostile_policy = World.TestCase
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_full_house_under_a_hostile_policy(seed: int) -> None:
+    """Hypothesis finds odd corners; the bound is strained where everybody always wants."""
+    dice = random.Random(seed)
+    world = World()
+    world.begin(True, 1000, True, dice.sample(SEATS, dice.randint(6, 14)))
+    for _ in range(60):
+        _something_happens(world, dice)
+        world.at_most_one_active_on_a_gpu()
+        world.never_bytes_beyond_the_card()
+        world.nobody_waits_beyond_the_bound()
+    world.teardown()
+
+
+def _something_happens(world: World, dice: random.Random) -> None:
+    kind = dice.random()
+    if kind < 0.15:
+        chosen = dice.choice(list(WorkloadClass))
+        world.a_pod_starts(dice.choice(SEATS), chosen, dice.random() < 0.5)
+    elif kind < 0.25:
+        world.a_pod_ends(dice.randint(0, 30))
+    elif kind < 0.45:
+        world.policy_is_edited([dice.randint(0, 99) for _ in range(dice.randint(1, 12))])
+    else:
+        world.time_passes(dice.choice([0.3, 1.0, 4.0, 15.0]), dice.uniform(0.1, SWITCH))
