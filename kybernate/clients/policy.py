@@ -5,7 +5,8 @@ Asked by: extender (placement), webhook (admission), node agent (preemption, tim
 Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
 or unreadable is `Refusal(POLICY_UNAVAILABLE, detail)`, and undefined protects.
 Rule 2: a verdict says what policy wants; invariants are the caller's, whatever it says.
-Implementations: `clients/opa.py`, `testing/policy.py`; both pass `tests/policies/test_policy_port*`.
+Implementations: `clients/opa.py`, `testing/policy.py`; both pass
+`tests/policies/test_policy_port*`.
 """
 
 from typing import Protocol
