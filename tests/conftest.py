@@ -1,13 +1,15 @@
 """
 What every test may ask for.
 
-Real: the binaries (built once into the user's cache folder) and one control plane a session.
+Real: the binaries (built once into the user's cache folder), one control plane a session, and two
+nodes where the machine can run them.
 Observed: nothing. Faked: nothing; a test that fakes something says so itself.
 Rule: the plane is shared, so a test works in a namespace and on nodes of its own.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ from hypothesis import settings
 
 from testbed import assets as binaries
 from testbed.controlplane import ControlPlane
+from testbed.node import machine, programs
+from testbed.node.realnode import RealNode
+from testbed.node.spec import NodeSpec
 
 # A busy machine is slow now and then; a test that hangs is pytest-timeout's to name.
 settings.register_profile("patient", deadline=None)
@@ -23,11 +28,25 @@ settings.load_profile("patient")
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build before the first test: the minutes that takes must not count as a test's."""
-    if not any("assets" in getattr(item, "fixturenames", ()) for item in session.items):
-        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
-        binaries.ensure()
+        if "assets" in wanted:
+            binaries.ensure()
+        if "real_nodes" in wanted:
+            _why_no_real_nodes()
+
+
+@cache
+def _why_no_real_nodes() -> str | None:
+    """Why tests on real nodes skip; builds and fetches what these run when they need not."""
+    problem = machine.why_not()
+    try:
+        if problem is None:
+            programs.find()
+    except (binaries.PackagesUnavailable, programs.NoPrograms) as unavailable:
+        return str(unavailable)
+    return problem
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +62,35 @@ def plane(
     """One real control plane for the session; its scheduler is for tests to start and stop."""
     with ControlPlane.start(tmp_path_factory.mktemp("plane")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def real_nodes(
+    plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RealNode, RealNode]]:
+    """Two real nodes of the session's plane, `real-1` and `real-2`.
+
+    Only pods that name their node, or tolerate `kyb.test/real`, come to them.
+    """
+    problem = _why_no_real_nodes()
+    if problem:
+        pytest.skip(problem)
+    taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
+    with ExitStack() as running:
+        one, two = (
+            running.enter_context(
+                RealNode.start(
+                    plane,
+                    tmp_path_factory.mktemp(name),
+                    NodeSpec(name=name, kubelet={"registerWithTaints": [taint]}),
+                )
+            )
+            for name in ("real-1", "real-2")
+        )
+        yield one, two
+
+
+@pytest.fixture(scope="session")
+def real_node(real_nodes: tuple[RealNode, RealNode]) -> RealNode:
+    """One of them."""
+    return real_nodes[0]

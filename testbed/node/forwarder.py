@@ -62,10 +62,10 @@ def _as_kernel_shows(forward: Forward) -> str:
 
 
 def main() -> None:
-    """Serves until it is ended."""
+    """Serves until it is ended, or its node has ended."""
     first, *texts = sys.argv[1:]
     forwards = [Forward.parse(text) for text in texts]
-    asyncio.run(_serve(list(zip(forwards, _listen(int(first), forwards), strict=True))))
+    asyncio.run(_serve(int(first), forwards))
 
 
 def _listen(first: int, forwards: Sequence[Forward]) -> list[socket.socket]:
@@ -79,10 +79,13 @@ def _listen(first: int, forwards: Sequence[Forward]) -> list[socket.socket]:
         kernel.setns(ours)
 
 
-async def _serve(listening: list[tuple[Forward, socket.socket]]) -> None:
-    for forward, there in listening:
+async def _serve(first: int, forwards: Sequence[Forward]) -> None:
+    """Until the node's first process ends."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(os.pidfd_open(first), ended.set)
+    for forward, there in zip(forwards, _listen(first, forwards), strict=True):
         await asyncio.start_server(partial(_connect, forward.target), sock=there)
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 async def _connect(target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -50,6 +50,9 @@ _LEFT_OUT = {
     "tkinter",
     "turtledemo",
 }
+# Extension modules that bring a desktop's libraries, or only serve Python's own tests.
+_NOT_WANTED = ("_tkinter.", "_test", "xx")
+_SITE = "/usr/local/lib/packages"
 _PAUSE = Path(__file__).with_name("pause.c")
 _JSON = "application/vnd.oci.image"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -103,18 +106,17 @@ def python(
     A copy, not mounts: processes map files of their image, as they do in production.
     """
     tree = dict(_interpreter())
-    site = f"{_stdlib()}/site-packages"
     for name in sorted(_with_requirements(distributions)):
-        tree.update(_distribution(name, site))
+        tree.update(_distribution(name))
     for package in packages:
-        tree[f"{site}/{package.name}"] = package
+        tree[f"{_SITE}/{package.name}"] = package
     program = "/usr/local/bin/python3"
     tree |= {program: Path(sys.executable).resolve(), "/usr/local/bin/python": "python3"}
     if busybox:
         tree |= box(busybox).tree
     tree |= _libraries(_binaries(tree))
     home = {"PYTHONHOME": sys.base_prefix, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    path = {"PATH": "/usr/local/bin:/bin"}
+    path = {"PATH": "/usr/local/bin:/bin", "PYTHONPATH": _SITE}
     return Image(tree=tree, entrypoint=[program], environment={**home, **path})
 
 
@@ -188,7 +190,7 @@ def _spread(path: str, content: Content) -> Iterator[tuple[str, Content | None]]
         return
     yield path, None
     for entry in content.iterdir():
-        if entry.name not in _LEFT_OUT:
+        if entry.name not in _LEFT_OUT and not entry.name.startswith(_NOT_WANTED):
             inner: Content = str(entry.readlink()) if entry.is_symlink() else entry
             yield from _spread(f"{path}/{entry.name}", inner)
 
@@ -261,12 +263,12 @@ def _with_requirements(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _distribution(name: str, site: str) -> Iterator[tuple[str, Content]]:
+def _distribution(name: str) -> Iterator[tuple[str, Content]]:
     for file in metadata.files(name) or []:
         path = Path(str(file.locate()))
         inside = not str(file).startswith("..") and not _LEFT_OUT & set(file.parts)
         if inside and path.is_file():
-            yield f"{site}/{file}", path
+            yield f"{_SITE}/{file}", path
 
 
 def _binaries(tree: Mapping[str, Content]) -> list[Path]:
@@ -275,7 +277,8 @@ def _binaries(tree: Mapping[str, Content]) -> list[Path]:
     for content in tree.values():
         if isinstance(content, Path):
             found += [content] if content.is_file() else list(content.rglob("*.so*"))
-    return [path for path in found if path.suffix == ".so" or os.access(path, os.X_OK)]
+    wanted = [path for path in found if not path.name.startswith(_NOT_WANTED)]
+    return [path for path in wanted if path.suffix == ".so" or os.access(path, os.X_OK)]
 
 
 def _libraries(programs: Iterable[Path]) -> dict[str, Content]:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from testbed.node import cable, cgroups
+from testbed.node import cable, cgroups, kernel
 from testbed.node.cable import NoNetwork
 
 STATE = "state.json"
@@ -111,6 +111,7 @@ def _launch(work: Path, name: str, boot_id: str) -> subprocess.Popen[bytes]:
         ["unshare", *kinds, "--kill-child=SIGKILL", "--", *inside],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        preexec_fn=partial(kernel.die_with_parent, signal.SIGKILL),  # noqa: PLW1509 - no threads
     )
     assert outer.stdout is not None
     if outer.stdout.readline() != b"ready\n":

@@ -5,7 +5,11 @@ Called by: `testbed.node.realnode`.
 """
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from testbed.api import Api, ApiError
 
@@ -30,6 +34,20 @@ def kubelet(api: Api, address: str) -> bool:
         return api.text(f"https://{address}:{KUBELET_PORT}/healthz") == "ok"
     except ApiError:
         return False
+
+
+def knows_its_pods(api: Api, name: str, address: str) -> bool:
+    """Whether the kubelet has seen the pods that are bound to its node: before, it has no logs."""
+    try:
+        bound = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName={name}")
+        known = orjson.loads(api.text(f"https://{address}:{KUBELET_PORT}/pods"))
+    except ApiError:
+        return False
+    return _uids(bound) <= _uids(known)
+
+
+def _uids(pods: Mapping[str, Any]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods.get("items") or ()}
 
 
 def node(api: Api, name: str, boot_id: str) -> bool:

@@ -33,7 +33,7 @@ from testbed.node.forwarder import Forward
 from testbed.node.keeper import State
 from testbed.node.programs import Programs
 from testbed.node.spec import NodeSpec
-from testbed.processes import RECORD, Processes
+from testbed.processes import RECORD, Processes, ProcessFailed
 
 KEEPER, FORWARDER, CONTAINERD, KUBELET = "keeper", "forwarder", "containerd", "kubelet"
 BOX = "kyb.test/box:1"
@@ -95,6 +95,7 @@ class RealNode:
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec.save(wanted, work)
         node = cls(plane, work, wanted, found, Processes(work, detached=detached))
+        node._sweep()
         try:
             node._start_all(progress)
         except BaseException:
@@ -249,6 +250,12 @@ class RealNode:
         self.start_kubelet()
         progress(f"{self.name}: Ready at {self.state.address}")
 
+    def _sweep(self) -> None:
+        """What a detached node that died has left. Raises ProcessFailed when it has not died."""
+        if self.processes.running(KEEPER):
+            raise ProcessFailed(f"a node runs in {self.work}")
+        self._end_all()
+
     def _import(self, named: Mapping[str, images.Image]) -> None:
         file = images.write(named, self.work / "images.tar")
         self.ctr("images", "import", file)
@@ -302,5 +309,8 @@ class RealNode:
 
     def _is_ready(self) -> bool:
         api, state = self._plane.api, self.state
-        healthy = readiness.kubelet(api, state.address)
-        return healthy and readiness.node(api, self.name, state.boot_id)
+        return (
+            readiness.kubelet(api, state.address)
+            and readiness.node(api, self.name, state.boot_id)
+            and readiness.knows_its_pods(api, self.name, state.address)
+        )
