@@ -19,17 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import urllib3
 
 from kybernate.api import gpuworkloads, pods
 from kybernate.api.profiles import made_up_uuid
+from kybernate.clients import runtimecalls
 from kybernate.clients.agents import Agent, AgentAway, NodeView
-from kybernate.clients.pb import agent_pb2 as pb
-from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.clients.resources import EVENTS
+from kybernate.clients.runtimecalls import Call, NotHeard, Op, RuntimeCaller
 from kybernate.clients.simgpu import Driver
-from kybernate.model.ids import WorkloadKey
+from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.testing.builders import a_pod
 from kybernate.testing.fakehttp import FakeHttp
@@ -239,17 +238,17 @@ class AgentNode:
 
     def tell_created(self, pod: Pod) -> None:
         """As the runtime does."""
-        request = pb.ContainerCreatedRequest(
-            workload=pb.WorkloadRef(
-                namespace=pod.key.namespace, name=pod.key.name, pod_uid=pod.uid
-            ),
+        call = Call(
+            op=Op.HELD,
+            pod=pod.key,
+            uid=PodUid(pod.uid),
             container="model",
             container_id=pod.container_id,
             pid=pod.process.pid,
-            exec_fifo=str(pod.fifo),
+            fifo=pod.fifo.absolute(),
         )
-        with grpc.insecure_channel(f"unix://{self.socket}", options=_LOCAL) as channel:
-            rpc.RuntimeStub(channel).ContainerCreated(request, timeout=10.0, wait_for_ready=True)
+        caller = RuntimeCaller(runtimecalls.beside(self.socket))
+        wait_for(lambda: _heard(caller, call), "the agent listens")
 
     def start_pod(self, name: str, seat: str, **wishes: Any) -> Pod:
         """`create_pod`, and tell the agent."""
@@ -288,7 +287,12 @@ class AgentNode:
             )
 
 
-_LOCAL = (("grpc.default_authority", "localhost"),)
+def _heard(caller: RuntimeCaller, call: Call) -> bool:
+    try:
+        caller.tell(call)
+    except NotHeard:
+        return False
+    return True
 
 
 def wait_for(look: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:

@@ -2,17 +2,16 @@
 What runc's wrapper would tell the node agent: a container exists and is held, a container ended.
 
 Called by: `podlife`, which tells again until it was heard: the agent may be away for a while.
+Rule: in the wrapper's own words (`kybernate/clients/runtimecalls.py`).
 """
 
 from pathlib import Path
 
-import grpc
-
-from kybernate.clients.pb import agent_pb2 as pb
-from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.clients import runtimecalls
+from kybernate.clients.errors import Refused, Retry
+from kybernate.clients.runtimecalls import Call, Op, RuntimeCaller
+from kybernate.model.ids import PodUid, WorkloadKey
 from testbed.lightnode.podspec import Identity
-
-_CALL_S = 2.0
 
 
 class AgentAway(Exception):
@@ -20,49 +19,35 @@ class AgentAway(Exception):
 
 
 class Agent:
-    """The agent's unix socket; nothing is sent before the first call."""
+    """The agent with this socket; what is told goes to the one beside it."""
 
     def __init__(self, socket: Path) -> None:
-        options = (
-            ("grpc.default_authority", "localhost"),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        )
-        self._channel = grpc.insecure_channel(f"unix://{socket.absolute()}", options=options)
-        self._runtime = rpc.RuntimeStub(self._channel)
+        self._caller = RuntimeCaller(runtimecalls.beside(socket))
 
     def created(
         self, pod: Identity, container: str, container_id: str, held: tuple[int, Path]
     ) -> None:
         """It exists: `held` is its process and where that waits. Raises AgentAway."""
         pid, fifo = held
-        request = pb.ContainerCreatedRequest(
-            workload=_ref(pod),
-            container=container,
-            pid=pid,
-            exec_fifo=str(fifo.absolute()),
-            container_id=container_id,
+        self._tell(
+            Call(
+                op=Op.HELD,
+                pod=WorkloadKey(pod.namespace, pod.name),
+                uid=PodUid(pod.uid),
+                container=container,
+                container_id=container_id,
+                pid=pid,
+                fifo=fifo.absolute(),
+            )
         )
-        try:
-            self._runtime.ContainerCreated(request, timeout=_CALL_S)
-        except grpc.RpcError as problem:
-            raise AgentAway(str(problem)) from problem
 
-    def exited(self, pod: Identity, container_id: str, exit_code: int) -> None:
+    def exited(self, pod: Identity, container_id: str) -> None:
         """It ended. Raises AgentAway."""
-        request = pb.ContainerExitedRequest(
-            workload=_ref(pod), container_id=container_id, exit_code=exit_code
-        )
+        key = WorkloadKey(pod.namespace, pod.name)
+        self._tell(Call(op=Op.ENDED, pod=key, uid=PodUid(pod.uid), container_id=container_id))
+
+    def _tell(self, call: Call) -> None:
         try:
-            self._runtime.ContainerExited(request, timeout=_CALL_S)
-        except grpc.RpcError as problem:
+            self._caller.tell(call)
+        except (Retry, Refused) as problem:
             raise AgentAway(str(problem)) from problem
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
-
-
-def _ref(pod: Identity) -> pb.WorkloadRef:
-    return pb.WorkloadRef(namespace=pod.namespace, name=pod.name, pod_uid=pod.uid)

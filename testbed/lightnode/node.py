@@ -131,7 +131,6 @@ class LightNode:
             life.leave()
         self._lister.stop(None).wait()
         self._plugins.stop()
-        self._agent.close()
         return lives
 
     def _pod_changed(self, change: Change[Obj]) -> None:

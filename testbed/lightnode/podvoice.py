@@ -85,7 +85,7 @@ class AgentNews:
                 record.told = True
                 self._records.write(record)
             while record.untold:
-                self._agent.exited(record.identity, *record.untold[0])
+                self._agent.exited(record.identity, record.untold[0][0])
                 del record.untold[0]
                 self._records.write(record)
         except AgentAway as away:

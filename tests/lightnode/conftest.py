@@ -16,15 +16,16 @@ import time
 from concurrent import futures
 from pathlib import Path
 
-import grpc
 import pytest
 
+from kybernate.clients import runtimecalls
 from kybernate.clients.errors import AlreadyExists, NotFound
 from kybernate.clients.kube import Kube
-from kybernate.clients.pb import agent_pb2, agent_pb2_grpc
 from kybernate.clients.resources import NAMESPACES, NODES, PODS, Resource
+from kybernate.clients.runtimecalls import Op
 from kybernate.model.gpu import Gpu
 from kybernate.runtime.clock import SystemClock
+from kybernate.testing.runtimelistener import RuntimeListener
 from testbed.gpu.service import running
 from testbed.lightnode.ending import end_pods
 from testbed.lightnode.node import Habits, LightNode, Places
@@ -56,38 +57,22 @@ def until_fixture():
     return until
 
 
-class FakeAgent(agent_pb2_grpc.RuntimeServicer):
+class FakeAgent:
     """Keeps what it was told; lets containers go by opening their FIFO for reading."""
 
     def __init__(self, socket):
-        self.socket = socket
-        self.created, self.exited = [], []
-        self.server = None
-
-    def start(self):
-        self.server = grpc.server(futures.ThreadPoolExecutor(4))
-        agent_pb2_grpc.add_RuntimeServicer_to_server(self, self.server)
-        self.server.add_insecure_port(f"unix://{self.socket}")
-        self.server.start()
-
-    def stop(self):
-        if self.server:
-            self.server.stop(None).wait()
-            self.server = None
-
-    def ContainerCreated(self, request, call):  # noqa: N802
-        self.created.append(request)
-        return agent_pb2.ContainerCreatedReply()
-
-    def ContainerExited(self, request, call):  # noqa: N802
-        self.exited.append(request)
-        return agent_pb2.ContainerExitedReply()
+        self._listener = RuntimeListener(runtimecalls.beside(socket))
+        self.start, self.stop = self._listener.start, self._listener.stop
 
     def of(self, name):
-        return [told for told in self.created if told.workload.name == name]
+        return self._listener.told(Op.HELD, name)
+
+    @property
+    def exited(self):
+        return self._listener.told(Op.ENDED)
 
     def release(self, told):
-        assert Path(told.exec_fifo).read_bytes() == b"0\n"
+        assert told.fifo.read_bytes() == b"0\n"
 
 
 @pytest.fixture

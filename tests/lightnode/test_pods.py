@@ -153,7 +153,7 @@ def test_a_held_container_waits_for_the_agent(
     assert log.read_text() == ""
     agent.release(told)
     until(lambda: log.read_text() == "released\n")
-    assert (told.container, told.workload.pod_uid != "") == ("main", True)
+    assert (told.container, told.uid != "") == ("main", True)
 
 
 def test_an_agent_that_is_away_is_told_later(seats, pod, status, until, agent, runtime_class):
@@ -171,7 +171,7 @@ def test_the_agent_is_told_of_the_end(seats, pod, status, until, agent, runtime_
     (told,) = until(lambda: agent.of("brief"))
     agent.release(told)
     (ended,) = until(lambda: agent.exited)
-    assert (ended.container_id, ended.exit_code) == (told.container_id, 4)
+    assert (ended.uid, ended.container_id) == (told.uid, told.container_id)
 
 
 def test_a_held_pod_can_be_deleted(
