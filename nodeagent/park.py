@@ -6,12 +6,10 @@ undone by unlocking; after it the pool's copy is whole, so the story goes on to 
 back by resuming from that copy.
 """
 
-from contextlib import suppress
-
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
 from nodeagent import resume
-from nodeagent.mechanisms import BodyGone, Part
+from nodeagent.mechanisms import BodyGone
 from nodeagent.pool import Kept, NoRoom, Slot
 from nodeagent.records import Mark, Record
 from nodeagent.stories import JournalAway, Story
@@ -42,7 +40,7 @@ def undo(story: Story) -> Record:
     """From PARKING back to ACTIVE: VRAM was never touched. Raises Lost, BodyGone."""
     story.tools.pool.free(story.record.uid)
     try:
-        story.tools.mechanism.unlock(story.body, story.tools.limits.unlock)
+        story.unlock()
     except BodyGone:
         raise
     except (Refused, Retry) as error:
@@ -54,26 +52,13 @@ def finish(story: Story) -> Record:
     """From COPIED to PARKED. Raises Undone (active again), Lost, BodyGone."""
     try:
         with story.watch.phase("release"):
-            release_all(story)
+            story.release_all()
     except BodyGone:
         raise
     except (Refused, Retry) as error:
         resume.refill(story)
         raise story.undone(Reason.NOT_PARKABLE, f"VRAM was not released: {error}") from error
     return story.mark(Mark.PARKED, active_since=None)
-
-
-def release_all(story: Story) -> None:
-    """Give every backed part back. Tried twice: a device that was away may be there again."""
-    for part in _backed(story):
-        try:
-            story.tools.mechanism.release(story.body, part, story.tools.limits.release)
-        except Retry:
-            story.tools.mechanism.release(story.body, part, story.tools.limits.release)
-
-
-def _backed(story: Story) -> tuple[Part, ...]:
-    return tuple(part for part in story.tools.mechanism.parts(story.body) if part.backed)
 
 
 def _reserve(story: Story) -> Slot:
@@ -88,7 +73,7 @@ def _reserve(story: Story) -> Slot:
 
 
 def _copy_out(story: Story, slot: Slot) -> None:
-    parts = _backed(story)
+    parts = tuple(p for p in story.tools.mechanism.parts(story.body) if p.backed)
     moved = story.moving("copy out", sum(part.size for part in parts))
     kept: list[Kept] = []
     with story.watch.phase("copy out"):
@@ -99,10 +84,3 @@ def _copy_out(story: Story, slot: Slot) -> None:
             kept.append(one)
     with story.watch.phase("seal"):
         slot.seal(tuple(kept))
-
-
-def discard(story: Story) -> None:
-    """The workload is gone: free what was kept for it."""
-    with suppress(OSError):
-        story.tools.pool.free(story.record.uid)
-    story.tools.journal.forget(story.record.uid)

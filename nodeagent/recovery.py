@@ -110,7 +110,7 @@ def _parked(story: Story) -> Record:
         story.tools.pool.slot(story.record.uid).parts()
     except Damaged as error:
         raise story.lost(str(error)) from error
-    park.release_all(story)
+    story.release_all()
     return story.record
 
 

@@ -45,7 +45,7 @@ def finish(story: Story) -> Record:
     """From VERIFIED to ACTIVE. Raises Lost, BodyGone."""
     try:
         with story.watch.phase("unlock"):
-            story.tools.mechanism.unlock(story.body, story.tools.limits.unlock)
+            story.unlock()
     except BodyGone:
         raise
     except (Refused, Retry) as error:
@@ -58,9 +58,7 @@ def finish(story: Story) -> Record:
 def undo(story: Story) -> Record:
     """From RESUMING back to PARKED: what came in is given back. Raises Lost, BodyGone."""
     try:
-        for part in story.tools.mechanism.parts(story.body):
-            if part.backed:
-                story.tools.mechanism.release(story.body, part, story.tools.limits.release)
+        story.release_all()
     except BodyGone:
         raise
     except (Refused, Retry) as error:

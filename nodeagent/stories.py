@@ -6,6 +6,7 @@ ended with, or raises one of: `Undone` (as before, try later), `Lost` (neither f
 `BodyGone` (the workload died; there is nothing to hold any more).
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -20,6 +21,8 @@ from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.phases import Stopwatch
 from nodeagent.pool import Pool
 from nodeagent.records import STATES, Mark, Record
+
+_NEVER = threading.Event()
 
 
 class Undone(Exception):
@@ -64,6 +67,8 @@ class Limits:
     unlock: float = 10.0
     release: float = 10.0
     room: float = 5.0  # VRAM of a process that just ended shows for a moment
+    tries: int = 3  # of a step that has to succeed or the workload is lost
+    pause: float = 0.5  # between two of them
     release_fifo: float = 20.0  # a created container reaches its exec FIFO in well under a second
 
 
@@ -127,6 +132,31 @@ class Story:
             self.tell(what, done, total)
 
         return moved
+
+    def patiently(self, step: Callable[[], None]) -> None:
+        """For steps behind which there is only quarantine: a Retry is tried again a few times."""
+        limits = self.tools.limits
+        for _ in range(limits.tries - 1):
+            try:
+                return step()
+            except Retry:
+                self.tools.clock.wait(_NEVER, limits.pause)
+        return step()
+
+    def unlock(self) -> None:
+        """Open the gate. Raises what the mechanism raises."""
+        limit = self.tools.limits.unlock
+        self.patiently(lambda: self.tools.mechanism.unlock(self.body, limit))
+
+    def release_all(self) -> None:
+        """Give every part that is in VRAM back. Raises what the mechanism raises."""
+
+        def release() -> None:
+            for part in self.tools.mechanism.parts(self.body):
+                if part.backed:
+                    self.tools.mechanism.release(self.body, part, self.tools.limits.release)
+
+        self.patiently(release)
 
     def undone(self, reason: Reason | None, text: str) -> Undone:
         """To be raised when everything is as before."""

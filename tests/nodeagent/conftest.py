@@ -1,15 +1,30 @@
 """
-A node with one simulated GPU and a real agent. What is real and what is not:
-`kybernate/testing/agentnode.py`.
+`node`: one simulated GPU and a real agent; `kybernate/testing/agentnode.py` says what is real.
+`desk`: what a story needs, with a card that is a dictionary; journal and pool are real files.
 """
 
+import hashlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kybernate.model.gpu import Seat
+from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.agentnode import AgentNode
+from kybernate.testing.clock import FakeClock
+from nodeagent import processes
+from nodeagent.journal import FileJournal
+from nodeagent.mechanisms import Body, Moved, Part
+from nodeagent.phases import Stopwatch
+from nodeagent.pool import Kept, Pool, Slot
+from nodeagent.records import Mark, Record, Terms
+from nodeagent.stories import Limits, Story, Tools
+
+CARD = GpuUuid("GPU-0")
 
 
 @pytest.fixture
@@ -17,3 +32,131 @@ def node() -> Iterator[AgentNode]:
     """The node, its agent not started yet. Its folder is short: unix sockets' paths are."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder, AgentNode(Path(folder)) as started:
         yield started
+
+
+class FakeMechanism:
+    """A card in a dictionary: parts by name, each with contents or None (not backed).
+
+    `fail` maps a method to the errors its next calls raise; `log` is what was done.
+    """
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.vram: dict[str, bytes | None] = {"weights": b"w" * 4096, "cache": b"c" * 1024}
+        self.locked = False
+        self.fail: dict[str, list[Exception]] = {}
+        self.log: list[str] = []
+
+    def lock(self, body: Body, limit: float) -> None:
+        self._did("lock")
+        self.locked = True
+
+    def unlock(self, body: Body, limit: float) -> None:
+        self._did("unlock")
+        assert None not in self.vram.values(), "never opened over missing contents"
+        self.locked = False
+
+    def parts(self, body: Body) -> tuple[Part, ...]:
+        return tuple(
+            Part(
+                name=name, uuid=CARD, size=2**30, content=len(content or b""),
+                backed=content is not None, digest=_digest(content) if content else "",
+            )
+            for name, content in self.vram.items()
+        )  # fmt: skip
+
+    def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
+        self._did(f"copy_out {part.name}")
+        assert self.locked
+        size, digest = slot.write(part.name, iter([self.vram[part.name] or b""]))
+        moved(part.size)
+        return Kept(name=part.name, uuid=CARD, size=part.size, content=size, digest=digest)
+
+    def release(self, body: Body, part: Part, limit: float) -> None:
+        self._did(f"release {part.name}")
+        assert self.locked
+        self.vram[part.name] = None
+
+    def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:
+        self._did(f"copy_in {kept.name}")
+        assert self.locked
+        content = b"".join(slot.read(kept.name))
+        self.vram[kept.name] = content
+        moved(kept.size)
+        return _digest(content)
+
+    def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
+        return None
+
+    def _did(self, what: str) -> None:
+        self.log.append(what)
+        waiting = self.fail.get(what.split()[0])
+        if waiting:
+            raise waiting.pop(0)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=32).hexdigest()
+
+
+class FakeCards:
+    """`Cards` with as much room as it is told."""
+
+    def __init__(self) -> None:
+        self.room = 80 * 2**30
+        self.held = 0
+
+    def free(self, uuid: GpuUuid) -> int:
+        return self.room
+
+    def held_by(self, body: Body) -> int:
+        return self.held
+
+
+class Desk:
+    """Everything a story needs, on a fake card and a real disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mechanism, self.cards, self.clock = FakeMechanism(), FakeCards(), FakeClock()
+        self.journal = FileJournal(folder / "journal")
+        self.pool = Pool(folder / "pool", limit=100 * 2**30)
+        self.told: list[tuple[str, int, int]] = []
+        self.tools = Tools(
+            journal=self.journal, pool=self.pool, mechanism=self.mechanism, cards=self.cards,
+            clock=self.clock, limits=Limits(room=0.0, pause=0.0),
+        )  # fmt: skip
+
+    def record(self, mark: Mark = Mark.ACTIVE, **fields: Any) -> Record:
+        """A workload's record: of this very process, so that it lives."""
+        started = processes.started(os.getpid())
+        assert started is not None
+        whole = {
+            "key": WorkloadKey("default", "a"), "uid": PodUid("uid-a"),
+            "seat": Seat(GroupName("G0"), 0), "container": "model", "container_id": "c1",
+            "pid": os.getpid(), "pid_started": started, "exec_fifo": str(self.folder / "fifo"),
+            "boot": processes.boot_id(), "mark": mark, "since": self.clock.now(),
+            "terms": Terms(resource=ResourceName("kyb.ai/gpu-1x-seat"), vram=4 * 2**30),
+        }  # fmt: skip
+        return self.journal.write(Record(**whole | fields))
+
+    def story(self, record: Record | None = None) -> Story:
+        """A story about it."""
+        record = record or self.record()
+        body = Body(key=record.key, uid=record.uid, pid=record.pid, gpus=(CARD,))
+        return Story(
+            tools=self.tools, body=body, record=record, watch=Stopwatch(self.clock),
+            tell=lambda *progress: self.told.append(progress), need={CARD: record.terms.vram},
+        )  # fmt: skip
+
+    def on_disk(self) -> Mark:
+        """How far the journal says it is."""
+        (record,), _ = self.journal.read_all()
+        return record.mark
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """A desk to tell stories at."""
+    return Desk(tmp_path)
