@@ -8,51 +8,21 @@ Rule: the same content makes the same bytes, so both nodes have the same image b
 import hashlib
 import io
 import json
-import os
 import platform
 import stat
 import subprocess
-import sys
-import sysconfig
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 BUSYBOX_COMMANDS = (
-    *(
-        "cat",
-        "date",
-        "echo",
-        "env",
-        "false",
-        "hostname",
-        "httpd",
-        "id",
-        "ip",
-        "kill",
-        "ls",
-        "mkdir",
-    ),
-    *("nc", "ps", "rm", "sh", "sleep", "stat", "tail", "test", "touch", "true", "wget"),
+    "cat date echo env false grep hostname httpd id ip kill ls mkdir nc ps rm sh sleep stat tail "
+    "test touch true wget"
 )
 _FOLDERS = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var/tmp")
 _OPEN = {"tmp", "var/tmp"}
-_LEFT_OUT = {
-    "__pycache__",
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "ensurepip",
-    "tkinter",
-    "turtledemo",
-}
-# Extension modules that bring a desktop's libraries, or only serve Python's own tests.
-_NOT_WANTED = ("_tkinter.", "_test", "xx")
-_SITE = "/usr/local/lib/packages"
+_LEFT_OUT = {"__pycache__"}
 _PAUSE = Path(__file__).with_name("pause.c")
 _JSON = "application/vnd.oci.image"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -89,35 +59,12 @@ def pause(work: Path) -> Image:
 
 def box(busybox: Path) -> Image:
     """A shell and small tools."""
-    links: dict[str, Content] = {f"/bin/{name}": "busybox" for name in BUSYBOX_COMMANDS}
+    links: dict[str, Content] = {f"/bin/{name}": "busybox" for name in BUSYBOX_COMMANDS.split()}
     return Image(
-        tree={"/bin/busybox": busybox, **links, **_libraries([busybox])},
+        tree={"/bin/busybox": busybox, **links, **libraries([busybox])},
         entrypoint=["/bin/sh"],
         environment={"PATH": "/bin"},
     )
-
-
-def python(
-    distributions: Iterable[str] = (), packages: Iterable[Path] = (), *, busybox: Path | None = None
-) -> Image:
-    """This very interpreter with its library, some installed distributions and some packages.
-
-    Distributions bring what they require; packages are folders, importable by their name.
-    A copy, not mounts: processes map files of their image, as they do in production.
-    """
-    tree = dict(_interpreter())
-    for name in sorted(_with_requirements(distributions)):
-        tree.update(_distribution(name))
-    for package in packages:
-        tree[f"{_SITE}/{package.name}"] = package
-    program = "/usr/local/bin/python3"
-    tree |= {program: Path(sys.executable).resolve(), "/usr/local/bin/python": "python3"}
-    if busybox:
-        tree |= box(busybox).tree
-    tree |= _libraries(_binaries(tree))
-    home = {"PYTHONHOME": sys.base_prefix, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-    path = {"PATH": "/usr/local/bin:/bin", "PYTHONPATH": _SITE}
-    return Image(tree=tree, entrypoint=[program], environment={**home, **path})
 
 
 def write(named: Mapping[str, Image], file: Path) -> Path:
@@ -190,7 +137,7 @@ def _spread(path: str, content: Content) -> Iterator[tuple[str, Content | None]]
         return
     yield path, None
     for entry in content.iterdir():
-        if entry.name not in _LEFT_OUT and not entry.name.startswith(_NOT_WANTED):
+        if entry.name not in _LEFT_OUT:
             inner: Content = str(entry.readlink()) if entry.is_symlink() else entry
             yield from _spread(f"{path}/{entry.name}", inner)
 
@@ -220,68 +167,7 @@ def _sha256(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def _stdlib() -> str:
-    return sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
-
-
-def _interpreter() -> dict[str, Content]:
-    """Its library at the place where it looks for it, without what others installed into it."""
-    stdlib = Path(_stdlib())
-    kept = [
-        entry
-        for entry in stdlib.iterdir()
-        if entry.name not in {*_LEFT_OUT, "site-packages", "dist-packages"}
-        and not entry.name.startswith("config-")
-    ]
-    return {str(entry): entry for entry in kept}
-
-
-@cache
-def _requirements(name: str) -> tuple[str, ...]:
-    required = metadata.requires(name) or []
-    plain = [one.split(";")[0] for one in required if "extra ==" not in one]
-    names = [one.translate(str.maketrans("<>=!~[(", "       ")).split()[0] for one in plain]
-    return tuple(other for other in names if _installed(other))
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _with_requirements(names: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _requirements(name)
-    return found
-
-
-def _distribution(name: str) -> Iterator[tuple[str, Content]]:
-    for file in metadata.files(name) or []:
-        path = Path(str(file.locate()))
-        inside = not str(file).startswith("..") and not _LEFT_OUT & set(file.parts)
-        if inside and path.is_file():
-            yield f"{_SITE}/{file}", path
-
-
-def _binaries(tree: Mapping[str, Content]) -> list[Path]:
-    """What needs shared libraries: the interpreter and the extension modules."""
-    found = []
-    for content in tree.values():
-        if isinstance(content, Path):
-            found += [content] if content.is_file() else list(content.rglob("*.so*"))
-    wanted = [path for path in found if not path.name.startswith(_NOT_WANTED)]
-    return [path for path in wanted if path.suffix == ".so" or os.access(path, os.X_OK)]
-
-
-def _libraries(programs: Iterable[Path]) -> dict[str, Content]:
+def libraries(programs: Iterable[Path]) -> dict[str, Content]:
     """The shared libraries these need, with their loader, at the paths the loader looks at."""
     argv = ["ldd", *map(str, programs)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -7,9 +7,7 @@ device-plugin folder, /run/containerd, the loopback, the hostname, the boot id a
 Rule: to the machine it is one folder and one group of processes; when they end, nothing is left.
 """
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +15,7 @@ from types import TracebackType
 from testbed import record
 from testbed.controlplane import ControlPlane
 from testbed.node import (
+    commands,
     enter,
     forwarder,
     images,
@@ -25,9 +24,11 @@ from testbed.node import (
     machine,
     network,
     programs,
+    pythonimage,
     readiness,
     spec,
 )
+from testbed.node.commands import CommandFailed
 from testbed.node.configuration import CONTAINERD_SOCKET, PAUSE
 from testbed.node.forwarder import Forward
 from testbed.node.keeper import State
@@ -38,18 +39,11 @@ from testbed.processes import RECORD, Processes, ProcessFailed
 KEEPER, FORWARDER, CONTAINERD, KUBELET = "keeper", "forwarder", "containerd", "kubelet"
 BOX = "kyb.test/box:1"
 """An image with a shell and small tools, which every node has."""
-_PASSED_ON = ("HOME", "TMPDIR", "LANG")
-_REPOSITORY = Path(__file__).parents[2]
 _READY_S = 60.0
-_PATIENCE_S = 120.0
 
 
 class NodeUnavailable(Exception):
     """This machine cannot run a real node; the message says why."""
-
-
-class CommandFailed(Exception):
-    """A command in a node ended with an error; the message ends with what it wrote."""
 
 
 class RealNode:
@@ -155,25 +149,11 @@ class RealNode:
     @property
     def environment(self) -> dict[str, str]:
         """For what runs in the node: runc, criu and containerd's programs are on its PATH."""
-        path = f"{self.work / layout.BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        kept = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-        return {**kept, "PATH": path, "PYTHONPATH": str(_REPOSITORY)}
+        return commands.environment(self.work / layout.BIN)
 
-    def run(self, *argv: str | Path, stdin: str | None = None) -> str:
+    def run(self, *argv: str | Path, stdin: str = "") -> str:
         """Run it in the node to its end; its standard output. Raises CommandFailed."""
-        done = subprocess.run(
-            self.enter(argv),
-            input=stdin or "",
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_S,
-            check=False,
-            env=self.environment,
-        )
-        if done.returncode:
-            said = f"{done.stdout.strip()}\n{done.stderr.strip()}".strip()
-            raise CommandFailed(f"{' '.join(map(str, argv))} ({done.returncode}): {said}")
-        return done.stdout
+        return commands.run(self.enter(argv), self.environment, stdin)
 
     def ctr(self, *args: str | Path) -> str:
         """containerd's client, in the namespace of Kubernetes. Raises CommandFailed."""
@@ -190,8 +170,8 @@ class RealNode:
     def python_image(
         self, distributions: Sequence[str] = (), packages: Sequence[Path] = ()
     ) -> images.Image:
-        """An image that runs Python, with a shell; see `images.python`."""
-        return images.python(distributions, packages, busybox=self._programs.busybox)
+        """An image that runs Python, with a shell; see `pythonimage.image`."""
+        return pythonimage.image(distributions, packages, busybox=self._programs.busybox)
 
     def reach(self, port: int) -> None:
         """127.0.0.1:`port` in the node leads to that port of the machine. Raises ProcessFailed."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.node import cgroups, configuration, forwarder, images, machine, network
+from testbed.node import cgroups, configuration, forwarder, images, machine, network, pythonimage
 from testbed.node.cgroups import Hierarchy
 from testbed.node.forwarder import Forward
 from testbed.node.images import Image
@@ -154,7 +154,7 @@ def test_the_same_image_has_the_same_bytes_and_holds_what_was_asked(tmp_path: Pa
 
 
 def test_a_python_image_brings_the_interpreter_its_libraries_and_what_packages_require() -> None:
-    tree = images.python(["urllib3", "flask"], [Path("testbed")]).tree
+    tree = pythonimage.image(["urllib3", "flask"], [Path("testbed")]).tree
     site = "/usr/local/lib/packages"
     for needed in (f"{site}/flask/app.py", f"{site}/werkzeug/serving.py", f"{site}/testbed"):
         assert needed in tree
