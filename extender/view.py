@@ -127,7 +127,13 @@ class View:
             return ()
         reported = {tenant.uid for tenant in state.tenants}
         return tuple(
-            Arrival(key=one.key, uid=one.uid, priority=one.priority, nominated=one.node is None)
+            Arrival(
+                key=one.key,
+                uid=one.uid,
+                priority=one.priority,
+                require_group=one.wishes.require_group,
+                nominated=one.node is None,
+            )
             for one in sorted(coming.values(), key=lambda one: one.uid)
             if one.uid not in reported
         )

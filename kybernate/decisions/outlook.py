@@ -56,7 +56,7 @@ class NodeOutlook:
 def of(view: NodeView, class_id: str) -> NodeOutlook:
     """The outlook of a node."""
     state = view.state
-    bound = sum(not arrival.nominated for arrival in view.arrivals)
+    bound = tuple(arrival for arrival in view.arrivals if not arrival.nominated)
     groups: dict[ResourceName, tuple[GroupOutlook, ...]] = {}
     for group in sorted(state.groups.values(), key=lambda g: g.name):
         resource = group.profile.resource
@@ -71,7 +71,7 @@ def of(view: NodeView, class_id: str) -> NodeOutlook:
     )
 
 
-def _outlook(state: NodeState, group: Group, bound: int) -> GroupOutlook:
+def _outlook(state: NodeState, group: Group, bound: tuple[Arrival, ...]) -> GroupOutlook:
     near = [t for t in state.tenants if _shares_gpu(state, t, group)]
     holders = tuple(t for t in near if t.state in HOLDING)
     park, spread = estimates.park(holders, state.bandwidths)
@@ -79,14 +79,14 @@ def _outlook(state: NodeState, group: Group, bound: int) -> GroupOutlook:
     return GroupOutlook(
         group=group,
         healthy=state.group_health.get(group.name, Health.UNKNOWN) is Health.HEALTHY,
-        seat_free=_seats_taken(state, group) < group.profile.seats_per_group,
+        seat_free=_seats_taken(state, group, bound) < group.profile.seats_per_group,
         room_to_park=not holders or (room is not None and room.free >= _vram(holders)),
         beside=_beside(group, holders),
         not_before=max((t.min_runtime_until for t in holders), default=0.0),
         park=park,
         park_seconds=sum(item.seconds for item in park),
         park_spread=spread,
-        waiting=bound + sum(t.state in WAITING for t in near),
+        waiting=len(bound) + sum(t.state in WAITING for t in near),
     )
 
 
@@ -98,8 +98,10 @@ def _shares_gpu(state: NodeState, tenant: Tenant, group: Group) -> bool:
     return theirs is None or theirs.overlaps(group)
 
 
-def _seats_taken(state: NodeState, group: Group) -> int:
-    return sum(tenant.group == group.name for tenant in state.tenants)
+def _seats_taken(state: NodeState, group: Group, bound: tuple[Arrival, ...]) -> int:
+    """By the agent's report, and by those on the way who can sit nowhere else."""
+    coming = sum(arrival.require_group == group.name for arrival in bound)
+    return coming + sum(tenant.group == group.name for tenant in state.tenants)
 
 
 def _beside(group: Group, holders: tuple[Tenant, ...]) -> int:

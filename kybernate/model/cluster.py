@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kybernate.model.checkpoint import Checkpoint
-from kybernate.model.ids import NodeName, PodUid, WorkloadKey
+from kybernate.model.ids import GroupName, NodeName, PodUid, WorkloadKey
 from kybernate.model.node import NodeState
 from kybernate.model.workload import Workload
 
@@ -19,6 +19,7 @@ class Arrival:
     key: WorkloadKey
     uid: PodUid
     priority: int = 0
+    require_group: GroupName | None = None
     nominated: bool = False  # preemption promised it the node; it is not bound yet
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from kybernate.decisions import demand, outlook, placement
 from kybernate.decisions.placement import Assessment
-from kybernate.model.cluster import NodeView
+from kybernate.model.cluster import Arrival, NodeView
 from kybernate.model.gpu import Health
-from kybernate.model.ids import GroupName
+from kybernate.model.ids import GroupName, PodUid, WorkloadKey
 from kybernate.model.node import NodeState
 from kybernate.model.policy import PlacementVerdict
 from kybernate.model.tier import Room, Tier
@@ -104,6 +104,19 @@ def test_a_node_that_cannot_take_it_says_why(
     assert isinstance(answer, Refusal)
     assert answer.reason is reason
     assert placement.unresolvable(answer) is not curable
+
+
+@pytest.mark.parametrize(
+    ("required", "full"),
+    [pytest.param("G0", True, id="the-same-group"), pytest.param("G1", False, id="another")],
+)
+def test_pods_on_their_way_have_seats_of_the_group_they_require(required: str, full: bool) -> None:
+    node = a_node(groups=[a_group(0, seats=1), a_group(1, seats=1)])
+    coming = Arrival(key=WorkloadKey("d", "x"), uid=PodUid("x"), require_group=GroupName(required))
+    seen = outlook.of(NodeView(state=node, arrivals=(coming,)), "c")
+    asked = demand.of(a_workload(wishes=Wishes(require_group=GroupName("G0"))), {}, cold_start=60.0)
+    answer = placement.assess(seen, asked, PlacementVerdict(), START)
+    assert (isinstance(answer, Refusal) and answer.reason is Reason.GROUP_FULL) is full
 
 
 def test_a_reason_text_never_holds_a_number() -> None:
