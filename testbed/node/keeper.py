@@ -5,7 +5,7 @@ Called by: `testbed.node.realnode`, as the first program of a node's group, so t
 one to be ended, by `stop` as well as by the watchdog of a caller that was killed.
 Rule: nothing of a node outlives its keeper but files in its work folder: processes end with the
 node's first one, mounts and interfaces with its namespaces, cgroups are removed here.
-Rule: should it be killed itself, cgroups are all that stays; the next start removes them first.
+Rule: should it be killed itself, only cgroups stay; `stop` removes them, or the next start.
 """
 
 import json
@@ -65,7 +65,7 @@ def main() -> int:
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
-    _remove_leftovers(work)
+    remove_leftovers(work)
     with ExitStack() as undo:
         try:
             first = _build(work, meeting, name, undo)
@@ -136,11 +136,11 @@ def _make_cgroups(work: Path, name: str) -> Callable[[], None]:
     (work / _CGROUPS).write_text(json.dumps(made))
     made["enabled"] = cgroups.create(name, cgroups.here())
     (work / _CGROUPS).write_text(json.dumps(made))
-    return partial(_remove_leftovers, work)
+    return partial(remove_leftovers, work)
 
 
-def _remove_leftovers(work: Path) -> None:
-    """The cgroups that are recorded in the work folder."""
+def remove_leftovers(work: Path) -> None:
+    """The cgroups that are recorded in the work folder, with whatever runs in them."""
     try:
         made = json.loads((work / _CGROUPS).read_text())
     except FileNotFoundError:

@@ -269,6 +269,7 @@ class RealNode:
     def _end_all(self) -> None:
         for one in reversed(record.read(self.work / RECORD)):
             self.processes.stop(one.name)
+        keeper.remove_leftovers(self.work)  # nothing, unless the keeper was killed
 
     def _to_api_server(self) -> list[Forward]:
         """At the address its certificate and everybody's kubeconfig name, and at the Service's."""

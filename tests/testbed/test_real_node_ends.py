@@ -104,6 +104,17 @@ def test_a_node_whose_keeper_was_killed_is_dead_and_starts_again_in_its_folder(
     assert _machine() == before
 
 
+def test_stopping_a_node_whose_keeper_was_killed_removes_its_cgroups(
+    plane: ControlPlane, name: str, tmp_path: Path, eventually
+) -> None:
+    before = _machine()
+    with RealNode.start(plane, tmp_path, NodeSpec(name=name)) as node:
+        state = node.state
+        os.kill(node.processes.pid(KEEPER), signal.SIGKILL)
+        eventually(lambda: not _exists(state.first))
+    eventually(lambda: _machine() == before)
+
+
 def test_a_rebooted_node_has_another_boot_id_and_starts_its_pods_again(
     plane: ControlPlane, name: str, tmp_path: Path, eventually
 ) -> None:
