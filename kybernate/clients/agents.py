@@ -259,7 +259,7 @@ def _followed(call: "grpc.CallIterator[pb.Progress]") -> Iterator[Progress]:
             for message in call:
                 yield _progress(message)
     finally:
-        call.cancel()
+        call.cancel()  # type: ignore[no-untyped-call]
 
 
 def _outcome_of(progress: Iterator[Progress], told: Callable[[str], None]) -> Outcome:

@@ -28,7 +28,7 @@ from kybernate.clients.agents import Agent, AgentAway, NodeView
 from kybernate.clients.resources import EVENTS
 from kybernate.clients.runtimecalls import Call, NotHeard, Op, RuntimeCaller
 from kybernate.clients.simgpu import Driver
-from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.ids import PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.testing.builders import a_pod
 from kybernate.testing.fakehttp import FakeHttp
@@ -85,6 +85,7 @@ class AgentNode:
     cards: int = 1
     profiles: str = PROFILES
     pool_limit: str = "400Gi"
+    flags: list[str] = field(default_factory=list)  # for the agent, beside its usual ones
     bus: float = 400e9
     kube: FakeKube = field(default_factory=FakeKube)
     opa: FakeOpa = field(default_factory=FakeOpa)
@@ -141,7 +142,7 @@ class AgentNode:
             f"--kubeconfig={self._kubeconfig}", f"--opa-url={self.opa.url}",
             f"--state-dir={self.folder / 'state'}", f"--pool-limit={self.pool_limit}",
             f"--socket={self.socket}", f"--podresources-socket={self.folder / 'podres.sock'}",
-            "--metrics-listen=127.0.0.1:0", "--switch-seconds=5s",
+            "--metrics-listen=127.0.0.1:0", "--switch-seconds=5s", *self.flags,
         ]  # fmt: skip
         self._agent = self._run(argv, "agent.log", {"KYB_FAULT": fault} if fault else {})
         if wait:
@@ -205,10 +206,11 @@ class AgentNode:
         wishes = {"kyb.ai/vram": vram, "kyb.ai/class": cls, **(annotations or {})}
         uid = str(uuids.uuid4())
         spec = {"nodeName": "node", "priority": priority}
-        self.show_pod(a_pod(name, annotations=wishes, spec=spec, uid=uid))
+        resource = ResourceName(f"kyb.ai/gpu-{len(_gpus(seat))}x-seat")
+        self.show_pod(a_pod(name, resource=resource, annotations=wishes, spec=spec, uid=uid))
         key = WorkloadKey("default", name)
         assert self._kubelet is not None
-        self._kubelet.seats[key] = ("kyb.ai/gpu-1x-seat", seat)
+        self._kubelet.seats[key] = (resource, seat)
         pod = self._launch(key, uid, seat, vram)
         self.pods[key] = pod
         return pod
@@ -225,10 +227,9 @@ class AgentNode:
         with suppress(FileNotFoundError):
             fifo.unlink()
         os.mkfifo(fifo)
-        index = int(seat.split("/")[0][1:])
         environment = {
             "KYB_SIMULATED_GPU": str(self.gpu_socket),
-            "CUDA_VISIBLE_DEVICES": made_up_uuid("node", index),
+            "CUDA_VISIBLE_DEVICES": ",".join(made_up_uuid("node", one) for one in _gpus(seat)),
             "POD_NAME": key.name,
         }
         program = [sys.executable, "-m", "testbed.models", "serve", f"--vram={vram}", "--port=0"]
@@ -285,6 +286,11 @@ class AgentNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+
+def _gpus(seat: str) -> list[int]:
+    """`G01/2`: cards 0 and 1."""
+    return [int(digit) for digit in seat.split("/")[0][1:]]
 
 
 def _heard(caller: RuntimeCaller, call: Call) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
-from kybernate.testing.agentnode import AgentNode
+from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
 from nodeagent import processes
 from nodeagent.journal import FileJournal
@@ -31,6 +31,19 @@ CARD = GpuUuid("GPU-0")
 def node() -> Iterator[AgentNode]:
     """The node, its agent not started yet. Its folder is short: unix sockets' paths are."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder, AgentNode(Path(folder)) as started:
+        yield started
+
+
+@pytest.fixture
+def two_cards() -> Iterator[AgentNode]:
+    """As `node`, with two cards and seats on one and on both."""
+    profiles = PROFILES + (
+        "  - {name: gpu-2x-seat, resource: kyb.ai/gpu-2x-seat, groupSize: 2, seatsPerGroup: 2}\n"
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="kyb-") as folder,
+        AgentNode(Path(folder), cards=2, profiles=profiles) as started,
+    ):
         yield started
 
 

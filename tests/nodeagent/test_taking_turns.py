@@ -34,3 +34,27 @@ def test_two_models_that_do_not_fit_together_take_turns_and_keep_their_contents(
 
 def _reasons(node: AgentNode) -> set[str]:
     return {event["reason"] for event in node.events()}
+
+
+def test_a_model_on_two_cards_takes_turns_with_those_on_each(two_cards: AgentNode) -> None:
+    node = two_cards
+    node.opa.slice_seconds = 0.2
+    node.start_agent()
+    a = node.start_pod("a", "G0/0", vram="60Gi")
+    b = node.start_pod("b", "G1/0", vram="60Gi")
+    for pod in (a, b):
+        node.await_state(pod, State.ACTIVE)
+        assert pod.predict()["intact"]
+
+    both = node.start_pod("both", "G01/0", vram="120Gi")
+    node.await_state(both, State.ACTIVE)
+    assert both.predict()["intact"]
+    assert (node.state_of(a), node.state_of(b)) == (State.PARKED, State.PARKED)
+
+    with Agent.on_node(node.socket) as agent:
+        for pod in (a, b):
+            assert agent.activate(pod.key, within=60.0).ok
+        assert [pod.predict()["counter"] for pod in (a, b)] == [2, 2]
+        assert node.state_of(both) is State.PARKED
+        assert agent.activate(both.key, within=60.0).ok
+    assert both.predict()["counter"] == 2

@@ -68,7 +68,8 @@ def test_a_workload_that_dies_while_parked_leaves_nothing_behind(node: AgentNode
     node.end_pod(a)
     wait_for(lambda: node.state_of(a) is None, "a is forgotten")
     wait_for(lambda: not (node.folder / "state/pool" / a.uid).exists(), "its copy is freed")
-    assert not (node.folder / "state/journal" / f"{a.uid}.json").exists()
+    record = node.folder / "state/journal" / f"{a.uid}.json"
+    wait_for(lambda: not record.exists(), "its record is forgotten")
     assert b.predict()["intact"]
 
 
