@@ -12,7 +12,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not crash" -n 2 --dist loadfile
 PLANE := -m "controlplane or crash"
 
-.PHONY: help setup assets check test test-unit test-plane demo bench-extender generate fmt clean
+.PHONY: help setup assets native check test test-unit test-plane demo bench-extender generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ setup: $(STAMP) ## Make the virtual environment (the other targets do it themsel
 
 assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 7 minutes)
 	@$(PY) -m testbed.assets
+
+native: $(STAMP) ## Compile kybernate-runc into the user's cache folder (seconds); prints where
+	@$(PY) -m testbed.assets.native
 
 demo: assets ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
 	@$(PY) -m testbed.demo

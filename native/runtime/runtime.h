@@ -1,0 +1,87 @@
+// What the parts of kybernate-runc share.
+#ifndef KYB_RUNTIME_H
+#define KYB_RUNTIME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "json.h"
+
+enum { PATH_ROOM = 4096, NAME_ROOM = 256, LINE_ROOM = 16 * 1024 };  // LINE_ROOM: the protocol's
+
+// How we were called. Everything points into argv; NULL is what was not said.
+struct arguments {
+    int count;
+    char **all;
+    int verb;  // its place in `all`; 0 without one
+    int rest;  // the first place behind the container's id
+    const char *root, *log, *log_format;
+    const char *bundle, *process, *pid_file, *console;
+    const char *id;
+};
+
+struct settings {
+    char runc[PATH_ROOM];    // a name on PATH, or a path
+    char socket[PATH_ROOM];  // the agent's for us
+    char untold[PATH_ROOM];  // the folder for what it does not hear
+    double agent_wait;       // seconds that `create` waits for an agent that is away
+    char wrong[PATH_ROOM];   // what cannot be used; empty when all is well
+};
+
+// A container on a seat, as its mark has it.
+struct seated {
+    char pod[NAME_ROOM], space[NAME_ROOM], uid[NAME_ROOM];
+    char container[NAME_ROOM], id[NAME_ROOM];
+    unsigned long long pid, started;
+    char fifo[PATH_ROOM];
+};
+
+// arguments.c
+struct arguments arguments_read(int count, char **all);
+bool is_verb(const struct arguments *asked, const char *verb);
+
+// settings.c
+struct settings settings_read(void);
+
+// files.c: whole small files. `file_read` allocates; a file larger than `most` is not read.
+bool file_read(const char *path, size_t most, char **text, size_t *size);
+bool file_write(const char *folder, const char *name, const char *text, size_t size);
+bool path_join(char out[PATH_ROOM], const char *folder, const char *name);
+
+// report.c: an error as runc reports it: to the log that was asked for, and to standard error.
+void report(const struct arguments *asked, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+// runc.c: the real one, instead of us, or as a child whose exit status is answered.
+void runc_become(const struct arguments *asked, const struct settings *set, char **argv)
+    __attribute__((noreturn));
+int runc_run(const struct arguments *asked, const struct settings *set, char **argv);
+
+// seated.c: which containers are ours, and the mark that says so for as long as runc has them.
+enum ours { NOT_OURS, OURS, UNREADABLE };
+enum ours seated_find(const struct arguments *asked, struct seated *found);
+bool seated_complete(const struct arguments *asked, struct seated *made);
+bool mark_write(const struct arguments *asked, const struct seated *made);
+bool mark_read(const struct arguments *asked, struct seated *found);
+bool is_held(const struct seated *found);     // its first process has not been let go
+bool is_stopped(const struct seated *found);  // by the kernel's word
+
+// agent.c
+enum heard { HEARD, NOT_HEARD, REFUSED };
+struct answer {
+    bool held;
+    char say[1024];  // for people: why it is held, or why it was refused
+};
+enum heard agent_ask(const struct settings *set, const char *op, const struct seated *about,
+                     double seconds, struct answer *answer);
+bool agent_put_down(const struct settings *set, const struct seated *about);
+void agent_take_back(const struct settings *set, const struct seated *about);
+size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *about);
+
+// exec.c, kill.c
+int exec_seated(const struct arguments *asked, const struct settings *set,
+                const struct seated *found);
+int kill_seated(const struct arguments *asked, const struct settings *set,
+                const struct seated *found);
+
+#endif
