@@ -23,7 +23,7 @@ from kybernate.model.ids import NO_REVISION, PodUid, Revision, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
 from kybernate.runtime.logs import get_logger
-from nodeagent import switching
+from nodeagent import switching, wishes
 from nodeagent.cards import Picture
 from nodeagent.lives import Life
 from nodeagent.telling import Teller
@@ -108,20 +108,11 @@ class Coordinator:
 
     def want(self, key: WorkloadKey) -> Refusal | None:
         """It is to be active. None when it waits from now on, or is active already."""
-        with self._lock:
-            tenancy = self._books.tenancies.get(key)
-        if tenancy is None:
-            return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
-        if tenancy.state is State.QUARANTINED:
-            return Refusal(reason=Reason.QUARANTINED, detail=str(key))
-        if tenancy.desired is Desired.PARKED:
-            return Refusal(reason=Reason.WANTED_PARKED, detail=str(key))
-        now = self._clock.now()
-        if tenancy.state is State.ACTIVE:  # asking is using: it is not idle
-            self._change(lambda books: books.change(key, idle_since=now))
-        else:
-            self._change(lambda books: _wanted(books, key, now))
-        return None
+        refusal = wishes.want_refused(self.books, key)
+        if refusal is None:
+            now = self._clock.now()
+            self._change(lambda books: _asked(books, key, now))
+        return refusal
 
     def park(self, key: WorkloadKey) -> Refusal | None:
         """It is to be parked now and stay so until somebody asks for it."""
@@ -129,7 +120,7 @@ class Coordinator:
         tenancy = books.tenancies.get(key)
         if tenancy is None:
             return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
-        if refusal := _cannot_be_parked(tenancy, books.pool_free):
+        if refusal := wishes.park_refused(tenancy, books.pool_free):
             return refusal
         self._change(
             lambda books: bookkeeping.unwant(books.change(key, asked_to_park=True), key)
@@ -194,7 +185,7 @@ class Coordinator:
         with self._lock:
             before = self._books
             self._books = after = step(before)
-            for key in [key for key in self._whys if not _is_held_up(after, key)]:
+            for key in [key for key in self._whys if not wishes.is_held_up(after, key)]:
                 del self._whys[key]
         if after is before or quiet:
             return
@@ -307,7 +298,7 @@ class Coordinator:
         if picture is None:
             return False
         before, self._picture = self._picture, picture
-        self._change(lambda books: _seen(books, picture, self._clock.now()), quiet=True)
+        self._change(lambda books: wishes.seen(books, picture, self._clock.now()), quiet=True)
         self._tell_health(before, picture)
         return before is None or picture.matters() != before.matters()
 
@@ -325,51 +316,14 @@ def _some(key: WorkloadKey | None) -> tuple[WorkloadKey, ...]:
     return () if key is None else (key,)
 
 
-def _cannot_be_parked(tenancy: Tenancy, pool_free: int) -> Refusal | None:
-    """Why a request to park it is refused at once."""
-    key = tenancy.key
-    if tenancy.desired is Desired.ACTIVE:
-        return Refusal(reason=Reason.PINNED, detail=str(key))
-    if tenancy.state is State.QUARANTINED:
-        return Refusal(reason=Reason.QUARANTINED, detail=str(key))
-    if not tenancy.parkable:
-        return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
-    if tenancy.state is State.WAITING:
-        return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
-    if tenancy.state is State.ACTIVE and tenancy.vram > pool_free:
-        detail = f"{tenancy.vram / 2**30:.0f} GiB needed, {pool_free / 2**30:.0f} left"
-        return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
-    return None
-
-
-def _is_held_up(books: Books, key: WorkloadKey) -> bool:
-    """Whether it still wants to get somewhere: into VRAM, or out of it."""
+def _asked(books: Books, key: WorkloadKey, now: float) -> Books:
+    """Somebody asks for it. Of one that is active already that means: it is not idle."""
     tenancy = books.tenancies.get(key)
-    if tenancy is None:
-        return False
-    leaving = tenancy.asked_to_park or tenancy.desired is Desired.PARKED
-    return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
+    if tenancy is not None and tenancy.state is State.ACTIVE:
+        return books.change(key, idle_since=now)
+    return _wanted(books, key, now)
 
 
 def _wanted(books: Books, key: WorkloadKey, now: float) -> Books:
     """Wanted from now on, also while it is on its way in or out."""
     return bookkeeping.want(books, key, now) if key in books.tenancies else books
-
-
-def _seen(books: Books, picture: Picture, now: float) -> Books:
-    """The books with what the cards show. Unchanged tenancies stay the same objects."""
-    for key, tenancy in books.tenancies.items():
-        held = dict(picture.held.get(key, {})) if tenancy.state is not State.PARKED else {}
-        idle = picture.idle.get(key)
-        since = None if idle is None else round(now - idle, 1)
-        if tenancy.idle_since is not None and since is not None:
-            since = max(since, tenancy.idle_since)
-        if held != tenancy.held or (tenancy.in_vram and since != tenancy.idle_since):
-            books = books.change(key, held=held, idle_since=since)
-    return replace(
-        books,
-        foreign=dict(picture.foreign),
-        health=dict(picture.health),
-        pool_free=picture.pool_free,
-        bus=picture.bus,
-    )

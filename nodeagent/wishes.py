@@ -1,0 +1,71 @@
+"""
+What is asked of a workload and what is seen of it, put into the books or refused. Pure.
+
+Called by the coordinator.
+"""
+
+from dataclasses import replace
+
+from kybernate.decisions.books import Books
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.ids import WorkloadKey
+from kybernate.model.verdict import Reason, Refusal
+from kybernate.model.workload import Desired, State
+from nodeagent.cards import Picture
+
+
+def want_refused(books: Books, key: WorkloadKey) -> Refusal | None:
+    """Why a request to activate it is refused at once."""
+    tenancy = books.tenancies.get(key)
+    if tenancy is None:
+        return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
+    if tenancy.state is State.QUARANTINED:
+        return Refusal(reason=Reason.QUARANTINED, detail=str(key))
+    if tenancy.desired is Desired.PARKED:
+        return Refusal(reason=Reason.WANTED_PARKED, detail=str(key))
+    return None
+
+
+def park_refused(tenancy: Tenancy, pool_free: int) -> Refusal | None:
+    """Why a request to park it is refused at once."""
+    key = tenancy.key
+    if tenancy.desired is Desired.ACTIVE:
+        return Refusal(reason=Reason.PINNED, detail=str(key))
+    if tenancy.state is State.QUARANTINED:
+        return Refusal(reason=Reason.QUARANTINED, detail=str(key))
+    if not tenancy.parkable:
+        return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
+    if tenancy.state is State.WAITING:
+        return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
+    if tenancy.state is State.ACTIVE and tenancy.vram > pool_free:
+        detail = f"{tenancy.vram / 2**30:.0f} GiB needed, {pool_free / 2**30:.0f} left"
+        return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
+    return None
+
+
+def is_held_up(books: Books, key: WorkloadKey) -> bool:
+    """Whether it still wants to get somewhere: into VRAM, or out of it."""
+    tenancy = books.tenancies.get(key)
+    if tenancy is None:
+        return False
+    leaving = tenancy.asked_to_park or tenancy.desired is Desired.PARKED
+    return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
+
+
+def seen(books: Books, picture: Picture, now: float) -> Books:
+    """The books with what the cards show. Unchanged tenancies stay the same objects."""
+    for key, tenancy in books.tenancies.items():
+        held = dict(picture.held.get(key, {})) if tenancy.state is not State.PARKED else {}
+        idle = picture.idle.get(key)
+        since = None if idle is None else round(now - idle, 1)
+        if tenancy.idle_since is not None and since is not None:
+            since = max(since, tenancy.idle_since)
+        if held != tenancy.held or (tenancy.in_vram and since != tenancy.idle_since):
+            books = books.change(key, held=held, idle_since=since)
+    return replace(
+        books,
+        foreign=dict(picture.foreign),
+        health=dict(picture.health),
+        pool_free=picture.pool_free,
+        bus=picture.bus,
+    )
