@@ -2,7 +2,8 @@
 
 import typer
 
-from kyb import local, show, turns
+from kyb import faults, local, show, turns
+from kybernate.clients.errors import ApiError, Refused, Retry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,8 +19,12 @@ app.command("park")(turns.park)
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. What is known to go wrong is told in a sentence, with exit status 1."""
+    try:
+        app()
+    except (ApiError, Refused, Retry, OSError) as fault:
+        faults.say(fault)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

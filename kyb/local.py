@@ -1,11 +1,13 @@
 """`kyb up` and `kyb down`: a cluster with light nodes and simulated GPUs on this machine."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from kyb import faults
 from testbed import assets, record
 from testbed.processes import RECORD, ProcessFailed
 from testbed.stack import NodeSpec, Stack, nodes
@@ -33,20 +35,20 @@ def up(
     """Start a real control plane with light nodes and simulated GPUs, and keep it."""
     folder = (work or default_work()).absolute()
     if _running(folder):
-        console.print(f"already up, in {folder}; `kyb down` ends it")
-        raise typer.Exit(1)
+        faults.fail(f"already up, in {folder}; `{_command('down', work)}` ends it")
     specs = [NodeSpec(name=f"node-{chr(ord('a') + n)}", cards=cards) for n in range(nodes)]
     try:
         stack = Stack.start(folder, specs, console.print, detached=True)
-    except (ProcessFailed, ValueError, assets.BuildFailed, assets.GoUnavailable) as failed:
-        console.print(f"[red]could not start:[/red] {failed}")
-        raise typer.Exit(1) from None
+    except (ProcessFailed, ValueError, OSError, assets.BuildFailed, assets.GoUnavailable) as failed:
+        faults.fail(f"could not start: {failed}")
     kubeconfig, kubectl = stack.plane.admin_kubeconfig, stack.plane.kubectl_program
     stack.close()
     console.print(f"\nup, in {folder}. In your shell:\n")
     console.print(f"  export KUBECONFIG={kubeconfig}")
-    console.print(f"  alias kubectl={kubectl}\n")
-    console.print("then `kubectl get gpunodes,gpuworkloads`, `kyb ps`, `kyb down` to end it.")
+    console.print(f"  alias kubectl={kubectl}")
+    console.print(f"  alias kyb={_program()}\n")
+    ending = _command("down", work)
+    console.print(f"then `kubectl get gpunodes,gpuworkloads`, `kyb ps`; `{ending}` ends it.")
 
 
 def down(work: Work = None) -> None:
@@ -54,12 +56,21 @@ def down(work: Work = None) -> None:
     folder = work or default_work()
     found = [path for path in _records(folder) if path.exists()]
     if not found:
-        console.print(f"nothing was started in {folder}")
-        raise typer.Exit(1)
+        faults.fail(f"nothing was started in {folder}")
     for path in found:
         record.end_all(path)
     nodes.end_pods(folder)
     console.print("down")
+
+
+def _command(name: str, work: Path | None) -> str:
+    """As it has to be typed for this folder."""
+    return f"kyb {name} --work {work}" if work else f"kyb {name}"
+
+
+def _program() -> Path:
+    """This program, where a shell finds it from any folder."""
+    return Path(sys.executable).with_name("kyb")
 
 
 def _records(folder: Path) -> list[Path]:

@@ -6,33 +6,28 @@ The kubeconfig is --kubeconfig, else KUBECONFIG, else the cluster of `kyb up` wh
 
 import os
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kyb import local
+from kyb.faults import fail
 from kybernate.clients.kube import Kube
-
-errors = Console(stderr=True, highlight=False)
 
 Kubeconfig = Annotated[
     Path | None, typer.Option(help="Who you are. Else KUBECONFIG, `kyb up`, ~/.kube/config.")
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the workload.")]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Of a name without one.")]
 
 
 def kube(path: Path | None) -> Kube:
-    """The API server. Ends the command with a sentence where no kubeconfig is there."""
+    """The API server. Ends the command with a sentence where no kubeconfig is there.
+
+    Raises BadKubeconfig.
+    """
     named = path or (Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None)
     candidates = [named] if named else [local.admin_kubeconfig(), Path.home() / ".kube" / "config"]
     found = next((one for one in candidates if one.exists()), None)
     if found is None:
         fail(f"no kubeconfig: looked for {', '.join(map(str, candidates))}")
     return Kube.from_kubeconfig(found)
-
-
-def fail(text: str) -> NoReturn:
-    """Say why on stderr and end with status 1."""
-    errors.print(f"[red]kyb:[/red] {text}")
-    raise typer.Exit(1)

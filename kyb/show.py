@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kyb import reach
+from kyb import faults, reach
 from kybernate.api import gpuworkloads, names
 from kybernate.api.errors import Malformed
 from kybernate.api.profiles import load_profiles
@@ -19,7 +19,6 @@ from kybernate.model.gpu import Gpu
 
 console = Console(highlight=False)
 GIB = 1 << 30
-OneNamespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Only this one.")]
 STYLES = {"Active": "bold green", "Parked": "cyan", "Waiting": "yellow", "Quarantined": "bold red"}
 
 
@@ -72,18 +71,27 @@ def topology(
 
     Run it on the node before a profile file is rolled out: every fault of the file is listed.
     """
-    text = profiles.read_text()
+    text = _text(profiles)
     try:
         gpus = _gpus(inventory, text)
         file = load_profiles(text, {gpu.index for gpu in gpus})
         groups = grouping.groups_of(file.profiles, gpus, file.listed)
     except Malformed as malformed:
         for fault in malformed.faults:
-            reach.errors.print(f"{profiles}: {fault}")
+            faults.say(f"{profiles}: {fault}")
         raise typer.Exit(2) from None
     except InventoryAway as away:
-        reach.fail(f"inventory {inventory}: {away}")
+        faults.fail(f"inventory {inventory}: {away}")
     console.print(grouping.topology_table(gpus, groups))
+
+
+def _text(profiles: Path) -> str:
+    try:
+        return profiles.read_text(encoding="utf-8")
+    except OSError as problem:
+        faults.fail(f"{profiles}: {problem.strerror}")
+    except UnicodeDecodeError:
+        faults.fail(f"{profiles}: no text (expected YAML in UTF-8)")
 
 
 def _gpus(inventory: str, profiles: str) -> tuple[Gpu, ...]:

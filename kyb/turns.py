@@ -5,6 +5,7 @@ may call agents). Whoever may read that Secret may ask for turns.
 """
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -13,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from kyb import reach
+from kyb import faults, reach
 from kybernate.api import names
 from kybernate.clients import agents, resources
-from kybernate.clients.agents import Agent, AgentAway, AgentRefused, Outcome
-from kybernate.clients.errors import ApiError, NotFound
+from kybernate.clients.agents import Agent, AgentAway, Outcome
+from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
 from kybernate.model.ids import WorkloadKey
 
@@ -31,25 +32,39 @@ Within = Annotated[float, typer.Option(help="Seconds to wait; it stays wanted af
 Ask = Callable[[Agent, WorkloadKey], Iterator[agents.Progress]]
 
 
-def resume(name: Name, kubeconfig: reach.Kubeconfig = None, within: Within = 300.0) -> None:
+def resume(
+    name: Name,
+    kubeconfig: reach.Kubeconfig = None,
+    namespace: reach.Namespace = "default",
+    within: Within = 300.0,
+) -> None:
     """Bring a parked workload into VRAM; waits for its turn, and says what it took."""
-    _switch(name, kubeconfig, lambda agent, key: agent.activating(key, within))
+    _switch(_key(name, namespace), kubeconfig, lambda agent, key: agent.activating(key, within))
 
 
-def park(name: Name, kubeconfig: reach.Kubeconfig = None, within: Within = 300.0) -> None:
+def park(
+    name: Name,
+    kubeconfig: reach.Kubeconfig = None,
+    namespace: reach.Namespace = "default",
+    within: Within = 300.0,
+) -> None:
     """Move a workload's contents out of VRAM until somebody asks for it."""
-    _switch(name, kubeconfig, lambda agent, key: agent.parking(key, within))
+    _switch(_key(name, namespace), kubeconfig, lambda agent, key: agent.parking(key, within))
 
 
-def _switch(name: str, kubeconfig: reach.Kubeconfig, ask: Ask) -> None:
-    key = WorkloadKey.parse(name)
-    try:
-        with _agent_of(reach.kube(kubeconfig), key) as agent:
-            outcome = _watched(key, ask(agent, key))
-    except (AgentAway, AgentRefused, ApiError) as fault:
-        reach.fail(str(fault))
+def _key(name: str, namespace: str) -> WorkloadKey:
+    """Of NAME or NAMESPACE/NAME. Ends the command where it is neither."""
+    if not re.fullmatch(r"[^/\s]+(/[^/\s]+)?", name):
+        faults.fail(f"{name!r} is no name of a workload: expected NAME or NAMESPACE/NAME")
+    return WorkloadKey.parse(name) if "/" in name else WorkloadKey(namespace, name)
+
+
+def _switch(key: WorkloadKey, kubeconfig: reach.Kubeconfig, ask: Ask) -> None:
+    """Raises AgentAway, AgentRefused, ApiError."""
+    with _agent_of(reach.kube(kubeconfig), key) as agent:
+        outcome = _watched(key, ask(agent, key))
     if not outcome.ok:
-        reach.fail(f"{key}: {outcome.message or outcome.reason}")
+        faults.fail(f"{key}: {outcome.message or outcome.reason}")
     parts = [f"{p.name} {p.seconds:.2f}" for p in outcome.phases if p.seconds >= NOTICEABLE_S]
     console.print(f"{key}: {outcome.seconds:.2f} s" + (f" = {' + '.join(parts)}" if parts else ""))
 
@@ -59,13 +74,13 @@ def _agent_of(kube: Kube, key: WorkloadKey) -> Agent:
     try:
         workload = kube.get(resources.GPUWORKLOADS, key.name, key.namespace)
     except NotFound:
-        reach.fail(f"no workload {key}: `kyb ps` lists them")
+        faults.fail(f"no workload {key}: `kyb ps` lists them")
     node = workload.get("status", {}).get("node")
     if not node:
-        reach.fail(f"{key} has no seat on a node yet")
+        faults.fail(f"{key} has no seat on a node yet")
     endpoint = kube.get(resources.GPUNODES, node).get("status", {}).get("endpoint")
     if not endpoint:
-        reach.fail(f"the agent of {node} does not say where it is reached (--advertise)")
+        faults.fail(f"the agent of {node} does not say where it is reached (--advertise)")
     return Agent.in_cluster(endpoint, _credentials(kube), SERVER)
 
 

@@ -16,7 +16,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from kybernate.clients.agents import Agent, AgentRefused, Outcome
+from kybernate.clients.agents import Agent, AgentAway, AgentRefused, Outcome
 from testbed import assets
 from testbed.demo import acts
 from testbed.demo.asking import Client
@@ -25,7 +25,10 @@ from testbed.demo.stage import NODE, Stage, Unexpected, pod_of, quiet_state
 from testbed.processes import ProcessFailed
 from testbed.stack import NodeSpec, Stack
 
-FAULTS = (Unexpected, ProcessFailed, AgentRefused, assets.BuildFailed, assets.GoUnavailable)
+FAULTS = (
+    Unexpected, ProcessFailed, AgentAway, AgentRefused,
+    assets.BuildFailed, assets.GoUnavailable, OSError,
+)  # fmt: skip
 EVENTS_SHOWN = 40
 console = Console(highlight=False, soft_wrap=True)
 
@@ -40,8 +43,12 @@ def main() -> int:
     try:
         play(folder, started)
     except FAULTS as fault:
-        console.print(f"\n[red]demo: {fault}[/red]\nlogs are in {folder}")
+        console.print(f"\ndemo: {fault}", style="red", markup=False)
+        console.print(f"logs are in {folder}")
         return 1
+    except KeyboardInterrupt:
+        console.print(f"\ndemo: interrupted; all it started has ended. Logs are in {folder}")
+        return 130
     if work is None:
         shutil.rmtree(folder, ignore_errors=True)
     console.print("\ndemo: ok")
@@ -88,10 +95,11 @@ def show(stack: Stack) -> None:
 
 
 def switches(client: Client) -> None:
-    """The measured switches: where the time went, with the rest that no phase accounts for."""
-    moved = [
-        a.outcome for a in client.answers if any(p.name == "copy in" for p in a.outcome.phases)
-    ]
+    """The measured switches: where the time went, with the rest that no phase accounts for.
+
+    Phases of the park before it and of the resume are added up by name.
+    """
+    moved = [answer.outcome for answer in client.answers if moved_in(answer.outcome)]
     if not moved:
         return
     names = list(dict.fromkeys(p.name for outcome in moved for p in outcome.phases))

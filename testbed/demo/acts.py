@@ -6,7 +6,7 @@ Called by `__main__`, in order. An act that does not go as told raises Unexpecte
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from kybernate.clients.agents import AgentRefused, Outcome
+from kybernate.clients.agents import Outcome
 from kybernate.model.workload import State
 from testbed.demo import objects
 from testbed.demo.asking import Answer
@@ -16,6 +16,7 @@ MODELS = ("llama-a", "llama-b", "llama-c", "llama-d", "llama-e")
 VRAM = "40Gi"
 TRAINER = "trainer"
 STEPS = 450
+NOTICEABLE_S = 0.01
 _STEP = re.compile(r"step (\d+)/")
 
 
@@ -30,8 +31,8 @@ def impatience(stage: Stage) -> None:
 
 
 def arrival(stage: Stage) -> None:
-    """Five models of 40 GB want one GPU of 80 GB; one at a time may be active."""
-    stage.screen.act("Five models of 40 GB ask for one GPU of 80 GB")
+    """Five models of 40 GiB want one 80 GB GPU; its profile lets one at a time be active."""
+    stage.screen.act("Five models of 40 GiB share one 80 GB GPU; one at a time may be active")
     stage.apply(*objects.priority_classes(), *(objects.model(name, VRAM) for name in MODELS))
     loaded: set[str] = set()
 
@@ -125,17 +126,21 @@ ACTS = (impatience, arrival, asked, burst, live_edit, refusals, proof)
 
 
 def tell(stage: Stage, answer: Answer, how: str) -> None:
-    """One answered request, with its time split."""
+    """One answered request, and below it where the switch's time went."""
     whole = "intact" if answer.intact else "DAMAGED"
     stage.screen.tell(
         f"{answer.model} ({how}) answered after {answer.seconds:.2f} s: counter {answer.counter}, "
-        f"contents {whole}; {split(answer.outcome)}"
+        f"contents {whole}"
     )
+    stage.screen.tell(f"    {split(answer.outcome)}")
 
 
 def split(outcome: Outcome) -> str:
-    """The phases that took a noticeable time, and the switch's sum."""
-    parts = [f"{p.name} {p.seconds:.2f}" for p in outcome.phases if p.seconds >= 0.01]
+    """The phases that took a noticeable time, park and resume together, and the switch's sum."""
+    spent: dict[str, float] = {}
+    for phase in outcome.phases:
+        spent[phase.name] = spent.get(phase.name, 0.0) + phase.seconds
+    parts = [f"{name} {seconds:.2f}" for name, seconds in spent.items() if seconds >= NOTICEABLE_S]
     return f"{outcome.seconds:.2f} s = {' + '.join(parts)}" if parts else "it was active"
 
 
@@ -164,6 +169,3 @@ def _log(stage: Stage) -> str:
 def _step(stage: Stage) -> int:
     steps = _STEP.findall(_log(stage))
     return int(steps[-1]) if steps else 0
-
-
-__all__ = ["ACTS", "AgentRefused", "split", "tell"]

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -78,7 +79,9 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
 
     def tell(self, text: str) -> None:
         """A line above the table."""
-        self._console.print(Text(f"  {text}"))
+        told = text.lstrip()
+        indent = 2 + len(text) - len(told)  # kept where a long line is wrapped
+        self._console.print(Padding(Text(told), (0, 0, 0, indent)))
 
     def __enter__(self) -> "LiveScreen":
         self._live.start()
