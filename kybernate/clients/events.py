@@ -11,7 +11,7 @@ from typing import Any
 
 from kybernate.api import timestamps
 from kybernate.clients.clock import Clock
-from kybernate.clients.errors import AlreadyExists, NotFound
+from kybernate.clients.errors import AlreadyExists, NotFound, Refused
 from kybernate.clients.event_series import (
     EventBook,
     Limits,
@@ -107,8 +107,10 @@ class EventRecorder:
             self._write(item.series)
 
     def _write_ended(self) -> None:
+        # A namespace that is gone refuses for ever: kept, its series would hold all later ones back.
         for series in self._book.ended(self._clock.now()):
-            self._write(series)
+            with suppress(Refused):
+                self._write(series)
 
     def _write(self, series: Series) -> None:
         if series.written_count == 0:

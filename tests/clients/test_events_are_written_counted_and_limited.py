@@ -220,6 +220,22 @@ def test_what_is_refused_is_dropped_and_counted(kube: FakeKube, events: EventRec
     assert events.dropped == 1
 
 
+def test_a_last_count_that_is_refused_holds_no_other_back(
+    kube: FakeKube, events: EventRecorder, clock: FakeClock, until: Any
+) -> None:
+    for regarding in (POD, OTHER):
+        for _ in range(3):
+            record(events, regarding=regarding)
+    kube.fail("PATCH", "events", Forbidden(403, "Forbidden", "namespace team is gone"))
+    clock.advance(400)
+    until(lambda: _let_pass(clock) or counts(kube).get("llama-b") == 3)
+    assert counts(kube)["llama-a"] == 2
+
+
+def counts(kube: FakeKube) -> dict[str, int]:
+    return {one["regarding"]["name"]: one["series"]["count"] for one in written(kube)}
+
+
 def test_in_a_long_outage_the_queue_is_bounded(kube: FakeKube, events: EventRecorder) -> None:
     kube.outage()
     for index in range(1200):
