@@ -1,0 +1,288 @@
+"""
+Real: the control plane, a node (kubelet, containerd, runc) whose pods of the RuntimeClass kybernate
+go through kybernate-runc, our agent and our device plugin on it, and the pods' containers.
+Simulated: the GPU. Faked: the policies' verdicts (one slice for everybody).
+Observed: the API server, the agent's word, what the pods answer.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kybernate.clients.agents import Agent, AgentAway
+from kybernate.model.ids import WorkloadKey
+from kybernate.testing.agentnode import wait_for
+from kybernate.testing.fakeopa import FakeOpa
+from testbed import assets
+from testbed.assets import native
+from testbed.controlplane import ControlPlane
+from testbed.kubectl import KubectlFailed
+from testbed.node import machine, programs
+from testbed.node.realnode import RealNode
+from testbed.node.spec import NodeSpec
+
+REPOSITORY = Path(__file__).parents[2]
+IMAGE = "kyb.test/models:1"
+PROFILES = """\
+profiles:
+  - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
+"""
+# containerd's BinaryName has no arguments and no environment of its own.
+LAUNCHER = """#!/bin/sh
+export KYB_RUNTIME_CONF={settings}
+exec {program} "$@"
+"""
+# Shorter than the kubelet's patience with its runtime, as the reference wants it.
+GOOD = "socket = {socket}\nagent-wait = 3\n"
+NODE = "seats-1"
+PATIENCE_S = 90.0  # two busy cores
+
+
+@dataclass
+class SeatNode:
+    """A real node with everything of ours on it."""
+
+    plane: ControlPlane
+    node: RealNode
+    folder: Path
+    opa_url: str
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.folder / "agent.sock"
+
+    def start_agent(self) -> None:
+        """Serving when it returns."""
+        argv = [
+            sys.executable, "-m", "nodeagent", f"--node={NODE}", *self._cards(),
+            f"--kubeconfig={self.plane.admin_kubeconfig}", f"--opa-url={self.opa_url}",
+            f"--state-dir={self.folder / 'state'}", "--pool-limit=400Gi",
+            f"--socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
+        ]  # fmt: skip
+        self._start("agent", argv, lambda: self.view() is not None)
+
+    def kill_agent(self) -> None:
+        """kill -9."""
+        os.kill(self.node.pid("agent"), signal.SIGKILL)
+        self.node.processes.stop("agent")
+
+    def start_others(self) -> None:
+        """The cards, the agent and the device plugin; the kubelet has its seats when it returns."""
+        socket = f"--socket={self.folder / 'gpu.sock'}"
+        cards = ["--card=Simulated H100=80Gi", "--scale=16384", "--bus=400000000000"]
+        gpu = [sys.executable, "-m", "testbed.gpu", socket, f"--name={NODE}", *cards]
+        self._start("gpu", gpu, (self.folder / "gpu.sock").exists)
+        self.start_agent()
+        plugin = [
+            sys.executable, "-m", "deviceplugin", *self._cards(),
+            f"--agent-socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
+        ]  # fmt: skip
+        self._start("deviceplugin", plugin, self._seats_there)
+
+    def _start(self, name, argv, ready) -> None:
+        node = self.node
+        environment = node.environment
+        node.processes.start(name, node.enter(argv), ready=ready, within=60.0, env=environment)
+
+    def _cards(self) -> list[str]:
+        profiles = self.folder / "profiles.yaml"
+        profiles.write_text(PROFILES)
+        gpu = f"--simulated-gpu={self.folder / 'gpu.sock'}"
+        return [f"--profiles={profiles}", "--inventory=simulated", gpu]
+
+    def _seats_there(self) -> bool:
+        seen = self.plane.api.get(f"/api/v1/nodes/{NODE}")["status"]["allocatable"]
+        return seen.get("kyb.ai/gpu-1x-seat") == "6"
+
+    # what is there
+
+    def view(self):
+        """What the agent says; None while nobody answers."""
+        with Agent.on_node(self.agent_socket) as agent:
+            try:
+                return agent.state()
+            except AgentAway:
+                return None
+
+    def state(self, name):
+        """A pod's state, by the agent's word; empty while unknown."""
+        view = self.view()
+        found = view.workload(WorkloadKey("default", name)) if view else None
+        return found.state.value if found else ""
+
+    def await_state(self, name, state):
+        wait_for(lambda: self.state(name) == state, f"{name} is {state}", PATIENCE_S)
+
+    def agent(self) -> Agent:
+        return Agent.on_node(self.agent_socket)
+
+    def pod(self, name):
+        """The pod, as the API server shows it; None when it is gone."""
+        try:
+            return json.loads(self.plane.kubectl("get", "pod", name, "-o", "json"))
+        except KubectlFailed:
+            return None
+
+    def phase(self, name):
+        pod = self.pod(name)
+        return pod["status"].get("phase", "") if pod else "gone"
+
+    def restarts(self, name):
+        (one,) = self.pod(name)["status"]["containerStatuses"]
+        return one["restartCount"]
+
+    # pods
+
+    def run(self, name, *command, vram="60Gi", probe=None, runtime="kybernate", **spec):
+        """Create a pod with a seat; it is Running when this returns."""
+        self.create(self.body(name, *command, vram=vram, probe=probe, runtime=runtime, **spec))
+        wait_for(lambda: self.phase(name) in ("Running", "Succeeded"), f"{name} runs", PATIENCE_S)
+
+    def body(self, name, *command, vram="60Gi", probe=None, runtime="kybernate", **spec):
+        """A pod with a seat. It sees the node's processes: the simulated GPU tells by numbers."""
+        container = {
+            "name": "model",
+            "image": IMAGE,
+            "imagePullPolicy": "Never",
+            "command": ["python3", "-m", "testbed.models", *command],
+            "env": [{"name": "POD_NAME", "value": name}],
+            "resources": {"limits": {"kyb.ai/gpu-1x-seat": "1"}},
+            "volumeMounts": [{"name": "gpu", "mountPath": str(self.folder)}],
+        }
+        if probe:
+            container["livenessProbe"] = {"periodSeconds": 1, "failureThreshold": 1, **probe}
+        wishes = {"kyb.ai/vram": vram}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "annotations": wishes},
+            "spec": {
+                "nodeName": NODE,
+                "hostPID": True,
+                "runtimeClassName": runtime,
+                "containers": [container],
+                "volumes": [{"name": "gpu", "hostPath": {"path": str(self.folder)}}],
+                **spec,
+            },
+        }
+
+    def create(self, body):
+        self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        self.made.append(f"{body['kind'].lower()}/{body['metadata']['name']}")
+
+    def serve(self, name, **more):
+        """A model server; it answers by itself when it has its GPU."""
+        self.run(name, "serve", "--vram=60Gi", "--address=0.0.0.0", **more)
+
+    def run_job(self, name, *command, vram="60Gi", probe=None):
+        """Create a Job that must not be tried again; its pod's name, once that is Running."""
+        template = self.body(name, *command, vram=vram, probe=probe, restartPolicy="Never")
+        metadata = {"annotations": template["metadata"]["annotations"]}
+        spec = {"backoffLimit": 0, "template": {"metadata": metadata, "spec": template["spec"]}}
+        head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+        self.create({**head, "spec": spec})
+        find = ("get", "pods", f"--selector=job-name={name}", "-o", "name")
+        found = wait_for(lambda: self.plane.kubectl(*find).strip(), "its pod is there", PATIENCE_S)
+        running = found.removeprefix("pod/")
+        wait_for(lambda: self.phase(running) == "Running", f"{running} runs", PATIENCE_S)
+        return running
+
+    def predict(self, name):
+        """Ask the model, as soon as it listens."""
+        address = self.pod(name)["status"]["podIP"]
+        request = urllib.request.Request(f"http://{address}:8080/predict", data=b"", method="POST")
+
+        def ask():
+            try:
+                with urllib.request.urlopen(request, timeout=60.0) as answer:
+                    return json.load(answer)
+            except urllib.error.URLError:
+                return None
+
+        return wait_for(ask, f"{name} answers", PATIENCE_S)
+
+    def forget(self):
+        """Remove what the test made."""
+        for one in self.made:
+            force = ("--force", "--grace-period=0") if one.startswith("pod/") else ()
+            self.plane.kubectl("delete", one, "--ignore-not-found", "--wait=true", *force)
+        self.made.clear()
+        wait_for(lambda: not self.view().workloads, "the agent has let go of all", PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def real_programs() -> None:
+    """What a real node runs. Skips, with the reason, where this machine cannot run one."""
+    problem = machine.why_not() or native.why_not()
+    try:
+        if problem is None:
+            programs.find()
+    except (assets.PackagesUnavailable, programs.NoPrograms) as unavailable:
+        problem = str(unavailable)
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="module")
+def seat_node(
+    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SeatNode]:
+    """One, for the tests of a file. A holder keeps its GPU for an hour, unless it is asked."""
+    with tempfile.TemporaryDirectory(prefix="kyb-") as name, FakeOpa(3600.0) as opa:
+        folder = Path(name)
+        runtimes = {
+            "kybernate": launcher(folder, "good", GOOD.format(socket=folder / "runtime.sock")),
+            "misconfigured": launcher(folder, "bad", "sokcet = /nowhere\n"),
+        }
+        taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
+        kubelet = {"runtimeRequestTimeout": "10s", "registerWithTaints": [taint]}
+        spec = NodeSpec(name=NODE, runtimes=runtimes, kubelet=kubelet)
+        prepare(plane, tuple(runtimes))
+        with RealNode.start(plane, tmp_path_factory.mktemp(NODE), spec) as node:
+            packages = [REPOSITORY / one for one in ("kybernate", "testbed")]
+            needed = ["grpcio", "protobuf", "orjson", "structlog", "pyyaml"]
+            node.import_image(IMAGE, node.python_image(needed, packages))
+            node.reach(int(opa.url.rpartition(":")[2]))
+            made = SeatNode(plane, node, folder, opa.url)
+            made.start_others()
+            yield made
+
+
+@pytest.fixture
+def seats(seat_node: SeatNode) -> Iterator[SeatNode]:
+    """The node; what the test made on it is removed."""
+    yield seat_node
+    seat_node.forget()
+
+
+def launcher(folder: Path, name: str, settings: str) -> Path:
+    """What containerd calls."""
+    (folder / f"{name}.conf").write_text(settings)
+    program = folder / f"{name}-runc"
+    program.write_text(LAUNCHER.format(settings=folder / f"{name}.conf", program=native.runtime()))
+    program.chmod(0o755)
+    return program
+
+
+def prepare(plane: ControlPlane, runtimes: tuple[str, ...]) -> None:
+    """What the cluster has to have: our resources, a namespace, a RuntimeClass for each handler."""
+    plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / "crd"))
+    plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / "namespace"))
+    for name in runtimes:
+        body = {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": name},
+            "handler": name,
+        }
+        plane.kubectl("apply", "-f", "-", stdin=json.dumps(body))
