@@ -245,6 +245,12 @@ class Process:
                 "a journal record is unreadable", uid=one.uid, why=one.why, kept=str(one.path)
             )
             self._containers.unreadable(one.uid, one.why)
+        for left in found.stranded:
+            log.error(
+                "a workload lives on a group that is not here any more; it stays as it is until "
+                "the group is back or it ends",
+                workload=str(left.key), group=left.seat.group, mark=left.mark.value,
+            )  # fmt: skip
 
     def _probe(self) -> None:
         """Begin the measurement of the bus: placement's first estimates depend on it."""

@@ -5,7 +5,7 @@ Called once, before anything is decided. Afterwards every workload is in exactly
 VRAM is without an owner. Nothing here needs the API server.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,11 +25,13 @@ from nodeagent.stories import Lost, Story, Tools, Undone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What was found. `lost` pairs a life with why it is quarantined."""
+    """What was found. `lost` pairs a life with why it is quarantined; `stranded` live on groups
+    that the profile file or the cards do not have any more: nothing of theirs is touched."""
 
     lives: tuple[Life, ...]
     corrupt: tuple[Corrupt, ...]
     lost: tuple[tuple[Life, str], ...] = ()
+    stranded: tuple[Record, ...] = ()
 
 
 def recover(
@@ -43,10 +45,14 @@ def recover(
     records, corrupt = journal.read_all()
     lives: list[Life] = []
     lost: list[tuple[Life, str]] = []
+    stranded: list[Record] = []
     for record in records:
         group = groups.get(record.seat.group)
-        if group is None or not _lives_on(record, boot):
+        if not _lives_on(record, boot):
             _discard(tools, record)
+            continue
+        if group is None:
+            stranded.append(record)
             continue
         life = Life(record=record, group=group, uuids=uuids)
         why = _settle(life, tools)
@@ -56,8 +62,11 @@ def recover(
         lives.append(life)
         if why:
             lost.append((life, why))
-    _clear_slots(tools, lives, corrupt)
-    return Recovered(lives=tuple(lives), corrupt=corrupt, lost=tuple(lost))
+    kept = [life.record.uid for life in lives] + [one.uid for one in (*corrupt, *stranded)]
+    _clear_slots(tools, frozenset(kept))
+    return Recovered(
+        lives=tuple(lives), corrupt=corrupt, lost=tuple(lost), stranded=tuple(stranded)
+    )
 
 
 def _lives_on(record: Record, boot: str) -> bool:
@@ -134,9 +143,8 @@ def _discard(tools: Tools, record: Record) -> None:
     tools.journal.forget(record.uid)
 
 
-def _clear_slots(tools: Tools, lives: list[Life], corrupt: tuple[Corrupt, ...]) -> None:
+def _clear_slots(tools: Tools, owned: Collection[str]) -> None:
     """Slots nobody owns go; those of an unreadable record stay for people to look at."""
-    owned = {life.record.uid for life in lives} | {one.uid for one in corrupt}
     for name in tools.pool.slots():
         if name not in owned:
             get_logger(slot=name).warning("a slot without an owner is cleared")

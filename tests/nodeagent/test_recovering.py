@@ -121,3 +121,15 @@ def test_the_copy_of_an_unreadable_record_is_kept(desk: Desk) -> None:
         found = _recover(desk)
         assert [one.uid for one in found.corrupt] == ["uid-a"]
         assert "uid-a" in desk.pool.slots()
+
+
+def test_a_parked_workload_whose_group_was_taken_out_of_the_profile_keeps_its_contents(
+    desk: Desk,
+) -> None:
+    _left_at(desk, Mark.PARKED)
+    uuids = {0: GpuUuid("GPU-0")}
+    found = recovery.recover(desk.journal, desk.tools, {}, uuids, processes.boot_id())
+    assert ([one.uid for one in found.stranded], found.lives) == (["uid-a"], ())
+    (life,) = _recover(desk).lives  # the group is back
+    assert life.record.mark is Mark.PARKED
+    assert "uid-a" in desk.pool.slots()
