@@ -66,6 +66,7 @@ class Verdicts:
         self._log = get_logger()
         self._kept: dict[_Key, _Kept] = {}
         self._revision: Revision = NO_REVISION
+        self._lock = threading.Lock()  # of the two above
         self.available = True
         """Whether policy answered last time."""
 
@@ -76,33 +77,37 @@ class Verdicts:
         kept = self._kept.get(key)
         if kept is not None and self._clock.monotonic() < kept.until:
             return kept.verdict
-        kept = self._asked(question)
-        if len(self._kept) >= _KEPT:
-            self._kept.clear()
-        self._kept[key] = kept
-        return kept.verdict
+        verdict, answered = self._asked(question)
+        with self._lock:
+            # An answer may come in while the policy changes: only one of the policy that was last
+            # seen in force is believed until `refresh` says otherwise.
+            lasts = answered and verdict.revision == self._revision != NO_REVISION
+            until = float("inf") if lasts else self._clock.monotonic() + POLL_SECONDS
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[key] = _Kept(verdict, until)
+        return verdict
 
     def refresh(self) -> None:
         """Forget everything when the policy has changed."""
         revision = self._policy.revision() or NO_REVISION
-        if revision != self._revision:
-            self._revision = revision
-            self._kept.clear()
+        with self._lock:
+            if revision != self._revision:
+                self._revision = revision
+                self._kept.clear()
 
     def follow(self, stop: threading.Event) -> None:
         """`refresh` until `stop` is set; for a thread of its own."""
         while not self._clock.wait(stop, POLL_SECONDS):
             self.refresh()
 
-    def _asked(self, question: PlacementQuestion) -> _Kept:
+    def _asked(self, question: PlacementQuestion) -> tuple[PlacementVerdict, bool]:
         answer = self._policy.placement(question)
         available = not isinstance(answer, Refusal)
         if available != self.available:
             self.available = available
             self._log.warning("policy answers again" if available else "policy does not answer")
-        if isinstance(answer, Refusal):
-            return _Kept(NEUTRAL, self._clock.monotonic() + POLL_SECONDS)
-        return _Kept(answer, float("inf"))
+        return (NEUTRAL, False) if isinstance(answer, Refusal) else (answer, True)
 
 
 def ask(workload: Workload, classes: tuple[NodeClass, ...]) -> PlacementQuestion:

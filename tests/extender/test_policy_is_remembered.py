@@ -68,6 +68,25 @@ def test_what_policy_can_tell_apart_is_another_question(
     assert len(policy.asked) == 5
 
 
+def test_an_answer_that_a_change_of_policy_overtook_is_not_kept(
+    policy: Scripted, verdicts: Verdicts, clock: FakeClock
+) -> None:
+    answer = policy.placement
+
+    def overtaken(question: PlacementQuestion) -> PlacementVerdict | Refusal:
+        old = answer(question)
+        policy.at = "sha256:2"
+        verdicts.refresh()
+        return old
+
+    policy.placement = overtaken  # type: ignore[method-assign]
+    assert verdicts.of(a_workload(), CLASSES).revision == "sha256:1"
+    policy.placement = answer  # type: ignore[method-assign]
+    clock.advance(POLL_SECONDS)
+    verdicts.refresh()
+    assert verdicts.of(a_workload(), CLASSES).revision == "sha256:2"
+
+
 def test_a_changed_policy_is_asked_anew(policy: Scripted, verdicts: Verdicts) -> None:
     verdicts.of(a_workload(), CLASSES)
     verdicts.refresh()
