@@ -107,7 +107,7 @@ class EventRecorder:
             self._write(item.series)
 
     def _write_ended(self) -> None:
-        # A namespace that is gone refuses for ever: kept, its series would hold all later ones back.
+        # A namespace that is gone refuses for ever: its series would hold all later ones back.
         for series in self._book.ended(self._clock.now()):
             with suppress(Refused):
                 self._write(series)
