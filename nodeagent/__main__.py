@@ -1,6 +1,7 @@
 """`python -m nodeagent`: serve until SIGTERM."""
 
 import sys
+import threading
 
 from kybernate.api.errors import Malformed
 from kybernate.runtime import logs, settings
@@ -8,6 +9,7 @@ from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.stopping import stop_event
 from nodeagent.process import Process
 from nodeagent.settings import Settings
+from nodeagent.sole import sole
 from nodeagent.sources import await_cards
 
 
@@ -17,17 +19,23 @@ def main() -> int:
     logs.configure("nodeagent", ours.log_level)
     stop = stop_event()
     try:
-        cards = await_cards(ours, stop)
-        if cards is None:
-            return 0
-        process = Process(ours, cards, SystemClock())
-        process.start()
+        with sole(ours.state_dir, stop) as alone:
+            if alone:
+                _serve(ours, stop)
     except (Malformed, OSError) as problem:
         sys.stderr.write(f"nodeagent: {problem}\n")
         return 2
+    return 0
+
+
+def _serve(ours: Settings, stop: threading.Event) -> None:
+    cards = await_cards(ours, stop)
+    if cards is None:
+        return
+    process = Process(ours, cards, SystemClock())
+    process.start()
     stop.wait()
     process.stop()
-    return 0
 
 
 if __name__ == "__main__":
