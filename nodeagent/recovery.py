@@ -62,8 +62,8 @@ def recover(
         lives.append(life)
         if why:
             lost.append((life, why))
-    kept = [life.record.uid for life in lives] + [one.uid for one in (*corrupt, *stranded)]
-    _clear_slots(tools, frozenset(kept))
+    kept = {life.record.uid for life in lives} | {one.uid for one in stranded}
+    _clear_slots(tools, kept | {one.uid for one in corrupt})
     return Recovered(
         lives=tuple(lives), corrupt=corrupt, lost=tuple(lost), stranded=tuple(stranded)
     )
