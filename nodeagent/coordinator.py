@@ -32,6 +32,9 @@ from nodeagent.telling import Teller
 LOOK_EVERY = 1.0
 
 
+_UNDER_WAY = Refusal(reason=Reason.BUSY)
+
+
 class Hands(Protocol):
     """Who carries plans out."""
 
@@ -97,12 +100,11 @@ class Coordinator:
 
         def step(books: Books) -> Books:
             books = books.having(replace(tenancy, wanted_since=None))
-            wanted = tenancy.wanted_since
-            if tenancy.state is State.WAITING or tenancy.returns_by_itself:
-                wanted = wanted or self._clock.now()
-            if wanted is None or tenancy.in_vram or tenancy.state is State.QUARANTINED:
+            if tenancy.in_vram or tenancy.state is State.QUARANTINED:
                 return books
-            return bookkeeping.want(books, tenancy.key, wanted)
+            if tenancy.wanted_since is not None:
+                return bookkeeping.want(books, tenancy.key, tenancy.wanted_since)
+            return _goes_on(books, tenancy.key, self._clock.now())
 
         self._change(step)
 
@@ -135,11 +137,11 @@ class Coordinator:
             if tenancy is None or tenancy.uid != uid or tenancy.desired is desired:
                 return books
             books = books.change(key, desired=desired)
-            if desired is Desired.ACTIVE and not tenancy.in_vram:
-                return _wanted(books, key, self._clock.now())
             if desired is Desired.PARKED:
                 return bookkeeping.unwant(books, key)
-            return books
+            if desired is Desired.ACTIVE:
+                books = books.change(key, asked_to_park=False)  # the last word counts
+            return _goes_on(books, key, self._clock.now())
 
         self._change(step)
 
@@ -287,6 +289,8 @@ class Coordinator:
             with self._lock:
                 known = self._whys.get(key)
                 self._whys[key] = refusal
+            if refusal == _UNDER_WAY:
+                continue  # over in a moment, and what comes of it is told
             if known is None or known.reason is not refusal.reason:
                 self._teller.waits(books.tenancies[key], refusal)
 
@@ -322,6 +326,15 @@ def _asked(books: Books, key: WorkloadKey, now: float) -> Books:
     if tenancy is not None and tenancy.state is State.ACTIVE:
         return books.change(key, idle_since=now)
     return _wanted(books, key, now)
+
+
+def _goes_on(books: Books, key: WorkloadKey, now: float) -> Books:
+    """With nobody in its way: what never ran, and what returns by itself, wants its GPU."""
+    tenancy = books.tenancies[key]
+    by_itself = tenancy.state is State.WAITING or tenancy.returns_by_itself
+    if tenancy.in_vram or tenancy.state is State.QUARANTINED or not by_itself:
+        return books
+    return bookkeeping.want(books, key, now)
 
 
 def _wanted(books: Books, key: WorkloadKey, now: float) -> Books:
