@@ -169,7 +169,7 @@ class SeatNode:
             "spec": {
                 "nodeName": NODE,
                 "hostPID": True,
-                "runtimeClassName": runtime,
+                "runtimeClassName": f"real-{runtime}",
                 "containers": [container],
                 "volumes": [{"name": "gpu", "hostPath": {"path": str(self.folder)}}],
                 **spec,
@@ -278,11 +278,12 @@ def prepare(plane: ControlPlane, runtimes: tuple[str, ...]) -> None:
     """What the cluster has to have: our resources, a namespace, a RuntimeClass for each handler."""
     plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / "crd"))
     plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / "namespace"))
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     for name in runtimes:
         body = {
             "apiVersion": "node.k8s.io/v1",
             "kind": "RuntimeClass",
-            "metadata": {"name": name},
+            "metadata": {"name": f"real-{name}"},
             "handler": name,
         }
         plane.kubectl("apply", "-f", "-", stdin=json.dumps(body))

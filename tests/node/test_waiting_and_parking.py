@@ -153,7 +153,7 @@ def test_pods_without_a_seat_are_made_as_always(seats):
             "metadata": {"name": "plain", "namespace": "default"},
             "spec": {
                 "nodeName": "seats-1",
-                "runtimeClassName": "misconfigured",
+                "runtimeClassName": "real-misconfigured",
                 "terminationGracePeriodSeconds": 0,
                 "containers": [
                     {
