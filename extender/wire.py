@@ -17,6 +17,18 @@ from kybernate.model.ids import NodeName, PodUid
 
 Obj = Mapping[str, Any]
 
+# What is read of a pod beside its containers. Go never writes anything else; somebody else might.
+_READ: tuple[tuple[str, str, type, str], ...] = (
+    ("metadata", "annotations", dict, "an object"),
+    ("metadata", "name", str, "a text"),
+    ("metadata", "namespace", str, "a text"),
+    ("metadata", "uid", str, "a text"),
+    ("spec", "nodeName", str, "a text"),
+    ("spec", "priority", int, "a whole number"),
+    ("spec", "priorityClassName", str, "a text"),
+    ("status", "nominatedNodeName", str, "a text"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Args:
@@ -139,9 +151,10 @@ def _pod(args: Obj, faults: Faults) -> Obj:
     if not isinstance(pod, dict):
         faults.add("$.Pod", pod, "a Pod")
         return {}
-    for part in ("metadata", "spec"):
-        if not isinstance(pod.get(part), dict):
+    for part in ("metadata", "spec", "status"):
+        if not isinstance(pod.get(part, {} if part == "status" else None), dict):
             faults.add(f"$.Pod.{part}", pod.get(part), "an object")
+    _members(pod, faults)
     spec = pod.get("spec")
     if isinstance(spec, dict):
         for part in ("containers", "initContainers"):
@@ -149,14 +162,30 @@ def _pod(args: Obj, faults: Faults) -> Obj:
     return pod
 
 
+def _members(pod: Obj, faults: Faults) -> None:
+    for part, name, kind, expected in _READ:
+        of = pod.get(part)
+        if not isinstance(of, dict) or name not in of:
+            continue
+        given = of[name]
+        if type(given) is not kind and (given is not None or kind is str):
+            faults.add(f"$.Pod.{part}.{name}", given, expected)
+
+
 def _containers(given: object, path: str, faults: Faults) -> None:
     if not isinstance(given, list):
         faults.add(path, given, "a list")
         return
     for at, container in enumerate(given):
-        resources = container.get("resources") if isinstance(container, dict) else container
-        if not isinstance(container, dict) or not isinstance(resources or {}, dict):
+        if not _is_container(container):
             faults.add(f"{path}[{at}]", container, "a container")
+
+
+def _is_container(given: object) -> bool:
+    resources = (given.get("resources") or {}) if isinstance(given, dict) else None
+    return isinstance(resources, dict) and all(
+        isinstance(resources.get(part) or {}, dict) for part in ("limits", "requests")
+    )
 
 
 def _names(given: object, faults: Faults) -> tuple[NodeName, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kybernate.api import annotations, identity
-from kybernate.api.errors import Malformed
+from kybernate.api.errors import Malformed, told
 from kybernate.clients.policy import Policy
 from kybernate.model.policy import AdmissionQuestion, AdmissionVerdict
 from kybernate.model.verdict import Refusal
@@ -66,7 +66,7 @@ class Admission:
             return ALLOWED
         faults = validation.faults(review.pod, self.schedulers)
         if faults:
-            return _denied("; ".join(map(str, faults)), 422, "Invalid")
+            return _denied(told(faults), 422, "Invalid")
         verdict = self.policy.admission(self._question(review))
         if isinstance(verdict, Refusal):
             why = (

@@ -4,13 +4,22 @@ What is wrong with an input, as values: all faults at once, each with its path.
 Raised by: the codecs of `kybernate/api`, settings, profile files. Caught at the process boundary.
 """
 
-from collections.abc import Callable, Iterable
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
 
 _SHOWN = 80  # characters of a value that are repeated: enough to find it, too few to flood a log
+# Faults that are spelt out. More are somebody's bomb: a pod has room for 20,000 unknown annotations
+# and their text would be megabytes, in a log line and in the answer to the API server.
+_TOLD = 50
+# Hostile JSON may be deep beyond what `repr` survives, or large beyond what it is worth.
+_BOUNDED = reprlib.Repr()
+_BOUNDED.maxlevel = 8
+_BOUNDED.maxdict = _BOUNDED.maxlist = _BOUNDED.maxtuple = _BOUNDED.maxset = _SHOWN
+_BOUNDED.maxstring = _BOUNDED.maxlong = _BOUNDED.maxother = 3 * _SHOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,7 @@ class Fault:
     expected: str
 
     def __str__(self) -> str:
-        shown = repr(self.value)
+        shown = _BOUNDED.repr(self.value)
         if len(shown) > _SHOWN:
             shown = shown[:_SHOWN] + "..."
         return f"{self.path}: {shown} (expected {self.expected})"
@@ -33,7 +42,13 @@ class Malformed(Exception):
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join(str(fault) for fault in self.faults))
+        super().__init__(told(self.faults))
+
+
+def told(faults: Sequence[Fault]) -> str:
+    """All of them in one sentence; of very many the first, and how many more there are."""
+    more = [f"and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else []
+    return "; ".join([*map(str, faults[:_TOLD]), *more])
 
 
 class Faults:

@@ -18,6 +18,7 @@ from kybernate.model.ids import NodeName, PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import Wishes, Workload
 
 Pod = Mapping[str, Any]
+_Ours = tuple[tuple[str, str], ...]  # our annotations, by name and value
 
 _FINISHED = frozenset({"Succeeded", "Failed"})
 _NONE: Mapping[str, Any] = {}
@@ -121,19 +122,29 @@ def _read_annotations(given: Mapping[str, str] | None) -> tuple[Wishes, Seat | N
     ours = annotations.ours(given or _NONE)
     if not ours:
         return _DEFAULT, None
-    outcome = _remembered(ours)
+    outcome = _remembered(ours) if _is_small(ours) else _read(ours)
     if isinstance(outcome, Malformed):
         raise Malformed(outcome.faults)  # a fresh one: the remembered one would collect tracebacks
     return outcome
 
 
 _DEFAULT = Wishes()
+# Characters. What pods ask for takes a few hundred; a pod may carry 256 KiB, and 4,096 of those
+# remembered would be a GiB.
+_WORTH_REMEMBERING = 4096
+
+
+def _is_small(ours: _Ours) -> bool:
+    texts = all(isinstance(value, str) for _, value in ours)
+    return texts and sum(len(name) + len(value) for name, value in ours) <= _WORTH_REMEMBERING
 
 
 @lru_cache(maxsize=4096)  # replicas and watch events repeat the same few annotations
-def _remembered(
-    ours: tuple[tuple[str, str], ...],
-) -> tuple[Wishes, Seat | None] | Malformed:
+def _remembered(ours: _Ours) -> tuple[Wishes, Seat | None] | Malformed:
+    return _read(ours)
+
+
+def _read(ours: _Ours) -> tuple[Wishes, Seat | None] | Malformed:
     faults: list[Fault] = []
     wishes = _DEFAULT
     try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kybernate.api import names
+from kybernate.api import names, pods
 from kybernate.api.annotations import read_wishes
 from kybernate.api.errors import Malformed
 from kybernate.api.pods import is_finished, is_seat_pod, read_workload, seat_requests
@@ -225,6 +225,36 @@ def test_a_huge_value_is_not_repeated_in_full() -> None:
     with pytest.raises(Malformed) as caught:
         read_workload(a_pod(annotations={"kyb.ai/vram": "9" * 200_000}))
     assert len(str(caught.value)) < 300
+
+
+def test_a_thousand_faults_are_counted_and_the_first_are_told() -> None:
+    with pytest.raises(Malformed) as caught:
+        read_workload(a_pod(annotations={f"kyb.ai/x{n}": "" for n in range(20_000)}))
+    assert len(caught.value.faults) == 20_000
+    assert str(caught.value).endswith("; and 19950 more")
+    assert len(str(caught.value)) < 30_000
+
+
+def test_large_annotations_are_read_and_not_remembered() -> None:
+    before = pods._remembered.cache_info().currsize
+    for number in range(3):
+        listed = ",".join(f"checkpoint-{number}-{n}" for n in range(10_000))
+        pod = a_pod(annotations={"kyb.ai/restore-from": listed})
+        assert len(the_workload(pod).wishes.restore_from) == 10_000
+    assert pods._remembered.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(7, id="a-number"),
+        pytest.param(["40Gi"], id="a-list"),
+        pytest.param(orjson.loads("[" * 1000 + "]" * 1000), id="deeper-than-python-prints"),
+    ],
+)
+def test_an_annotation_that_is_no_text_is_malformed(value: Any) -> None:
+    faults = faults_of(a_pod(annotations={"kyb.ai/vram": value}))
+    assert faults == {"metadata.annotations[kyb.ai/vram]": "a string"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,13 @@ from kybernate.testing.builders import a_pod
 POD = a_pod()
 
 
+def changed(part: str, by: Any) -> Any:
+    if isinstance(by, bytes):
+        return b'{"Pod": {"spec": {}, "metadata": ' + by + b'}, "NodeNames": []}'
+    value = {**POD.get(part, {}), **by} if isinstance(by, dict) else by
+    return {"Pod": {**POD, part: value}, "NodeNames": []}
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -33,6 +40,20 @@ POD = a_pod()
             {"Pod": {"metadata": {}, "spec": {"containers": [1]}}, "NodeNames": []},
             "$.Pod.spec.containers[0]",
             id="container-no-object",
+        ),
+        pytest.param(changed("status", None), "$.Pod.status", id="status-null"),
+        pytest.param(
+            changed("metadata", {"annotations": 7}), "$.Pod.metadata.annotations", id="annotations"
+        ),
+        pytest.param(changed("metadata", {"uid": ["u"]}), "$.Pod.metadata.uid", id="uid-no-text"),
+        pytest.param(changed("spec", {"priority": "5"}), "$.Pod.spec.priority", id="priority-text"),
+        pytest.param(
+            changed("spec", {"containers": [{"resources": {"limits": 7}}]}),
+            "$.Pod.spec.containers[0]",
+            id="limits-no-object",
+        ),
+        pytest.param(
+            changed("metadata", b"[" * 1000 + b"]" * 1000), "$.Pod.metadata", id="very-deep"
         ),
     ],
 )
