@@ -3,7 +3,7 @@
 import typer
 
 from kyb import faults, local, show, turns
-from kybernate.clients.errors import ApiError, Refused, Retry
+from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,10 @@ def main() -> None:
     """The console script. What is known to go wrong is told in a sentence, with exit status 1."""
     try:
         app()
+    except Unavailable as away:
+        known = away.status or away.reason  # of a network fault the text is urllib3's, and long
+        faults.say(f"the API server does not answer ({known}): is it up, and the kubeconfig right?")
+        raise SystemExit(1) from None
     except (ApiError, Refused, Retry, OSError) as fault:
         faults.say(fault)
         raise SystemExit(1) from None

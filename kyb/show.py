@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from kyb import faults, reach
@@ -19,6 +20,7 @@ from kybernate.model.gpu import Gpu
 
 console = Console(highlight=False)
 GIB = 1 << 30
+WIDEST = 10_000
 STYLES = {"Active": "bold green", "Parked": "cyan", "Waiting": "yellow", "Quarantined": "bold red"}
 
 
@@ -32,11 +34,16 @@ def ps(
     found = reach.kube(kubeconfig).list(resources.GPUWORKLOADS, namespace)
     table = Table(box=None, pad_edge=False)
     for column in ("NAMESPACE", "NAME", "STATE", "NODE", "SEAT", "TIER", "VRAM", "SWITCH", "WHY"):
-        # Names are there to be copied.
-        table.add_column(column, no_wrap=column != "WHY", overflow="fold")
+        table.add_column(column)
     for obj in sorted(found, key=_order):
         table.add_row(*_row(obj))
-    console.print(table if found else f"no {names.GROUP} workloads")
+    if not found:
+        console.print(f"no workloads that ask for a {names.GROUP} seat")
+        return
+    # As kubectl does: rows as long as they are, also in a pipe. Names are there to be copied, and
+    # what a narrow terminal would leave out is the reason.
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    Console(highlight=False, width=max(console.width, needed)).print(table)
 
 
 def _order(obj: dict[str, Any]) -> tuple[str, str]:
@@ -53,12 +60,18 @@ def _row(obj: dict[str, Any]) -> list[str]:
     vram = f"{spec.vram / GIB:.0f} GiB" if spec.vram else "group"
     first = [metadata["namespace"], metadata["name"]]
     if status is None:
-        return [*first, "Pending", "", "", "", vram, "", ""]
+        return [*first, "Pending", "", "", "", vram, "", _last_said(obj)]
     style = STYLES.get(status.state, "")
     state = f"[{style}]{status.state}[/]" if style else str(status.state)
     switch = f"{status.last_switch_seconds:.2f} s" if status.last_switch_seconds else ""
     where = [status.node, status.seat, status.tier or ""]
     return [*first, state, *where, vram, switch, status.why]
+
+
+def _last_said(obj: dict[str, Any]) -> str:
+    """Of a workload without a node: why the extender found none."""
+    decisions = (obj.get("status") or {}).get("decisions") or [{}]
+    return str(decisions[-1].get("message", ""))
 
 
 def topology(

@@ -61,8 +61,14 @@ def _key(name: str, namespace: str) -> WorkloadKey:
 
 def _switch(key: WorkloadKey, kubeconfig: reach.Kubeconfig, ask: Ask) -> None:
     """Raises AgentAway, AgentRefused, ApiError."""
+    last: list[str] = []
     with _agent_of(reach.kube(kubeconfig), key) as agent:
-        outcome = _watched(key, ask(agent, key))
+        try:
+            outcome = _watched(key, ask(agent, key), last)
+        except AgentAway as away:
+            if not str(away).startswith("DEADLINE_EXCEEDED") or not last:
+                raise
+            faults.fail(f"{key}: not within the time given (--within); {last[-1]}")
     if not outcome.ok:
         faults.fail(f"{key}: {outcome.message or outcome.reason}")
     parts = [f"{p.name} {p.seconds:.2f}" for p in outcome.phases if p.seconds >= NOTICEABLE_S]
@@ -92,14 +98,21 @@ def _credentials(kube: Kube) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
-def _watched(key: WorkloadKey, steps: Iterator[agents.Progress]) -> Outcome:
-    """Draw each step; the outcome. Raises AgentAway, AgentRefused."""
+def _watched(key: WorkloadKey, steps: Iterator[agents.Progress], told: list[str]) -> Outcome:
+    """Draw each step and put it into `told`; the outcome. Raises AgentAway, AgentRefused."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True))
-    with Progress(*columns, TransferSpeedColumn(), console=console, transient=True) as drawn:
+    bars = Progress(
+        *columns, TransferSpeedColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bars as drawn:
         task = drawn.add_task(str(key), total=None)
         for step in steps:
             if step.outcome is not None:
                 return step.outcome
-            text = f"{key} {step.state}: {step.message}" if step.message else f"{key} {step.state}"
-            drawn.update(task, description=text, total=step.total or None, completed=step.done)
+            text = f"{step.state}: {step.message}" if step.message else str(step.state)
+            told.append(text)
+            drawn.update(
+                task, description=f"{key} {text}", total=step.total or None, completed=step.done
+            )
     raise AgentAway("the agent ended its answer without an outcome")

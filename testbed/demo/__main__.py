@@ -73,9 +73,9 @@ def play(folder: Path, started: float) -> None:
 
 NEXT = """`.venv/bin/kyb up` starts such a cluster and keeps it;
   kubectl apply -f manifests/examples/models-on-a-light-node.yaml   two models and a trainer
-  .venv/bin/kyb ps                                       who holds what, and why others wait
-  .venv/bin/kyb resume POD                               bring one in, and see what it takes
-  kubectl edit configmap kyb-policies -n kyb-system      other policies, live
+  .venv/bin/kyb ps                                    who holds what, and why others wait
+  .venv/bin/kyb resume POD                            bring one in, and see what it takes
+  kubectl edit configmap kyb-policies -n kyb-system   other policies, live
 `.venv/bin/kyb down` ends it; docs/tutorials/first-steps.md tells more."""
 
 
