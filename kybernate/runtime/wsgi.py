@@ -5,9 +5,12 @@ Called by: `__main__` of the extender and the webhook. One worker, because a vie
 more replicas are the Deployment's business. Whatever has threads (watches, the metrics server) is
 made after the fork, by `build`. Rules: kube-scheduler and the API server keep idle connections for
 90 s and do not repeat a POST on one that we closed, so ours live longer; certificates are taken
-over at each handshake; on SIGTERM requests are answered to their end.
+over at each handshake; on SIGTERM requests are answered to their end; whoever begins to speak and
+stops, in a handshake or in a request, is let go after a while: gunicorn would give him a thread for
+ever, and there are few.
 """
 
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from kybernate.runtime.tls import TlsFiles
 KEEP_ALIVE_S = 120
 GRACE_S = 10  # for answers under way at a stop; an answer takes milliseconds
 _HEARTBEAT_S = 60  # of the worker, not of a request
+_SILENCE_S = 10.0  # in the middle of a handshake or a request; between requests KEEP_ALIVE_S counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,30 @@ def _options(serving: Serving) -> dict[str, Any]:
 def _tls(files: TlsFiles, require_client: bool) -> dict[str, Any]:
     context = files.server_context(require_client=require_client)
 
-    def ours(_config: object, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-        return context  # it looks for newer files at every handshake
+    context.sslsocket_class = _Conversation
+    impatient = _Impatient(context)  # it looks for newer files at every handshake
+
+    def ours(_config: object, _default: Callable[[], ssl.SSLContext]) -> "_Impatient":
+        return impatient
 
     # The two paths only tell gunicorn to speak TLS.
     pair = {"certfile": str(files.folder / "tls.crt"), "keyfile": str(files.folder / "tls.key")}
     return pair | {"ssl_context": ours}
+
+
+class _Conversation(ssl.SSLSocket):
+    """gunicorn asks for blocking reads before each request; it gets them with an end."""
+
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(_SILENCE_S if flag else 0.0)
+
+
+class _Impatient:
+    """What gunicorn uses of a context, for handshakes that end."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, raw: socket.socket, **how: Any) -> ssl.SSLSocket:
+        raw.settimeout(_SILENCE_S)
+        return self._context.wrap_socket(raw, **how)
