@@ -142,7 +142,10 @@ class Containers:
             self._wake.clear()
             if self._stopping.is_set():
                 return
-            self._let_in_all()
+            try:
+                self._let_in_all()
+            except Exception:  # a fault over one container must not keep all others out
+                get_logger().exception("containers were not let in")
 
     def _let_in_all(self) -> None:
         self._end_without_pod()
@@ -158,7 +161,7 @@ class Containers:
         for created in pending:
             try:
                 done = self._let_in(created, seats.get(created.key))
-            except OSError as error:  # the journal's disk: it stays held, and is tried again
+            except Exception as error:  # the journal's disk: it stays held, and is tried again
                 get_logger(workload=str(created.key)).error("not let in", why=str(error))
                 done = False
             if done:

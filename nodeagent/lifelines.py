@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from kybernate.runtime.logs import get_logger
 from nodeagent.processes import is_same
 
 Ended = Callable[[], None]
@@ -83,11 +84,19 @@ class Lifelines:
             self._poll.unregister(descriptor)
             ended = self._ends.pop(descriptor)
         os.close(descriptor)
-        ended()
+        _tell(ended)
 
     def _look(self) -> None:
         with self._lock:
             over = [one for one in self._looked_at if not is_same(*one)]
             ends = [self._looked_at.pop(one) for one in over]
         for ended in ends:
-            ended()
+            _tell(ended)
+
+
+def _tell(ended: Ended) -> None:
+    """A fault of one listener must not keep the ends of all others from being heard."""
+    try:
+        ended()
+    except Exception:
+        get_logger().exception("an end was noticed and not taken in")

@@ -11,7 +11,6 @@ import socket
 import socketserver
 import struct
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from kybernate.api.errors import Malformed
@@ -119,10 +118,14 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def service_actions(self) -> None:
         """Take up what was put down while nobody listened."""
-        with suppress(FileNotFoundError):
+        try:
             for path in sorted(self._untold.iterdir()):
                 if path.suffix == ".json":
                     self._take_up(path)
+        except FileNotFoundError:
+            pass
+        except Exception:  # this is the thread that listens: it must not end
+            get_logger().exception("what was put down is not taken up")
 
     def _take_up(self, path: Path) -> None:
         try:

@@ -121,3 +121,21 @@ def _child_of(pid: int) -> int:
 def _is_stopped(pid: int) -> bool:
     text = Path(f"/proc/{pid}/stat").read_text()
     return text[text.rfind(")") + 2] == "T"
+
+
+def test_a_listener_that_fails_keeps_no_other_end_from_being_heard(
+    lifelines: Lifelines, start: Start
+) -> None:
+    ended = threading.Event()
+
+    def fails() -> None:
+        raise RuntimeError("a fault")
+
+    for told in (fails, ended.set):
+        process = start("sleep", "60")
+        begun = processes.started(process.pid)
+        assert begun is not None
+        lifelines.watch(process.pid, begun, told)
+        process.kill()
+        process.wait()
+    assert ended.wait(10)

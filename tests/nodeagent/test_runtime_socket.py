@@ -217,6 +217,17 @@ def test_a_line_without_an_end_is_refused(listening, path):
     assert "at most" in said(path, b"x" * (LONGEST + 2))["error"]
 
 
+def test_a_folder_of_the_untold_that_is_none_ends_no_listening(containers, books, path):
+    path.with_name(runtimecalls.UNTOLD).write_text("no folder")
+    running = RuntimeSocket(containers, SimpleNamespace(books=books))
+    running.start(path)
+    try:
+        for _ in range(3):
+            assert said(path, encode(ASKED))["ok"] == "known"
+    finally:
+        running.stop()
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_malformed(line):
     try:

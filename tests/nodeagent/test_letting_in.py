@@ -1,0 +1,56 @@
+"""Letting containers in, with everything around faked."""
+
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.runtime.clock import SystemClock
+from nodeagent import processes
+from nodeagent.announcements import Announcements, Created
+from nodeagent.containers import Containers
+from nodeagent.lives import Lives
+
+
+class Seats:
+    """Fails in a way nobody expects, then knows of no seat."""
+
+    def __init__(self) -> None:
+        self.asked_again = threading.Event()
+        self._failed = False
+
+    def seats(self) -> dict[Any, Any]:
+        if not self._failed:
+            self._failed = True
+            raise RuntimeError("a fault")
+        self.asked_again.set()
+        return {}
+
+
+def _held(tmp_path: Path) -> Created:
+    started = processes.started(os.getpid())
+    assert started is not None
+    return Created(
+        key=WorkloadKey("default", "a"), uid=PodUid("u"), container="model", container_id="c1",
+        pid=os.getpid(), pid_started=started, exec_fifo=tmp_path / "fifo",
+    )  # fmt: skip
+
+
+def _containers(tmp_path: Path, seats: Seats) -> Containers:
+    node: Any = SimpleNamespace(
+        seats=seats, announcements=Announcements(tmp_path / "announced"), clock=SystemClock(),
+        pod_of=lambda _: None, pods=lambda: (), groups={},
+    )  # fmt: skip
+    nobody: Any = SimpleNamespace()
+    return Containers(node, Lives(), nobody, nobody, nobody)
+
+
+def test_a_fault_does_not_keep_out_whoever_comes_after_it(tmp_path: Path) -> None:
+    seats = Seats()
+    containers = _containers(tmp_path, seats)
+    containers.start()
+    containers.created(_held(tmp_path))
+    assert seats.asked_again.wait(30.0)
+    containers.stop()
