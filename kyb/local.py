@@ -22,9 +22,10 @@ def default_work() -> Path:
     return assets.cache_folder() / "up"
 
 
-def admin_kubeconfig() -> Path:
-    """Of the cluster of `kyb up`; absent where none was started."""
-    return default_work() / "plane" / "kubeconfigs" / "admin.kubeconfig"
+def admin_kubeconfig() -> Path | None:
+    """Of the cluster of `kyb up`; None where none runs."""
+    folder = default_work()
+    return folder / "plane" / "kubeconfigs" / "admin.kubeconfig" if _running(folder) else None
 
 
 def up(

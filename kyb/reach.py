@@ -26,8 +26,10 @@ def kube(path: Path | None) -> Kube:
     Raises BadKubeconfig.
     """
     named = path or (Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None)
-    candidates = [named] if named else [local.admin_kubeconfig(), Path.home() / ".kube" / "config"]
-    found = next((one for one in candidates if one.exists()), None)
-    if found is None:
-        fail(f"no kubeconfig: looked for {', '.join(map(str, candidates))}")
-    return Kube.from_kubeconfig(found)
+    usual = Path.home() / ".kube" / "config"
+    found = named or local.admin_kubeconfig() or usual
+    if found.exists():
+        return Kube.from_kubeconfig(found)
+    if named:
+        fail(f"no kubeconfig {named}")
+    fail(f"no kubeconfig: KUBECONFIG is not set, no cluster of `kyb up` runs, and no {usual}")
