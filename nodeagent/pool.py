@@ -126,13 +126,20 @@ class Pool:
             return dict(self._reserved)
 
     def reserve(self, name: str, size: int) -> Slot:
-        """An empty slot. Raises NoRoom before anything is written."""
+        """An empty slot. Raises NoRoom before anything is written, OSError: nothing is kept."""
         with self._lock:
             others = sum(s for n, s in self._reserved.items() if n != name)
             if others + size > self.limit:
                 left = max(0, self.limit - others)
                 raise NoRoom(f"{size / 2**30:.1f} GiB needed, {left / 2**30:.1f} GiB left")
             self._reserved[name] = size
+        try:
+            return self._emptied(name, size)
+        except BaseException:
+            self.free(name)
+            raise
+
+    def _emptied(self, name: str, size: int) -> Slot:
         folder = self._path(name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

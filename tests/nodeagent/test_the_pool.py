@@ -93,3 +93,16 @@ def test_a_parts_name_cannot_leave_its_slot(tmp_path: Path) -> None:
     pool.reserve("uid-a", 1).write("../../escaped", iter([b"x"]))
     assert not (tmp_path / "escaped").exists()
     assert len(list((tmp_path / "pool" / "uid-a").glob("*.part"))) == 1
+
+
+def test_a_slot_that_could_not_be_made_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    pool = Pool(tmp_path, 3 * GIB)
+    monkeypatch.setattr("nodeagent.pool.seal", full)
+    with pytest.raises(OSError, match="No space"):
+        pool.reserve("uid-a", 2 * GIB)
+    assert (pool.room().used, pool.slots()) == (0, {})
