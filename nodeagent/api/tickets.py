@@ -103,4 +103,6 @@ class Tickets:
 def _settles(ticket: Ticket, state: State, ended: Ended) -> bool:
     if ended.ok:
         return state.value == ticket.verb.value
+    if ticket.verb is Verb.PARK and ended.reason is Reason.WANTED_PARKED:
+        return False  # that is its wish too
     return ended.reason in FINAL or ticket.verb is Verb.PARK

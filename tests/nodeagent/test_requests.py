@@ -92,3 +92,12 @@ def test_a_closed_feed_lets_everybody_go() -> None:
     with feed.listening() as listener:
         assert listener.closed
         assert listener.next(60.0) is None
+
+
+def test_a_request_to_park_is_not_refused_because_people_want_the_same() -> None:
+    book = Tickets(FakeClock())
+    ticket = book.take("a", Verb.PARK, A)
+    book.put(_update(A, State.ACTIVE, Ended(ok=False, reason=Reason.WANTED_PARKED)))
+    assert ticket.ended is None
+    book.put(_update(A, State.PARKED, Ended(ok=True)))
+    assert ticket.ended == Ended(ok=True)
