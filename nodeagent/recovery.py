@@ -100,6 +100,10 @@ def _settle(life: Life, tools: Tools) -> str:
     except (Refused, Retry, OSError) as error:
         life.record = story.mark(Mark.QUARANTINED)
         return f"it could not be settled after a restart: {error}"
+    except Exception as fault:  # ours: one workload must not keep the agent from all others
+        log.exception("a story failed after a restart")
+        life.record = story.mark(Mark.QUARANTINED)
+        return f"fault in the agent: {fault}"
     return ""
 
 

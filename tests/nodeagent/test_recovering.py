@@ -133,3 +133,12 @@ def test_a_parked_workload_whose_group_was_taken_out_of_the_profile_keeps_its_co
     (life,) = _recover(desk).lives  # the group is back
     assert life.record.mark is Mark.PARKED
     assert "uid-a" in desk.pool.slots()
+
+
+def test_a_fault_over_one_workload_keeps_nobody_from_the_agent(desk: Desk) -> None:
+    _left_at(desk, Mark.COPIED)
+    desk.mechanism.fail["release"] = [ZeroDivisionError("a fault")]
+    ((life, why),) = _recover(desk).lost
+    assert life.record.mark is desk.on_disk() is Mark.QUARANTINED
+    assert why == "fault in the agent: a fault"
+    assert "uid-a" in desk.pool.slots()
