@@ -28,8 +28,7 @@ def kube(path: Path | None) -> Kube:
     named = path or (Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None)
     usual = Path.home() / ".kube" / "config"
     found = named or local.admin_kubeconfig() or usual
-    if found.exists():
-        return Kube.from_kubeconfig(found)
-    if named:
-        fail(f"no kubeconfig {named}")
-    fail(f"no kubeconfig: KUBECONFIG is not set, no cluster of `kyb up` runs, and no {usual}")
+    if not found.exists():
+        unset = f": KUBECONFIG is not set, no cluster of `kyb up` runs, and there is no {usual}"
+        fail(f"no kubeconfig{f' {named}' if named else unset}")
+    return Kube.from_kubeconfig(found)
