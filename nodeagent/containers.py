@@ -96,6 +96,12 @@ class Containers:
             self._pending[created.container_id] = created
         self._wake.set()
 
+    def announced(self, key: WorkloadKey, uid: PodUid) -> bool:
+        """Whether a container of this pod is held that is not let in yet."""
+        with self._lock:
+            pending = tuple(self._pending.values())
+        return any(one.key == key and one.uid in (None, uid) for one in pending)
+
     def remember(self) -> None:
         """Those announced to an agent before us."""
         with self._lock:

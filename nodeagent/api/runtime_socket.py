@@ -81,6 +81,8 @@ class RuntimeSocket:
     def _standing(self, call: Call) -> dict[str, str]:
         tenancy = self._coordinator.books.tenancies.get(call.pod)
         state = tenancy.state if tenancy and tenancy.uid == call.uid else State.ABSENT
+        if state is State.ABSENT and self._containers.announced(call.pod, call.uid):
+            state = State.WAITING  # its pod or its seat is not known yet; to probe it would kill it
         held = state not in (State.ACTIVE, State.ABSENT)
         said = {"ok": "known", "held": "yes" if held else "no", "state": state.value}
         if held:

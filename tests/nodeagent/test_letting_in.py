@@ -54,3 +54,12 @@ def test_a_fault_does_not_keep_out_whoever_comes_after_it(tmp_path: Path) -> Non
     containers.created(_held(tmp_path))
     assert seats.asked_again.wait(30.0)
     containers.stop()
+
+
+def test_a_container_is_known_to_be_held_before_its_pod_is_known(tmp_path: Path) -> None:
+    containers = _containers(tmp_path, Seats())
+    held = _held(tmp_path)
+    containers.created(held)
+    assert containers.announced(held.key, PodUid("u"))
+    assert not containers.announced(held.key, PodUid("another"))
+    assert not containers.announced(WorkloadKey("default", "b"), PodUid("u"))

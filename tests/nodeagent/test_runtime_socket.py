@@ -51,11 +51,15 @@ class Containers:
 
     def __init__(self):
         self.made, self.ended, self.trouble = [], [], None
+        self.waiting = set()
 
     def created(self, created):
         if self.trouble:
             raise self.trouble
         self.made.append(created)
+
+    def announced(self, key, uid):
+        return (key, uid) in self.waiting
 
     def exited(self, key, container_id):
         self.ended.append((key, container_id))
@@ -129,6 +133,14 @@ def test_whoever_has_no_gpu_is_held(listening, books, path, state, held):
     standing = RuntimeCaller(path).standing(ASKED)
     assert (standing.held, standing.state) == (held, state.value)
     assert bool(standing.say) == held
+
+
+def test_a_held_container_whose_pod_is_not_known_yet_is_held_all_the_same(
+    listening, containers, path
+):
+    containers.waiting.add((KEY, "u1"))
+    standing = RuntimeCaller(path).standing(ASKED)
+    assert (standing.held, standing.state) == (True, State.WAITING.value)
 
 
 def test_another_pod_of_the_same_name_is_not_known(listening, books, path):
