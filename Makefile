@@ -9,8 +9,8 @@ PB := kybernate/clients/pb
 OPA = $(shell $(PY) -c "from testbed.assets import ensure; print(ensure(['opa'])['opa'])")
 # Tests of one file stay in one process; the control plane's tests share one control plane.
 PYTEST := $(PY) -m pytest
-UNIT := -m "not controlplane and not crash" -n 2 --dist loadfile
-PLANE := -m "controlplane or crash"
+UNIT := -m "not controlplane and not node" -n 2 --dist loadfile
+PLANE := -m "controlplane or node" --durations=15
 
 .PHONY: help setup assets native check test test-unit test-plane demo bench-extender generate fmt clean
 
@@ -36,13 +36,12 @@ native: $(STAMP) ## Compile kybernate-runc into the user's cache folder (seconds
 demo: assets ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
 	@$(PY) -m testbed.demo
 
-test: assets ## Every test this machine can run
-	@$(PYTEST) -q
+test: test-unit test-plane ## Every test this machine can run
 
-test-unit: $(STAMP) ## Tests without a control plane
+test-unit: assets ## Tests without a control plane
 	@$(PYTEST) -q $(UNIT)
 
-test-plane: assets ## Tests on the real control plane
+test-plane: assets ## Tests on the real control plane and, as root, on real nodes
 	@$(PYTEST) -q $(PLANE)
 
 bench-extender: assets ## Pods a second without an extender, with an idle one, and with Kybernate
