@@ -5,7 +5,9 @@ A request that waits keeps a thread of its server; deadlines are the client's, a
 goes away takes nothing back: what it asked for stays wanted.
 """
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 else:
     Context = object
 
+# Of the threads a server has (`servers.THREADS`), streams leave some to calls that are answered at
+# once: the kubelet waits for a preferred seat.
+STREAMS = 96
 # How often a silent stream looks whether its client is still there, and why it still waits.
 _LOOK_S = 0.5
 
@@ -56,6 +61,7 @@ class AgentService(rpc.AgentServicer):
 
     def __init__(self, serving: Serving) -> None:
         self._s = serving
+        self._streams = threading.BoundedSemaphore(STREAMS)
 
     def Activate(  # noqa: N802
         self, request: pb.ActivateRequest, context: Context
@@ -79,7 +85,7 @@ class AgentService(rpc.AgentServicer):
 
     def Watch(self, request: pb.WatchRequest, context: Context) -> Iterator[pb.Progress]:  # noqa: N802, ARG002
         """How things are, then every change."""
-        with self._s.feed.listening() as listener:
+        with self._streaming(context), self._s.feed.listening() as listener:
             for key, tenancy in sorted(self._s.coordinator.books.tenancies.items()):
                 yield wire.standing(tenancy, self._why(key))
             while context.is_active() and not listener.closed:
@@ -111,13 +117,22 @@ class AgentService(rpc.AgentServicer):
             ticket = self._s.tickets.take(request.idempotency_key, verb, key)
         except (ValueError, KeyReused) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        with self._s.feed.listening() as listener:
+        with self._streaming(context), self._s.feed.listening() as listener:
             self._ask(ticket, request.workload.pod_uid)
             yield from self._until_ended(ticket, listener, context)
         if ticket.ended is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the agent stops; it stays wanted")
         else:
             yield self._last_word(ticket, ticket.ended)
+
+    @contextmanager
+    def _streaming(self, context: Context) -> Iterator[None]:
+        if not self._streams.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS} callers wait already")
+        try:
+            yield
+        finally:
+            self._streams.release()
 
     def _ask(self, ticket: Ticket, uid: str) -> None:
         """Have it wanted, or parked; what is done already ends at once."""
