@@ -185,6 +185,35 @@ def test_a_seat_is_not_smuggled_in_through_a_status_or_a_binding(
     assert admin.create(f"{pod}/binding", binding).status == 201
 
 
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        pytest.param({"kyb.ai/class": "inference"}, id="another-value"),
+        pytest.param({"kyb.ai/min-runtime": "1000h"}, id="a-new-wish"),
+        pytest.param({"kyb.ai/typo": "x"}, id="an-unreadable-one"),
+        pytest.param({"kyb.ai/class": None}, id="none-any-more"),
+    ],
+)
+def test_a_pod_keeps_the_wishes_that_policy_judged(
+    user: Any, admin: Any, namespace: str, new_name: Any, new_node: Any, wishes: Object
+) -> None:
+    somebody, pods = user("edit"), f"/api/v1/namespaces/{namespace}/pods"
+    metadata = {"name": new_name("pod"), "annotations": {"kyb.ai/class": "batch"}}
+    spec = {"containers": [{"name": "m", "image": "m"}]}
+    assert admin.create(pods, {"metadata": metadata, "spec": spec}).status == 201
+    pod = f"{pods}/{metadata['name']}"
+    answer = somebody.merge(pod, {"metadata": {"annotations": wishes}})
+    assert answer.status == 403
+    assert "were judged by policy when it was created" in answer.message
+    assert somebody.merge(pod, {"metadata": {"annotations": {"other": "x"}}}).status == 200
+    scheduler, binding = user("cluster-admin"), {"target": {"kind": "Node", "name": new_node()}}
+    hidden = {"name": metadata["name"], "annotations": {"kyb.ai/min-runtime": "1000h"}}
+    assert scheduler.create(f"{pod}/binding", {**binding, "metadata": hidden}).status == 403
+    plain = {**binding, "metadata": {"name": metadata["name"]}}
+    assert scheduler.create(f"{pod}/binding", plain).status == 201
+    assert somebody.ask("DELETE", pod).status == 200
+
+
 def test_a_pod_with_a_seat_is_otherwise_an_ordinary_pod(
     agents: Any, admin: Any, pod_on: Any
 ) -> None:
