@@ -6,6 +6,7 @@ of the last milliseconds, never contents.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from kybernate.decisions.books import Books
@@ -20,9 +21,10 @@ from nodeagent.records import Record
 class Keeper:
     """`changed` listens to the coordinator; `start` once."""
 
-    def __init__(self, lives: Lives, journal: Journal) -> None:
-        self._lives, self._journal = lives, journal
-        self._fresh: dict[WorkloadKey, Tenancy] = {}
+    def __init__(self, lives: Lives, journal: Journal, now: Callable[[], Books]) -> None:
+        """`now` tells the books as they are: changes made at once are heard in any order."""
+        self._lives, self._journal, self._now = lives, journal, now
+        self._fresh: set[WorkloadKey] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -41,7 +43,7 @@ class Keeper:
 
     def changed(self, before: Books, after: Books) -> None:
         """From the coordinator."""
-        fresh = {k: t for k, t in after.tenancies.items() if before.tenancies.get(k) is not t}
+        fresh = {k for k, t in after.tenancies.items() if before.tenancies.get(k) is not t}
         if fresh:
             with self._changed:
                 self._fresh.update(fresh)
@@ -51,18 +53,21 @@ class Keeper:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._fresh or self._stopping)
-                fresh, self._fresh = self._fresh, {}
+                fresh, self._fresh = self._fresh, set()
                 if not fresh:
                     return
-            for tenancy in fresh.values():
-                life = self._lives.get(tenancy.key)
-                if life is not None and life.id == tenancy.life:
-                    self._write(life, tenancy)
+            for key in fresh:
+                life = self._lives.get(key)
+                if life is not None:
+                    self._write(life)
 
-    def _write(self, life: Life, tenancy: Tenancy) -> None:
+    def _write(self, life: Life) -> None:
         with life.lock:
+            tenancy = self._now().tenancies.get(life.key)
+            if life.gone or tenancy is None or tenancy.life != life.id:
+                return
             wanted = _with_wishes(life.record, tenancy)
-            if life.gone or wanted == life.record:
+            if wanted == life.record:
                 return
             try:
                 life.record = self._journal.write(wanted)

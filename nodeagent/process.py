@@ -127,7 +127,7 @@ class Process:
         self._coordinator = Coordinator(
             books, self._policy, self._switches, self._watch.look, self._teller, self._clock
         )
-        self._keeper = Keeper(self._lives, self._tools.journal)
+        self._keeper = Keeper(self._lives, self._tools.journal, lambda: self._coordinator.books)
         self._lifelines = Lifelines()
         self._seats = KubeletSeats(self._settings.podresources_socket)
         self._watching = Watching(self._kube, self._node, self._nudge, self._coordinator.desire)
