@@ -6,7 +6,7 @@ server is away nothing is queued: what stands afterwards is written.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -44,6 +44,18 @@ class Sources:
     uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
 
 
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """A container's life; where its record was lost the container is unknown, the pod is not."""
+
+    uid: PodUid
+    container_id: str
+
+    @classmethod
+    def of(cls, life: Life) -> "_Life":
+        return cls(life.record.uid, life.id)
+
+
 class Writer:
     """`start` once; `nudge` when something changed."""
 
@@ -52,10 +64,10 @@ class Writer:
         self._s = sources
         self._clock = clock
         self._since = clock.now()
-        self._written: dict[str, object] = {}
+        self._written: dict[_Life, object] = {}
         self._node_written: object = None
         self._node_at = float("-inf")
-        self._seated: set[str] = set()
+        self._seated: set[_Life] = set()
         self._backoff = Backoff(Pace(first=0.5, longest=10.0))
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -97,10 +109,16 @@ class Writer:
 
     def write_all(self) -> None:
         """One round. Raises Retry where the API server is away; a refusal is only logged."""
-        for life in self._s.lives.all():
+        lives = self._s.lives.all()
+        self._forget_others({_Life.of(life) for life in lives})
+        for life in lives:
             self._refusable(life.key, lambda one=life: self._write_workload(one))  # type: ignore[misc]
             self._refusable(life.key, lambda one=life: self._write_seat(one))  # type: ignore[misc]
         self._refusable(self._s.node, self._write_node)
+
+    def _forget_others(self, here: Collection["_Life"]) -> None:
+        self._written = {one: said for one, said in self._written.items() if one in here}
+        self._seated = {one for one in self._seated if one in here}
 
     def _refusable(self, what: object, write: Callable[[], None]) -> None:
         try:
@@ -115,7 +133,7 @@ class Writer:
         why = self._s.coordinator.why(life.key)
         status = standing.workload_status(self._s.node, tenancy, life, why, self._s.mechanism)
         print_ = standing.fingerprint(status)
-        if self._written.get(life.id) == print_:
+        if self._written.get(_Life.of(life)) == print_:
             return
         patch = {"status": gpuworkloads.write_status(status)}
         try:
@@ -124,10 +142,11 @@ class Writer:
             )
         except NotFound:
             return
-        self._written[life.id] = print_
+        self._written[_Life.of(life)] = print_
 
     def _write_seat(self, life: Life) -> None:
-        if life.id in self._seated:
+        this = _Life.of(life)
+        if this in self._seated:
             return
         patch = {
             "metadata": {
@@ -135,11 +154,11 @@ class Writer:
                 "annotations": {names.SEAT: life.record.seat.id},
             }
         }
-        self._seated.add(life.id)  # a refusal is final
+        self._seated.add(this)  # a refusal is final
         try:
             self._kube.patch(PODS, life.key.name, patch, life.key.namespace)
         except Retry:
-            self._seated.discard(life.id)
+            self._seated.discard(this)
             raise
 
     def _write_node(self) -> None:
@@ -147,11 +166,11 @@ class Writer:
         state = standing.node_state(self._s.node, books, picture, self._s.measured())
         used = dict(picture.used) if picture else {}
         print_ = standing.node_fingerprint(state, used)
-        now = self._clock.now()
-        if print_ == self._node_written and now - self._node_at < AT_LEAST_EVERY:
+        moment = self._clock.monotonic()  # a wall clock that is put back must not keep us silent
+        if print_ == self._node_written and moment - self._node_at < AT_LEAST_EVERY:
             return
         observed = gpunodes.Observed(
-            at=now,
+            at=self._clock.now(),
             ready_since=self._since,
             gpus=picture.gpus if picture else (),
             used=used,
@@ -161,7 +180,7 @@ class Writer:
             endpoint=self._s.endpoint,
         )
         self._patch_node({"status": gpunodes.write_status(state, observed)})
-        self._node_written, self._node_at = print_, now
+        self._node_written, self._node_at = print_, moment
 
     def _patch_node(self, patch: dict[str, object]) -> None:
         try:
