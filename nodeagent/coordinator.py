@@ -321,10 +321,11 @@ def _some(key: WorkloadKey | None) -> tuple[WorkloadKey, ...]:
 
 
 def _asked(books: Books, key: WorkloadKey, now: float) -> Books:
-    """Somebody asks for it. Of one that is active already that means: it is not idle."""
+    """Somebody asks for it. Of one that is active already that means: it is not idle, and it is not
+    to be parked any more, where that did not begin yet."""
     tenancy = books.tenancies.get(key)
     if tenancy is not None and tenancy.state is State.ACTIVE:
-        return books.change(key, idle_since=now)
+        return books.change(key, idle_since=now, asked_to_park=False)
     return _wanted(books, key, now)
 
 

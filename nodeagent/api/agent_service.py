@@ -152,6 +152,8 @@ class AgentService(rpc.AgentServicer):
         there = coordinator.books.tenancies.get(ticket.workload)
         if there is not None and there.state.value == ticket.verb.value:
             tickets.end(ticket, Ended(ok=True, message=f"it is {there.state} already"))
+            if ticket.verb is Verb.ACTIVATE:
+                tickets.overtaken(ticket.workload)
 
     def _until_ended(
         self, ticket: Ticket, listener: Listener, context: Context

@@ -88,6 +88,13 @@ class Tickets:
                 self._open = [one for one in self._open if one is not ticket]
         ticket.done.set()
 
+    def overtaken(self, workload: WorkloadKey) -> None:
+        """Somebody asked for it before it began to be parked: who asked for that is told so."""
+        with self._lock:
+            there = [t for t in self._open if t.workload == workload and t.verb is Verb.PARK]
+        for ticket in there:
+            self.end(ticket, Ended(ok=False, message="somebody asked for it meanwhile"))
+
     def put(self, update: Update) -> None:
         """From the feed."""
         ended = update.ended

@@ -101,3 +101,12 @@ def test_a_request_to_park_is_not_refused_because_people_want_the_same() -> None
     assert ticket.ended is None
     book.put(_update(A, State.PARKED, Ended(ok=True)))
     assert ticket.ended == Ended(ok=True)
+
+
+def test_a_request_to_park_that_somebody_overtook_ends() -> None:
+    book = Tickets(FakeClock())
+    park, other = book.take("a", Verb.PARK, A), book.take("b", Verb.PARK, B)
+    activate = book.take("c", Verb.ACTIVATE, A)
+    book.overtaken(A)
+    assert park.ended == Ended(ok=False, message="somebody asked for it meanwhile")
+    assert (activate.ended, other.ended) == (None, None)

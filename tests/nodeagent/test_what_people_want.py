@@ -94,6 +94,14 @@ def test_a_wish_to_be_active_takes_back_an_earlier_one_to_park() -> None:
     assert not coordinator.books.tenancies[A].asked_to_park
 
 
+def test_who_asks_for_an_active_workload_does_not_lose_it_to_an_earlier_wish_to_park() -> None:
+    coordinator = _coordinator()
+    coordinator.restore(_tenancy(state=State.ACTIVE))
+    assert coordinator.park(A) is None
+    assert coordinator.want(A) is None
+    assert not coordinator.books.tenancies[A].asked_to_park
+
+
 def test_a_switch_under_way_is_a_why_and_no_event() -> None:
     teller = Teller()
     coordinator = _coordinator(teller)
