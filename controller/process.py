@@ -15,6 +15,7 @@ from typing import Any
 from controller.bundle_app import bundle_app
 from controller.duties import Duty
 from controller.issuing import Issuing, Lifetimes
+from controller.openings import Openings
 from controller.policies import CONFIGMAP, Announcer, Outcome, Policies, Waking
 from controller.publication import Publication
 from controller.readiness import Readiness
@@ -51,6 +52,7 @@ class Process:
         self._readiness = Readiness(kube, clock, settings.namespace)
         self._policies = Policies(kube, clock, settings.namespace, self._publication, self._told)
         self._waking = self._make_waking()
+        self._openings = Openings(kube, clock, self._workloads.any_unplaced)
         self._issuing = self._make_issuing() if settings.certificates else None
         app = bundle_app(self._publication)
         self.bundles = BundleServer(settings.listen, app, settings.tls_dir, clock)
@@ -81,11 +83,12 @@ class Process:
     def _duties(self) -> list[Duty[Any]]:
         """What only the leader does."""
         issuing = [self._issuing.duty] if self._issuing else []
-        return [*issuing, self._workloads.duty, self._readiness.duty, self._waking.duty]
+        parts = (self._workloads, self._readiness, self._waking, self._openings)
+        return [*issuing, *(part.duty for part in parts)]
 
     def _watches(self) -> list[Reflector[Any]]:
         issuing = self._issuing.watches if self._issuing else ()
-        parts = (self._policies, self._workloads, self._readiness)
+        parts = (self._policies, self._workloads, self._readiness, self._openings)
         return [*issuing, *(watch for part in parts for watch in part.watches)]
 
     def _lead(self) -> None:

@@ -20,7 +20,7 @@ from kybernate.runtime.logs import get_logger
 LEASE_PREFIX = "kyb-agent-"
 AWAY = "AgentAway"  # our own reason: another Unknown is not ours to undo
 NO_LEASE = 40.0  # seconds an agent has to write its first Lease: its own Lease's usual length
-UNSYNCED = 0.5  # seconds until the next look while the first list is under way
+UNSYNCED = 0.5  # seconds until the next look while Leases are not watched
 _MARGIN = 0.1  # seconds after a deadline, so that one look is enough
 _MESSAGES = {
     None: "the node agent has not renewed its Lease",  # constant: no numbers that change
@@ -77,6 +77,9 @@ class Readiness:
         if ready is None or not self._leases.synced:
             return None if ready is None else UNSYNCED
         now = self._clock.monotonic()
+        if not self._leases.following:  # the API server is away, for us at least
+            self._pulses[name] = replace(self._pulses.get(name, Pulse(at=now)), at=now)
+            return UNSYNCED
         pulse = self._pulses.setdefault(name, Pulse(at=now))
         wanted = plan(ready, pulse, now)
         if wanted is not None:

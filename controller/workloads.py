@@ -72,6 +72,11 @@ class Workloads:
         self.duty: Duty[Key] = Duty("workloads", clock, self.look, self._pods.items, THREADS)
         self._log = get_logger(duty="workloads")
 
+    def any_unplaced(self) -> bool:
+        """Whether a living seat pod has no node."""
+        found = self._pods.items().values()
+        return any(pod.workload.node is None and not pod.finished for pod in found)
+
     def look(self, key: Key) -> float | None:
         """Make the GpuWorkload of this pod what it should be. Raises ApiError."""
         if not (self._pods.synced and self._known.synced):

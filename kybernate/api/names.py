@@ -33,6 +33,8 @@ OUTPUT_ANNOTATIONS = frozenset({SEAT})
 
 # Node annotation the controller patches so that refused pods are tried again
 POLICY_REVISION = f"{GROUP}/policy-revision"
+# Likewise, when a node has become able to take pods that were refused: the time of it
+OPENED = f"{GROUP}/opened"
 # Node label that says a Kybernate agent manages the GPUs
 MANAGED_LABEL = f"{GROUP}/managed"
 

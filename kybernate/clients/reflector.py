@@ -69,6 +69,7 @@ class Reflector(Generic[T]):
         self._backoff = Backoff(self._timing.pace)
         self._version = ""  # where the watch goes on; "" means list first
         self._synced = threading.Event()
+        self._following = False
         self._stopping = threading.Event()
         self._watch: Watch | None = None
         self._swap = threading.Lock()
@@ -100,6 +101,11 @@ class Reflector(Generic[T]):
     def synced(self) -> bool:
         """Whether the first list is done."""
         return self._synced.is_set()
+
+    @property
+    def following(self) -> bool:
+        """Whether a watch is open. Without one, silence says nothing."""
+        return self._following
 
     def get(self, key: Key) -> T | None:
         """The object at (namespace, name); namespace "" for cluster-scoped ones."""
@@ -170,18 +176,25 @@ class Reflector(Generic[T]):
         """Watch until it ends; whether anything came of it."""
         if self._stopping.is_set():
             return True
-        alive = False
         with self._open() as watch:
-            for event in watch:
-                if self._stopping.is_set():
-                    return True
-                alive = True
-                self._backoff.reset()
-                if event.kind == DELETED:
-                    self._tell(self._store.drop(key_of(event.obj)))
-                elif event.kind != "BOOKMARK":
-                    self._put(event.obj)
-                self._version = event.obj["metadata"]["resourceVersion"]
+            self._following = True
+            try:
+                return self._take_all(watch)
+            finally:
+                self._following = False
+
+    def _take_all(self, watch: Watch) -> bool:
+        alive = False
+        for event in watch:
+            if self._stopping.is_set():
+                return True
+            alive = True
+            self._backoff.reset()
+            if event.kind == DELETED:
+                self._tell(self._store.drop(key_of(event.obj)))
+            elif event.kind != "BOOKMARK":
+                self._put(event.obj)
+            self._version = event.obj["metadata"]["resourceVersion"]
         return alive
 
     def _open(self) -> Watch:

@@ -85,3 +85,22 @@ def test_an_agent_without_a_lease_has_a_while_to_write_its_first(running: Wait) 
         clock.advance(readiness.NO_LEASE + 1)
         part.look("n1")
         assert ready_of(kube)[0] == "Unknown"
+
+
+def test_silence_while_leases_cannot_be_watched_is_nobodys_fault(
+    running: Wait, eventually: Wait
+) -> None:
+    clock = FakeClock()
+    kube = FakeKube(a_gpunode("n1"), clock=clock, namespace=SYSTEM)
+    heart = LeaseHeartbeat(kube, SYSTEM, "kyb-agent-n1", "n1", clock)
+    assert heart.beat()
+    with running(Readiness(kube, clock, SYSTEM)) as part:
+        part.look("n1")
+        kube.outage()
+        eventually(lambda: not any(watch.following for watch in part.watches))
+        clock.advance(300)
+        assert part.look("n1") == readiness.UNSYNCED
+        kube.recover()
+        eventually(lambda: all(watch.following for watch in part.watches))
+        assert part.look("n1") == pytest.approx(readiness.NO_LEASE, abs=1)
+        assert ready_of(kube) == ("True", "AgentReports")

@@ -290,11 +290,12 @@ def test_of_a_workload_people_change_what_they_desire_and_nothing_else(
     assert account("kyb-controller").merge(path, {"spec": {"priority": 7}}).status == 200
 
 
-def test_of_a_node_the_controller_changes_one_annotation(account: Any, new_node: Any) -> None:
+def test_of_a_node_the_controller_changes_two_annotations(account: Any, new_node: Any) -> None:
     controller, node = account("kyb-controller"), f"/api/v1/nodes/{new_node()}"
-    for revision in ("sha256:aa", "sha256:bb", None):
-        change = {"metadata": {"annotations": {"kyb.ai/policy-revision": revision}}}
-        assert controller.merge(node, change).status == 200
+    for name in ("kyb.ai/policy-revision", "kyb.ai/opened"):
+        for value in ("one", "another", None):
+            change = {"metadata": {"annotations": {name: value}}}
+            assert controller.merge(node, change).status == 200
     for change in (
         {"metadata": {"annotations": {"other": "x"}}},
         {"metadata": {"labels": {"kyb.ai/managed": "true"}}},
