@@ -28,6 +28,9 @@ from kybernate.model.workload import Workload
 
 ACTION = "Scheduling"
 _REMEMBERED = 4096  # pods between their answer and its outcome
+# Of those that were refused, each with the names of all nodes: 400 KB at 5,000. The outcome of a
+# refusal follows within a second, or not at all: the scheduler writes the same condition only once.
+_REFUSALS = 256
 # The controller makes a GpuWorkload within a second of its pod; after this it will not come.
 _PATIENCE = Patience(size=4096, seconds=60.0)
 # 50 a second, the rate clients of the API server have by default: telling a thousand pods takes
@@ -53,6 +56,7 @@ class Recorder:
         self._clock = clock
         self._lock = threading.Lock()
         self._decided: OrderedDict[PodUid, Placement] = OrderedDict()
+        self._turned_down: OrderedDict[PodUid, Placement] = OrderedDict()
         self._refused: dict[PodUid, str] = {}
         self._ledgers: dict[PodUid, Ledger] = {}
         self._stop = threading.Event()
@@ -65,11 +69,13 @@ class Recorder:
 
     def decided(self, placement: Placement) -> None:
         """Remember an answer until its outcome is seen."""
+        uid, refused = placement.workload.uid, not placement.ranked
+        kept, limit = (self._turned_down, _REFUSALS) if refused else (self._decided, _REMEMBERED)
         with self._lock:
-            self._decided[placement.workload.uid] = placement
-            self._decided.move_to_end(placement.workload.uid)
-            if len(self._decided) > _REMEMBERED:
-                self._decided.popitem(last=False)
+            self._forgotten(uid)
+            kept[uid] = placement
+            if len(kept) > limit:
+                kept.popitem(last=False)
 
     def pod_changed(self, old: SeatPod | None, new: SeatPod | None) -> None:
         """The outcome: bound to a node, or refused."""
@@ -80,7 +86,7 @@ class Recorder:
             self._taken(uid)
         elif new.workload.node is not None:
             placement = self._taken(uid)
-            if placement is not None and placement.ranked:
+            if placement is not None:
                 self._outbox.put(self._placed(placement, new.workload.node))
         elif new.unschedulable:
             self._tell_refusal(uid)
@@ -105,8 +111,8 @@ class Recorder:
 
     def _tell_refusal(self, uid: PodUid) -> None:
         with self._lock:
-            placement = self._decided.get(uid)
-        if placement is None or placement.ranked:
+            placement = self._turned_down.get(uid)
+        if placement is None:
             return  # the scheduler's own refusal: it never asked us, or another plugin said no
         text = wording.refused(placement.refused, placement.verdict.revision)
         with self._lock:
@@ -138,7 +144,12 @@ class Recorder:
     def _taken(self, uid: PodUid) -> Placement | None:
         with self._lock:
             self._refused.pop(uid, None)
-            return self._decided.pop(uid, None)
+            return self._forgotten(uid)
+
+    def _forgotten(self, uid: PodUid) -> Placement | None:
+        """What was answered with nodes, if that is what was answered last."""
+        self._turned_down.pop(uid, None)
+        return self._decided.pop(uid, None)
 
     def _write(self, told: Told) -> None:
         if not told.announced:

@@ -106,6 +106,20 @@ def test_a_bound_pod_is_told_about_once(
     assert len(written.events) == len(written.patches) == 1
 
 
+def test_of_many_that_nobody_has_room_for_only_the_latest_are_remembered(
+    extender: Any, recorder: Recorder, written: Written
+) -> None:
+    """Each holds the names of all nodes: at 5,000 of them, thousands would be more than a GiB."""
+    known(recorder)
+    first, *others = (a_workload(f"llama-{number}", resource=SEAT_2X) for number in range(300))
+    for workload in (first, *others, a_workload(resource=SEAT_2X)):
+        recorder.decided(extender.filter(workload, ["node-a"]))
+    for workload in (first, a_workload()):
+        recorder.pod_changed(None, SeatPod(workload=workload, unschedulable=True))
+    assert recorder.flush(5)
+    assert [name for name, *_ in written.events] == ["llama-a"]
+
+
 def test_the_same_refusal_is_told_once_and_another_one_again(
     extender: Any, recorder: Recorder, written: Written
 ) -> None:
