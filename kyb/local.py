@@ -1,5 +1,6 @@
 """`kyb up` and `kyb down`: a cluster with light nodes and simulated GPUs on this machine."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,15 @@ from rich.console import Console
 
 from kyb import faults
 from testbed import assets, record
+from testbed.kubectl import KubectlFailed
 from testbed.processes import RECORD, ProcessFailed
 from testbed.stack import NodeSpec, Stack, nodes
 
+FAULTS = (
+    ProcessFailed, KubectlFailed, ValueError, OSError, assets.BuildFailed, assets.GoUnavailable,
+)  # fmt: skip
+# What a cluster keeps in its folder, besides logs and the records of its processes.
+KEPT = ("plane", "n", "opa", "opa-bundles", "bundle", "tls")
 console = Console(highlight=False, soft_wrap=True)
 
 Work = Annotated[Path | None, typer.Option(help="Folder of the cluster; a short path.")]
@@ -33,14 +40,18 @@ def up(
     nodes: Annotated[int, typer.Option(help="Light nodes to start.", min=1, max=8)] = 1,
     cards: Annotated[int, typer.Option(help="80 GB GPUs per node.", min=1, max=8)] = 1,
 ) -> None:
-    """Start a real control plane with light nodes and simulated GPUs, and keep it."""
+    """Start a real control plane with light nodes and simulated GPUs, and keep it.
+
+    Each start is a new cluster: edits and workloads of the one before are gone.
+    """
     folder = (work or default_work()).absolute()
     if _running(folder):
         faults.fail(f"already up, in {folder}; `{_command('down', work)}` ends it")
     specs = [NodeSpec(name=f"node-{chr(ord('a') + n)}", cards=cards) for n in range(nodes)]
     try:
+        _forget(folder)
         stack = Stack.start(folder, specs, console.print, detached=True)
-    except (ProcessFailed, ValueError, OSError, assets.BuildFailed, assets.GoUnavailable) as failed:
+    except FAULTS as failed:
         faults.fail(f"could not start: {failed}")
     kubeconfig, kubectl = stack.plane.admin_kubeconfig, stack.plane.kubectl_program
     stack.close()
@@ -62,6 +73,13 @@ def down(work: Work = None) -> None:
         record.end_all(path)
     nodes.end_pods(folder)
     console.print("down")
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an ended cluster left: edited objects would be in the way of those applied."""
+    for name in KEPT:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
 
 
 def _command(name: str, work: Path | None) -> str:

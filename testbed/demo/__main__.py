@@ -22,11 +22,12 @@ from testbed.demo import acts
 from testbed.demo.asking import Client
 from testbed.demo.screen import screen
 from testbed.demo.stage import NODE, Stage, Unexpected, pod_of, quiet_state
+from testbed.kubectl import KubectlFailed
 from testbed.processes import ProcessFailed
 from testbed.stack import NodeSpec, Stack
 
 FAULTS = (
-    Unexpected, ProcessFailed, AgentAway, AgentRefused,
+    Unexpected, ProcessFailed, KubectlFailed, AgentAway, AgentRefused,
     assets.BuildFailed, assets.GoUnavailable, OSError,
 )  # fmt: skip
 EVENTS_SHOWN = 40
