@@ -7,12 +7,17 @@ Rule: a process number alone names nobody, since numbers come again: with its st
 import hashlib
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
+# One that does not stop within this waits in the kernel, and cannot ask for VRAM either.
+_STOPPING_S, _LOOK_S = 1.0, 0.001
+_NEVER = threading.Event()
 _DEPTH = 64  # no process stands deeper below its container's first one
 
 
@@ -67,10 +72,14 @@ def tree(pid: int) -> tuple[int, ...]:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process tree, parents first."""
-    for one in tree(pid):
+    """Stop a process tree, parents first. They stand when it returns: a signal takes its time."""
+    frozen = tree(pid)
+    for one in frozen:
         with suppress(ProcessLookupError):
             os.kill(one, signal.SIGSTOP)
+    until = time.monotonic() + _STOPPING_S
+    while any(_runs(one) for one in frozen) and time.monotonic() < until:
+        _NEVER.wait(_LOOK_S)
 
 
 def thaw(pid: int) -> None:
@@ -80,6 +89,11 @@ def thaw(pid: int) -> None:
         if fields is not None and fields[_STATE] == "T":
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGCONT)
+
+
+def _runs(pid: int) -> bool:
+    fields = _stat(pid)
+    return fields is not None and fields[_STATE] not in "TtZX"
 
 
 def _all() -> Iterator[int]:

@@ -1,6 +1,7 @@
 """Noticing processes: letting them go at their FIFO, and hearing of their end."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kybernate.testing.agentnode import wait_for
 from nodeagent import fifo, processes
 from nodeagent.fifo import NotReleased
 from nodeagent.lifelines import Lifelines
@@ -107,6 +109,21 @@ def test_children_belong_to_their_first_process(start: Start) -> None:
     assert _is_stopped(child)
     processes.thaw(process.pid)
     assert not _is_stopped(child)
+
+
+def test_a_frozen_tree_stands_when_that_is_said(start: Start) -> None:
+    spin = "(while :; do :; done) & "
+    process = start("/bin/sh", "-c", spin * 12 + "wait")
+    wait_for(lambda: len(processes.tree(process.pid)) == 13, "all run")
+    whole = processes.tree(process.pid)
+    try:
+        for _ in range(20):
+            processes.freeze(process.pid)
+            assert all(_is_stopped(one) for one in reversed(whole))
+            processes.thaw(process.pid)
+    finally:
+        for one in whole[1:]:
+            os.kill(one, signal.SIGKILL)
 
 
 def _child_of(pid: int) -> int:
