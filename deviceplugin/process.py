@@ -17,7 +17,7 @@ from deviceplugin.watching import Seats, Watch
 from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.clock import Clock
 from kybernate.clients.gpus import Inventory, InventoryAway
-from kybernate.clients.gpus.choosing import open_inventory
+from kybernate.clients.gpus.choosing import open_answering
 from kybernate.decisions.grouping import groups_of, topology_table
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import ResourceName
@@ -60,10 +60,9 @@ class Process:
     def _await_gpus(self, stop: threading.Event) -> tuple[Inventory, tuple[Gpu, ...]] | None:
         while not stop.is_set():
             try:
-                inventory = open_inventory(
+                return open_answering(
                     self._settings.inventory, self._listed, self._settings.simulated_gpu
                 )
-                return inventory, inventory.gpus()
             except InventoryAway as away:
                 get_logger().warning("waiting for the GPUs", why=str(away))
             self._clock.wait(stop, _RETRY_S)

@@ -9,7 +9,7 @@ from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.gpus import Inventory, InventoryAway
 from kybernate.clients.gpus.choosing import (
     InventorySource,
-    open_inventory,
+    open_answering,
     simulated_socket,
 )
 from kybernate.model.gpu import Gpu
@@ -48,8 +48,7 @@ def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
     log = get_logger()
     while not stop.is_set():
         try:
-            inventory = open_inventory(settings.inventory, listed, settings.simulated_gpu)
-            gpus = inventory.gpus()
+            inventory, gpus = open_answering(settings.inventory, listed, settings.simulated_gpu)
             file = load_profiles(text, present={gpu.index for gpu in gpus})
             return Cards(inventory=inventory, gpus=gpus, file=file)
         except InventoryAway as problem:

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from kybernate.clients.gpus import InventoryAway
+from kybernate.clients.gpus.choosing import InventorySource, open_answering
 from kybernate.clients.gpus.listed import ListedGpus
 from kybernate.clients.gpus.nvml import NvmlGpus
 from kybernate.clients.gpus.simulated import SimulatedGpus
@@ -225,3 +226,15 @@ def test_no_driver_is_said_to_be_away():
 def test_what_the_driver_keeps_for_itself_is_not_memory_to_be_had():
     card = NvmlGpus(FakeNvml()).gpus()[1]
     assert (card.memory, card.numa) == (79 * GIB, 1)
+
+
+def test_an_inventory_that_does_not_answer_is_closed_again(tmp_path, monkeypatch):
+    closed = []
+
+    def close(self):
+        closed.append(self)
+
+    monkeypatch.setattr(SimulatedGpus, "close", close)
+    with pytest.raises(InventoryAway):
+        open_answering(InventorySource.SIMULATED, (), tmp_path / "nobody.sock")
+    assert len(closed) == 1

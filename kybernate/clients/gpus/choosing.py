@@ -37,6 +37,21 @@ def open_inventory(
             return NvmlGpus()
 
 
+def open_answering(
+    source: InventorySource, listed: tuple[Gpu, ...], simulated: Path | None
+) -> tuple[Inventory, tuple[Gpu, ...]]:
+    """The same, and its GPUs. One that does not answer is closed again: it is asked for in a loop.
+
+    Raises as `open_inventory`.
+    """
+    inventory = open_inventory(source, listed, simulated)
+    try:
+        return inventory, inventory.gpus()
+    except BaseException:
+        inventory.close()
+        raise
+
+
 def simulated_socket(socket: Path | None) -> Path:
     """Raises Malformed where it is not given."""
     if socket is None:
