@@ -32,6 +32,13 @@ from nodeagent.telling import Teller
 _DYING_S = 2.0
 
 
+_NOT_REACHED = {
+    Mark.ACTIVE: Happening.PARK_FAILED,
+    Mark.PARKED: Happening.ACTIVATION_FAILED,
+    Mark.HELD: Happening.START_FAILED,
+}
+
+
 class Books(Protocol):
     """What a switch tells the coordinator."""
 
@@ -84,8 +91,16 @@ class Switches:
                     self._bring_in(plan, books, watch)
         except Exception:
             log.exception("a switch ended in an error")
+            self._tie_up(plan, books)
         finally:
             books.switched(plan)
+
+    def _tie_up(self, plan: SwitchPlan, books: Books) -> None:
+        """Who was not reached is where its record says: left on its way, it would be for ever."""
+        for key in (*plan.park, plan.key):
+            life = self.lives.get(key)
+            if life is not None and (happening := _NOT_REACHED.get(life.record.mark)) is not None:
+                books.happened(life, happening)
 
     # moving out
 
