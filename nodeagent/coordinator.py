@@ -281,7 +281,11 @@ class Coordinator:
 
         thread = threading.Thread(target=carry_out, name=f"switch-{plan.key.name}", daemon=True)
         self._switches.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads: begun is begun, so it is done here and now
+            self._switches.discard(thread)
+            self._hands.carry_out(plan, self)
 
     def _explain(self, books: Books, decided: Decided) -> None:
         """Tell each waiter why it waits, when the reason is another than before."""

@@ -1,6 +1,9 @@
 """Wishes and what is told of them: a coordinator without threads; switches are only noted down."""
 
+import threading
 from typing import Any
+
+import pytest
 
 from kybernate.decisions.books import Books
 from kybernate.decisions.switching import SwitchPlan
@@ -45,8 +48,11 @@ class Teller:
 class Hands:
     """Begins switches and never ends them."""
 
+    def __init__(self) -> None:
+        self.begun: list[SwitchPlan] = []
+
     def carry_out(self, plan: SwitchPlan, books: Any) -> None:
-        pass
+        self.begun.append(plan)
 
 
 def _tenancy(key: WorkloadKey = A, **fields: Any) -> Tenancy:
@@ -57,11 +63,11 @@ def _tenancy(key: WorkloadKey = A, **fields: Any) -> Tenancy:
     return Tenancy(**whole | fields)
 
 
-def _coordinator(teller: Teller | None = None) -> Coordinator:
+def _coordinator(teller: Teller | None = None, hands: Hands | None = None) -> Coordinator:
     groups: dict[Any, Group] = {GROUP.name: GROUP}
     books = Books(memory={0: 80 * GIB}, groups=groups, pool_free=400 * GIB)
     return Coordinator(
-        books, Policy(), Hands(), lambda: None, teller or Teller(), FakeClock()  # type: ignore[arg-type]
+        books, Policy(), hands or Hands(), lambda: None, teller or Teller(), FakeClock()  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -112,3 +118,17 @@ def test_a_switch_under_way_is_a_why_and_no_event() -> None:
     assert coordinator.books.tenancies[A].state is State.ACTIVATING
     assert coordinator.why(B) == Refusal(reason=Reason.BUSY)
     assert teller.waiting == []
+
+
+def test_a_switch_that_gets_no_thread_is_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hands = Hands()
+    coordinator = _coordinator(hands=hands)
+    coordinator.arrive(_tenancy(A))
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    coordinator.decide_now()
+    assert [plan.resume for plan in hands.begun] == [A]
