@@ -116,6 +116,11 @@ class Coordinator:
             self._change(lambda books: _asked(books, key, now))
         return refusal
 
+    def policy_changed(self, revision: Revision) -> None:
+        """What was refused may be allowed now: decide anew."""
+        self.revision = revision
+        self._wake.set()
+
     def park(self, key: WorkloadKey) -> Refusal | None:
         """It is to be parked now and stay so until somebody asks for it."""
         books = self.books

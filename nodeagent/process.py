@@ -17,7 +17,7 @@ from kybernate.clients.leases import LeaseHeartbeat
 from kybernate.clients.opa import OpaPolicy
 from kybernate.decisions.books import Books
 from kybernate.decisions.grouping import groups_of
-from kybernate.model.ids import NodeName
+from kybernate.model.ids import NodeName, Revision
 from kybernate.model.tier import Tier
 from kybernate.model.workload import Wishes
 from kybernate.runtime import serving
@@ -44,6 +44,7 @@ from nodeagent.lives import Lives
 from nodeagent.measures import Measures
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.podresources import KubeletAway, KubeletSeats
+from nodeagent.policychange import PolicyChange
 from nodeagent.pool import Pool
 from nodeagent.recovery import Recovered
 from nodeagent.reporting.standing import Measured
@@ -182,6 +183,7 @@ class Process:
             ),
             clock,
         )
+        self._policy_change = PolicyChange(self._policy.revision, self._policy_changed, self._clock)
         self._heartbeat = LeaseHeartbeat(
             self._kube, NAMESPACE, f"kyb-agent-{self._node}", self._node, clock
         )
@@ -201,6 +203,7 @@ class Process:
         self._recover()
         self._probe()
         self._coordinator.start()
+        self._policy_change.start()
         self._containers.start()
         tls = TlsFiles(self._settings.tls_dir) if self._settings.tls_dir else None
         self.servers.start(self._settings.socket, self._settings.listen, tls)
@@ -214,6 +217,7 @@ class Process:
         self._feed.close()
         self.servers.stop()
         self._containers.stop()
+        self._policy_change.stop()
         self._coordinator.stop()
         self._watching.stop()
         self._keeper.stop()
@@ -224,6 +228,10 @@ class Process:
         self._lifelines.stop()
         self._telemetry.stop()
         self._cards.inventory.close()
+
+    def _policy_changed(self, revision: Revision) -> None:
+        self._coordinator.policy_changed(revision)
+        self._writer.nudge()
 
     def _recover(self) -> None:
         found = recovery.recover(

@@ -15,6 +15,8 @@ class FakeOpa:
     def __init__(self, slice_seconds: float = 0.0, min_runtime_seconds: float = 0.0) -> None:
         self.slice_seconds = slice_seconds
         self.min_runtime_seconds = min_runtime_seconds
+        self.retry_seconds = 0.2  # after which the time-slice verdict is to be asked for again
+        self.revision = "sha256:0123456789ab"
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._server = _Server(self)
@@ -48,7 +50,7 @@ class FakeOpa:
             "next": waiting[0]["key"],
             "reason": "LongestWait",
             "terms": {one["key"]: terms for one in everybody},
-            "retry_seconds": 0.2,
+            "retry_seconds": self.retry_seconds,
         }
 
     def _preemption(self, holder: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         parts = self.path.split("?")[0].split("/")
         verdict = self.server.opa.answer(parts[-2], body["input"])
-        provenance = {"bundles": {"kyb": {"revision": "sha256:0123456789ab"}}}
+        provenance = {"bundles": {"kyb": {"revision": self.server.opa.revision}}}
         answer = {"provenance": provenance, **({"result": verdict} if verdict else {})}
         encoded = json.dumps(answer).encode()
         self.send_response(200)

@@ -82,7 +82,7 @@ class KubeTeller:
             reason = EventReason.WAITING_FOR_GPU
         gpus = ", ".join(map(str, waiter.gpus))
         waited = self._clock.now() - (waiter.wanted_since or self._clock.now())
-        text = f"waits for GPU {gpus} since {waited:.1f} s: {why}"
+        text = f"has waited {waited:.1f} s for GPU {gpus}: {why}"
         if not waiter.waits:
             text = f"is to be parked: {why}"
         warning = reason is EventReason.POLICY_UNAVAILABLE

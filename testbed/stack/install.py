@@ -25,7 +25,7 @@ def components(plane: ControlPlane) -> None:
     for name in COMPONENTS:
         folder = MANIFESTS / "components" / name
         text = plane.kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder))
-        plane.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+        _apply(plane, text)
     plane.kubectl(
         "wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=kybernate"
     )
@@ -35,7 +35,12 @@ def webhooks(plane: ControlPlane, url: str) -> None:
     """The webhook configurations, calling `url` (https) instead of the Service."""
     text = plane.kubectl("kustomize", str(MANIFESTS / "components" / WEBHOOKS))
     found = [_at(url, one) for one in yaml.safe_load_all(text) if one]
-    plane.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(found))
+    _apply(plane, yaml.safe_dump_all(found))
+
+
+def _apply(plane: ControlPlane, text: str) -> None:
+    """What is shipped wins: fields that people edited in a kept cluster are taken over."""
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
 
 def _at(url: str, configuration: Mapping[str, Any]) -> Object:

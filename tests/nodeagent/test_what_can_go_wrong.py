@@ -42,6 +42,18 @@ def test_while_policy_is_away_nobody_is_preempted_and_the_waiter_is_told(node: A
     node.await_state(b, State.ACTIVE)
 
 
+def test_who_was_refused_is_decided_about_anew_when_policy_changes(node: AgentNode) -> None:
+    node.opa.slice_seconds = node.opa.retry_seconds = 3600.0
+    node.start_agent()
+    a = node.start_pod("a", "G0/0", vram="60Gi")
+    node.await_state(a, State.ACTIVE)
+    b = node.start_pod("b", "G0/1", vram="60Gi")
+    wait_for(lambda: "PreemptionRefused" in _reasons(node, "b"), "b is refused for an hour")
+    node.opa.slice_seconds, node.opa.retry_seconds = 0.0, 0.2
+    node.opa.revision = "sha256:ba9876543210"
+    node.await_state(b, State.ACTIVE)
+
+
 def test_two_models_asked_for_at_the_same_instant_both_get_their_turn(node: AgentNode) -> None:
     node.start_agent()
     a, b = _two(node)
