@@ -18,9 +18,14 @@ import data.kyb.terms
 
 # METADATA
 # title: Verdict
-# description: The entry point. Undefined where the terms of any tenant cannot be read
+# description: |
+#   The entry point. Undefined where the terms of any tenant cannot be read, and where holders are
+#   not listed: nobody may take them for none.
 # entrypoint: true
-verdict := object.union(_turn, {"terms": _terms})
+verdict := object.union(_turn, {"terms": _terms}) if {
+	is_array(input.holders)
+	is_array(input.waiting)
+}
 
 # A tenant whose terms are undefined makes the whole rule undefined, rather than missing from it.
 _terms := {key: _terms_of(tenant) | some key, tenant in _tenants} if {

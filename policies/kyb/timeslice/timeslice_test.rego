@@ -120,3 +120,13 @@ test_terms_that_cannot_be_read_leave_the_verdict_undefined if {
 	not asked([a], [tenant("d/b", {"class": "gaming"})])
 	not timeslice.verdict with input as question([a], []) with data.kyb.settings as {}
 }
+
+test_undefined_where_holders_are_not_listed if {
+	told := question([a], [tenant("d/b", {})])
+	every part in {"holders", "waiting"} {
+		missing := object.remove(told, {part})
+		not timeslice.verdict with input as missing with data.kyb.settings as settings
+		null_for_it := object.union(told, {part: null})
+		not timeslice.verdict with input as null_for_it with data.kyb.settings as settings
+	}
+}
