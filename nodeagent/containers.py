@@ -235,6 +235,7 @@ class Containers:
             exec_fifo=str(created.exec_fifo),
             boot=self._node.boot,
             terms=_terms(workload, group, self._node.parkable),
+            cards=tuple(self._node.uuids[index] for index in group.gpus),
             since=now,
             wanted_since=now,
         )

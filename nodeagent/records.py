@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import PodUid, ResourceName, WorkloadKey
+from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import Desired, State, WorkloadClass
 
 VERSION = 1
@@ -81,6 +81,7 @@ class Record:
     exec_fifo: str
     boot: str  # the machine's boot id
     terms: Terms
+    cards: tuple[GpuUuid, ...] = ()  # of its group, in order; empty: written before this was kept
     held_image: str = ""  # what /proc/PID/cmdline showed while the process was held, hashed
     mark: Mark = Mark.HELD
     generation: int = 0  # goes up with every write
@@ -126,6 +127,7 @@ def _read(body: dict[str, Any]) -> Record:
     fields["key"] = WorkloadKey.parse(fields["key"])
     fields["seat"] = Seat.parse(fields["seat"])
     fields["mark"] = Mark(fields["mark"])
+    fields["cards"] = tuple(fields.get("cards", ()))
     fields["terms"] = _read_terms(fields["terms"])
     return Record(**fields)
 

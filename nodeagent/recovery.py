@@ -26,7 +26,7 @@ from nodeagent.stories import Lost, Story, Tools, Undone
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
     """What was found. `lost` pairs a life with why it is quarantined; `stranded` live on groups
-    that the profile file or the cards do not have any more: nothing of theirs is touched."""
+    that are not here any more, or on other cards than these: nothing of theirs is touched."""
 
     lives: tuple[Life, ...]
     corrupt: tuple[Corrupt, ...]
@@ -51,7 +51,7 @@ def recover(
         if not _lives_on(record, boot):
             _discard(tools, record)
             continue
-        if group is None:
+        if group is None or record.cards not in ((), tuple(uuids[i] for i in group.gpus)):
             stranded.append(record)
             continue
         life = Life(record=record, group=group, uuids=uuids)

@@ -17,6 +17,7 @@ from kybernate.clients.errors import AlreadyExists, NotFound, Refused, Retry
 from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUNODES, GPUWORKLOADS, PODS
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
+from kybernate.model.workload import State
 from kybernate.runtime.logs import get_logger
 from nodeagent.coordinator import Coordinator
 from nodeagent.lives import Life, Lives
@@ -28,6 +29,7 @@ PAUSE = 0.5
 # Written again although nothing changed: the controller may have called us away meanwhile.
 AT_LEAST_EVERY = 60.0
 _LOOK_S = 5.0
+_ENDED = "its container has ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Writer:
         self._s = sources
         self._clock = clock
         self._since = clock.now()
-        self._written: dict[_Life, object] = {}
+        self._written: dict[_Life, tuple[WorkloadKey, object]] = {}
         self._node_written: object = None
         self._node_at = float("-inf")
         self._seated: set[_Life] = set()
@@ -117,6 +119,10 @@ class Writer:
         self._refusable(self._s.node, self._write_node)
 
     def _forget_others(self, here: Collection["_Life"]) -> None:
+        pods = {one.uid for one in here}
+        for one, (key, _) in self._written.items():
+            if one not in here and one.uid not in pods:
+                self._refusable(key, lambda key=key, uid=one.uid: self._write_end(key, uid))  # type: ignore[misc]
         self._written = {one: said for one, said in self._written.items() if one in here}
         self._seated = {one for one in self._seated if one in here}
 
@@ -133,7 +139,7 @@ class Writer:
         why = self._s.coordinator.why(life.key)
         status = standing.workload_status(self._s.node, tenancy, life, why, self._s.mechanism)
         print_ = standing.fingerprint(status)
-        if self._written.get(_Life.of(life)) == print_:
+        if self._written.get(_Life.of(life)) == (life.key, print_):
             return
         patch = {"status": gpuworkloads.write_status(status)}
         try:
@@ -142,7 +148,18 @@ class Writer:
             )
         except NotFound:
             return
-        self._written[_Life.of(life)] = print_
+        self._written[_Life.of(life)] = (life.key, print_)
+
+    def _write_end(self, key: WorkloadKey, uid: PodUid) -> None:
+        """Its container ended and the pod stays, as a completed Job's does."""
+        if self._s.uid_of(key) != uid:
+            return  # the object goes with its pod
+        ended = gpuworkloads.Status(
+            state=State.ABSENT, since=self._clock.now(), node=self._s.node, why=_ENDED
+        )
+        patch = {"status": gpuworkloads.write_status(ended)}
+        with suppress(NotFound):
+            self._kube.patch(GPUWORKLOADS, key.name, patch, key.namespace, subresource="status")
 
     def _write_seat(self, life: Life) -> None:
         this = _Life.of(life)

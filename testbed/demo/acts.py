@@ -5,6 +5,7 @@ Called by `__main__`, in order. An act that does not go as told raises Unexpecte
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from kybernate.clients.agents import Outcome
 from kybernate.model.workload import State
@@ -97,9 +98,11 @@ def refusals(stage: Stage) -> None:
         objects.lone_pod("too-large", "200Gi"),
         objects.lone_pod("two-gpus", "40Gi", seat="kyb.ai/gpu-2x-seat"),
     )
-    for name in ("too-large", "two-gpus"):
-        stage.until(lambda name=name: bool(_scheduling(stage, name)), f"a reason for {name}")  # type: ignore[misc]
-        stage.screen.tell(f"{name}: {_scheduling(stage, name)[-1]}")
+    # VRAM is ours to judge; seats are counted by the scheduler, which never asks us then.
+    for name, reason in (("too-large", "PlacementRefused"), ("two-gpus", "FailedScheduling")):
+        said = partial(stage.events, name, (reason,))
+        stage.until(lambda said=said: bool(said()), f"a reason for {name}")  # type: ignore[misc]
+        stage.screen.tell(f"{name}: {said()[-1]}")
 
 
 def proof(stage: Stage) -> None:
@@ -122,7 +125,8 @@ def proof(stage: Stage) -> None:
     stage.until(lambda: _shown_active(stage, MODELS[0]), "what kubectl shows")
 
 
-ACTS = (impatience, arrival, asked, burst, live_edit, refusals, proof)
+# Refusals last: the trainer has ended, so a seat is free and what is missing is VRAM.
+ACTS = (impatience, arrival, asked, burst, live_edit, proof, refusals)
 
 
 def tell(stage: Stage, answer: Answer, how: str) -> None:
@@ -154,10 +158,6 @@ def _shown_active(stage: Stage, app: str) -> bool:
     shown = stage.get("gpuworkloads")["items"]
     mine = [one for one in shown if one["metadata"]["name"].startswith(f"{app}-")]
     return any(one.get("status", {}).get("state") == State.ACTIVE for one in mine)
-
-
-def _scheduling(stage: Stage, name: str) -> list[str]:
-    return stage.events(name, ("FailedScheduling", "PlacementRefused"))
 
 
 def _log(stage: Stage) -> str:

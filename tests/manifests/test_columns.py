@@ -108,12 +108,12 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
         "claim": {"podUID": "u1", "node": "node-a"},
         "conditions": [_ready("True")],
     }
-    spec = {"workload": "StatefulSet/llama/0"}
+    spec = {"workload": "statefulset.llama.0"}
     _write(admin, f"{path}/gpucheckpoints", "one", "GpuCheckpoint", spec, status)
     head, row = _table(installed.kubectl("get", "gcp", "-n", namespace))
     assert head == ["NAME", "WORKLOAD", "GOLD", "READY", "BYTES", "TIER", "CLAIMED-BY", "AGE"]
     assert row[:-1] == [
-        "one", "StatefulSet/llama/0", "false", "True", "42949672960", "nvme", "node-a",
+        "one", "statefulset.llama.0", "false", "True", "42949672960", "nvme", "node-a",
     ]  # fmt: skip
     policy = {"selector": {}, "every": "5m"}
     _write(admin, f"{path}/checkpointpolicies", "one", "CheckpointPolicy", policy, {"workloads": 2})

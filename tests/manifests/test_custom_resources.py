@@ -107,7 +107,7 @@ GOOD: dict[str, tuple[Object, Object]] = {
         },
     ),
     "gpucheckpoints": (
-        {"workload": "StatefulSet/llama/0", "gold": False},
+        {"workload": "statefulset.llama.0", "gold": False},
         {
             "sizeBytes": 42949672960,
             "fingerprint": "blake3:aa",

@@ -142,3 +142,11 @@ def test_a_fault_over_one_workload_keeps_nobody_from_the_agent(desk: Desk) -> No
     assert life.record.mark is desk.on_disk() is Mark.QUARANTINED
     assert why == "fault in the agent: a fault"
     assert "uid-a" in desk.pool.slots()
+
+
+def test_nothing_is_done_on_other_cards_than_the_workload_has(desk: Desk) -> None:
+    """A card that fell off gives its index to the next one."""
+    desk.record(Mark.HELD, cards=(GpuUuid("GPU-that-fell-off"),))
+    assert [one.uid for one in _recover(desk).stranded] == ["uid-a"]
+    desk.record(Mark.HELD, cards=(GpuUuid("GPU-0"),))
+    assert [life.record.uid for life in _recover(desk).lives] == ["uid-a"]

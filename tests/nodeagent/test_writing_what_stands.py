@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from kybernate.clients.resources import GPUNODES
+from kybernate.clients.resources import GPUNODES, GPUWORKLOADS
 from kybernate.decisions.books import Books
-from kybernate.model.ids import GpuUuid, NodeName
+from kybernate.model.ids import GpuUuid, NodeName, PodUid
 from kybernate.testing.builders import a_group
 from kybernate.testing.clock import FakeClock
 from nodeagent.lives import Life, Lives
@@ -23,9 +23,12 @@ class Kube:
 
     def __init__(self) -> None:
         self.patched: list[tuple[object, str]] = []
+        self.states: list[str] = []
 
-    def patch(self, resource: object, name: str, *_: object, **__: object) -> None:
+    def patch(self, resource: object, name: str, body: Any, *_: object, **__: object) -> None:
         self.patched.append((resource, name))
+        if resource is GPUWORKLOADS:
+            self.states.append(body["status"]["state"])
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def life(desk: Desk) -> Life:
     return Life(record=desk.record(), group=GROUP, uuids={0: GpuUuid("GPU-0")})
 
 
-def _writer(kube: Kube, lives: Lives, clock: FakeClock) -> Writer:
+def _writer(kube: Kube, lives: Lives, clock: FakeClock, uid: PodUid | None = None) -> Writer:
     books = Books(memory={0: 80 * 2**30}, groups={GROUP.name: GROUP})
     for life in lives.all():
         books = books.having(life.tenancy())
@@ -42,7 +45,7 @@ def _writer(kube: Kube, lives: Lives, clock: FakeClock) -> Writer:
     )  # fmt: skip
     sources = Sources(
         node=NodeName("node"), coordinator=coordinator, lives=lives, mechanism="fake", endpoint="",
-        driver=lambda: "1", measured=Measured, uid_of=lambda _: None,
+        driver=lambda: "1", measured=Measured, uid_of=lambda _: uid,
     )  # fmt: skip
     return Writer(kube, sources, clock)  # type: ignore[arg-type]
 
@@ -56,6 +59,17 @@ def test_what_was_written_of_lives_that_are_over_is_forgotten(life: Life) -> Non
     lives.drop(life)
     writer.write_all()
     assert (writer._seated, writer._written) == (set(), {})
+
+
+def test_a_workload_whose_container_ended_is_told_to_be_absent_once(life: Life) -> None:
+    kube, lives = Kube(), Lives()
+    lives.add(life)
+    writer = _writer(kube, lives, FakeClock(), uid=life.record.uid)
+    writer.write_all()
+    lives.drop(life)
+    writer.write_all()
+    writer.write_all()
+    assert kube.states[1:] == ["Absent"]
 
 
 def test_a_wall_clock_that_is_put_back_does_not_keep_the_node_silent() -> None:
