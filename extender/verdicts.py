@@ -99,7 +99,10 @@ class Verdicts:
     def follow(self, stop: threading.Event) -> None:
         """`refresh` until `stop` is set; for a thread of its own."""
         while not self._clock.wait(stop, POLL_SECONDS):
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:  # whatever it was: verdicts that nobody refreshes are kept for ever
+                self._log.exception("the policy in force is not known")
 
     def _asked(self, question: PlacementQuestion) -> tuple[PlacementVerdict, bool]:
         answer = self._policy.placement(question)

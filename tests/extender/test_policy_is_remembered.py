@@ -1,6 +1,8 @@
 """Policy is asked once per kind of workload and revision, and its silence is neutral."""
 
+import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,3 +111,24 @@ def test_policy_that_does_not_answer_is_neutral_and_asked_again_soon(
     clock.advance(POLL_SECONDS)
     assert verdicts.of(a_workload(), CLASSES).deny == {"c1": "no"}
     assert verdicts.available
+
+
+def test_a_fault_in_asking_for_the_revision_does_not_end_the_asking(
+    policy: Scripted, verdicts: Verdicts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([None, Revision("sha256:2")])
+
+    def revision() -> Revision | None:
+        found = next(told)
+        if found is None:
+            raise RuntimeError("not the answer it expected")
+        return found
+
+    verdicts.of(a_workload(), CLASSES)
+    waits = iter([False, False, True])
+    monkeypatch.setattr(policy, "revision", revision)
+    monkeypatch.setattr(verdicts, "_clock", SimpleNamespace(wait=lambda *_: next(waits)))
+    verdicts.follow(threading.Event())
+    monkeypatch.undo()
+    verdicts.of(a_workload(), CLASSES)
+    assert len(policy.asked) == 2
