@@ -2,9 +2,9 @@
 
 from controller.process import Process
 from controller.settings import Settings
-from kybernate.clients.kube import Kube
 from kybernate.runtime import logs, settings, stopping
 from kybernate.runtime.clock import SystemClock
+from kybernate.runtime.connecting import connect
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     configured = settings.from_process(Settings)
     logs.configure("controller", configured.log_level)
     stop = stopping.stop_event()
-    process = Process(configured, Kube.connect(configured.kubeconfig), SystemClock())
+    process = Process(configured, connect(configured.kubeconfig), SystemClock())
     process.start()
     stop.wait()
     process.stop()

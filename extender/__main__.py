@@ -9,6 +9,7 @@ from extender.serving import build, serving
 from extender.settings import Settings
 from kybernate.api.errors import Malformed
 from kybernate.runtime import logs, settings
+from kybernate.runtime.connecting import connect
 from kybernate.runtime.wsgi import WsgiServer
 
 
@@ -18,6 +19,7 @@ def main() -> int:
     if ours.replay is not None:
         return _replay(ours.replay)
     logs.configure("extender", ours.log_level)
+    connect(ours.kubeconfig).close()  # or say why not here, before gunicorn does
     WsgiServer(serving(ours), partial(build, ours)).run()
     return 0
 

@@ -6,6 +6,7 @@ import threading
 from kybernate.api.errors import Malformed
 from kybernate.runtime import logs, settings
 from kybernate.runtime.clock import SystemClock
+from kybernate.runtime.connecting import connect
 from kybernate.runtime.stopping import stop_event
 from nodeagent.process import Process
 from nodeagent.settings import Settings
@@ -17,6 +18,7 @@ def main() -> int:
     """The exit status: 0 when stopped, 2 for a profile file or setting that cannot be used."""
     ours = settings.from_process(Settings)
     logs.configure("nodeagent", ours.log_level)
+    connect(ours.kubeconfig).close()
     stop = stop_event()
     try:
         with sole(ours.state_dir, stop) as alone:

@@ -6,6 +6,7 @@ from pathlib import Path
 from kybernate.clients.kube import Kube
 from kybernate.clients.opa import OpaPolicy
 from kybernate.runtime import logs, serving, settings
+from kybernate.runtime.connecting import connect
 from kybernate.runtime.health import Health
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.settings import ProcessSettings, setting
@@ -70,6 +71,7 @@ def main() -> None:
     """Serve until told to stop."""
     configured = settings.from_process(Settings)
     logs.configure("webhook", configured.log_level)
+    connect(configured.kubeconfig).close()  # or say here why not, before gunicorn's words
     told = Serving(
         name="kyb-webhook",
         listen=configured.listen,
