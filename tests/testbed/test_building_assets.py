@@ -113,7 +113,7 @@ def test_ctrl_c_stops_the_compiler_and_says_that_the_next_call_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         # Started in the background of a shell, tests inherit that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
     ) as builder:
         eventually(journal.read_text)
         compiler = eventually(lambda: _children(builder.pid))[0]
