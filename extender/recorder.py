@@ -36,6 +36,10 @@ _PATIENCE = Patience(size=4096, seconds=60.0)
 # 50 a second, the rate clients of the API server have by default: telling a thousand pods takes
 # 20 s, and placing them meanwhile is not held up by it.
 _PACE_S = 0.02
+# While the scheduler asks, its answers come first: telling a pod's placement takes as long as
+# answering for it. Nobody waits longer than this for a word, however long a burst is.
+_QUIET_S = 0.2
+_AT_MOST_S = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class Told:
 
     workload: Workload
     decision: Decision
+    since: float = 0.0  # monotonic, when it was decided
     announced: bool = False  # its event is on the way
 
 
@@ -59,6 +64,7 @@ class Recorder:
         self._turned_down: OrderedDict[PodUid, Placement] = OrderedDict()
         self._refused: dict[PodUid, str] = {}
         self._ledgers: dict[PodUid, Ledger] = {}
+        self._asked_at = float("-inf")  # monotonic, when the scheduler last asked
         self._stop = threading.Event()
         self._outbox: Outbox[Told] = Outbox("decisions", clock, self._write, patience=_PATIENCE)
 
@@ -69,6 +75,7 @@ class Recorder:
 
     def decided(self, placement: Placement) -> None:
         """Remember an answer until its outcome is seen."""
+        self._asked_at = self._clock.monotonic()
         uid, refused = placement.workload.uid, not placement.ranked
         kept, limit = (self._turned_down, _REFUSALS) if refused else (self._decided, _REMEMBERED)
         with self._lock:
@@ -120,7 +127,9 @@ class Recorder:
                 return
             self._refused[uid] = text
         decision = self._decision(placement, EventReason.PLACEMENT_REFUSED, text)
-        self._outbox.put(Told(workload=placement.workload, decision=decision))
+        self._outbox.put(
+            Told(workload=placement.workload, decision=decision, since=self._clock.monotonic())
+        )
 
     def _placed(self, placement: Placement, node: NodeName) -> Told:
         revision = placement.verdict.revision
@@ -128,7 +137,7 @@ class Recorder:
         found = next((one for one in placement.ranked if one.node == node), None)
         seconds = found.estimate(placement.at).seconds if found else None
         decision = self._decision(placement, EventReason.PLACED, text, seconds)
-        return Told(workload=placement.workload, decision=decision)
+        return Told(workload=placement.workload, decision=decision, since=self._clock.monotonic())
 
     def _decision(
         self, placement: Placement, reason: EventReason, text: str, seconds: float | None = None
@@ -153,9 +162,19 @@ class Recorder:
 
     def _write(self, told: Told) -> None:
         if not told.announced:
+            self._give_way(told)
             self._announce(told)
-            self._clock.wait(self._stop, _PACE_S)
         self._enter(told)
+
+    def _give_way(self, told: Told) -> None:
+        """Until the scheduler is quiet, or this has waited long enough."""
+        self._clock.wait(self._stop, _PACE_S)
+        until = told.since + _AT_MOST_S
+        while not self._stop.is_set():
+            now = self._clock.monotonic()
+            if now >= until or now - self._asked_at >= _QUIET_S:
+                return
+            self._clock.wait(self._stop, _QUIET_S)
 
     def _announce(self, told: Told) -> None:
         reason = told.decision.reason

@@ -14,6 +14,7 @@ from kybernate.model.policy import PlacementVerdict
 from kybernate.model.verdict import EventReason
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import SEAT_2X, a_workload
+from kybernate.testing.clock import FakeClock
 
 
 class Written:
@@ -190,3 +191,19 @@ def test_a_later_life_of_the_name_is_not_written_to(
     recorder.pod_changed(pod(), pod(node=NodeName("node-a")))
     assert not recorder.flush(0.2)
     assert written.patches == []
+
+
+def test_while_the_scheduler_asks_telling_gives_way(extender: Any, written: Written) -> None:
+    clock = FakeClock()
+    recorder: Any = Recorder(written, written, clock)  # type: ignore[arg-type]
+    known(recorder)
+    recorder.decided(extender.filter(a_workload(), ["node-a"]))
+    recorder.pod_changed(pod(), pod(node=NodeName("node-a")))
+    clock.wait_for_waiters()
+    clock.advance(0.1)  # past the pace; but the scheduler asked a tenth of a second ago
+    clock.wait_for_waiters()
+    assert written.events == []
+    clock.advance(0.3)
+    assert recorder.flush(10.0)
+    assert [event[1] for event in written.events] == [EventReason.PLACED]
+    recorder.stop()
