@@ -5,6 +5,8 @@ Called by: `events.py`, `decisions.py`.
 Rule: putting never blocks; what does not fit is dropped and counted.
 Rule: a Retry holds the whole queue up (the server is away), `NotYet` only its own item; both end
 when the item has grown too old.
+Rule: an API server that has just started forbids everybody everything until it has read its roles,
+so a Forbidden item is tried again for some seconds.
 """
 
 import threading
@@ -16,7 +18,7 @@ import structlog
 
 from kybernate.clients.backoff import Backoff, Pace
 from kybernate.clients.clock import Clock
-from kybernate.clients.errors import Refused, Retry
+from kybernate.clients.errors import Forbidden, Refused, Retry
 
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ class Patience:
     size: int = 1000  # client-go's event queue
     seconds: float = 600.0  # an outage of ten minutes
     again: float = 1.0  # pause of an item that is not yet deliverable
+    forbidden: float = 10.0  # seconds after the first Forbidden; roles are read within one or two
     pace: Pace = field(default_factory=lambda: Pace(first=0.5, longest=10.0))
 
 
@@ -43,6 +46,7 @@ class _Waiting(Generic[T]):
     item: T
     since: float
     not_before: float
+    forbidden_since: float | None = None
 
 
 class Outbox(Generic[T]):
@@ -141,6 +145,10 @@ class Outbox(Generic[T]):
             self.delivered += 1
             self._backoff.reset()
             again = False
+        except Forbidden as problem:
+            again = self._may_be_allowed(taken)
+            if not again:
+                self._drop(taken.item, problem)
         except Retry as problem:
             again = self._clock.monotonic() - taken.since <= self._patience.seconds
             if not again:
@@ -159,6 +167,13 @@ class Outbox(Generic[T]):
             self._changed.notify_all()
         if pause:
             self._clock.wait(self._stopping, pause)
+
+    def _may_be_allowed(self, taken: _Waiting[T]) -> bool:
+        """Whether to try a forbidden item again, after a pause of its own."""
+        now = self._clock.monotonic()
+        taken.forbidden_since = now if taken.forbidden_since is None else taken.forbidden_since
+        taken.not_before = now + self._patience.again
+        return now - taken.forbidden_since <= self._patience.forbidden
 
     def _drop(self, item: T, problem: Exception | None = None) -> None:
         self.dropped += 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kybernate.api import gpunodes, gpuworkloads, names
 from kybernate.clients.backoff import Backoff, Pace
 from kybernate.clients.clock import Clock
-from kybernate.clients.errors import AlreadyExists, NotFound, Refused, Retry
+from kybernate.clients.errors import AlreadyExists, Forbidden, NotFound, Refused, Retry
 from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUNODES, GPUWORKLOADS, PODS
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
@@ -28,6 +28,8 @@ from nodeagent.reporting.standing import Measured
 PAUSE = 0.5
 # Written again although nothing changed: the controller may have called us away meanwhile.
 AT_LEAST_EVERY = 60.0
+# A seat that may not be written is tried again for so long; roles are read within a second or two.
+FORBIDDEN = 10.0
 _LOOK_S = 5.0
 _ENDED = "its container has ended"
 
@@ -70,6 +72,7 @@ class Writer:
         self._node_written: object = None
         self._node_at = float("-inf")
         self._seated: set[_Life] = set()
+        self._forbidden_since: dict[_Life, float] = {}
         self._backoff = Backoff(Pace(first=0.5, longest=10.0))
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -125,6 +128,9 @@ class Writer:
                 self._refusable(key, lambda key=key, uid=one.uid: self._write_end(key, uid))  # type: ignore[misc]
         self._written = {one: said for one, said in self._written.items() if one in here}
         self._seated = {one for one in self._seated if one in here}
+        self._forbidden_since = {
+            one: at for one, at in self._forbidden_since.items() if one in here
+        }
 
     def _refusable(self, what: object, write: Callable[[], None]) -> None:
         try:
@@ -177,6 +183,15 @@ class Writer:
         except Retry:
             self._seated.discard(this)
             raise
+        except Forbidden:
+            if self._may_be_allowed(this):
+                self._seated.discard(this)
+            raise
+
+    def _may_be_allowed(self, life: _Life) -> bool:
+        """An API server that has just started forbids everything until it has read its roles."""
+        now = self._clock.monotonic()
+        return now - self._forbidden_since.setdefault(life, now) <= FORBIDDEN
 
     def _write_node(self) -> None:
         books, picture = self._s.coordinator.books, self._s.coordinator.picture

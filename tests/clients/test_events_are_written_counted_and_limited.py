@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kybernate.clients.errors import Forbidden, Unavailable
+from kybernate.clients.errors import Forbidden, Invalid, Unavailable
 from kybernate.clients.events import EventRecorder, Limits, ObjectRef
 from kybernate.clients.resources import EVENTS
 from kybernate.model.verdict import EventReason
@@ -213,10 +213,30 @@ def test_an_answer_that_was_lost_does_not_write_twice(
 
 
 def test_what_is_refused_is_dropped_and_counted(kube: FakeKube, events: EventRecorder) -> None:
-    kube.fail("POST", "events", Forbidden(403, "Forbidden", "no"))
+    kube.fail("POST", "events", Invalid(422, "Invalid", "no"))
     record(events, "refused")
     record(events, "written")
     assert [event["note"] for event in written(kube)] == ["written"]
+    assert events.dropped == 1
+
+
+def test_what_is_forbidden_for_a_moment_is_written_all_the_same(
+    kube: FakeKube, events: EventRecorder, clock: FakeClock, until: Any
+) -> None:
+    """As by an API server that has just started and has not read its roles."""
+    kube.fail("POST", "events", Forbidden(403, "Forbidden", "cannot create"), times=2)
+    events.record(POD, EventReason.PARKED, "Parking", "early")
+    until(lambda: _let_pass(clock) or events.flush(0.01))
+    assert [event["note"] for event in written(kube)] == ["early"]
+    assert events.dropped == 0
+
+
+def test_what_stays_forbidden_is_dropped_and_counted(
+    kube: FakeKube, events: EventRecorder, clock: FakeClock, until: Any
+) -> None:
+    kube.fail("POST", "events", Forbidden(403, "Forbidden", "cannot create"), times=1000)
+    events.record(POD, EventReason.PARKED, "Parking", "never")
+    until(lambda: _let_pass(clock) or events.flush(0.01))
     assert events.dropped == 1
 
 
