@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from kybernate.clients.resources import GPUNODES, GPUWORKLOADS
+from kybernate.clients.errors import Forbidden
+from kybernate.clients.resources import GPUNODES, GPUWORKLOADS, PODS
 from kybernate.decisions.books import Books
 from kybernate.model.ids import GpuUuid, NodeName, PodUid
 from kybernate.testing.builders import a_group
 from kybernate.testing.clock import FakeClock
 from nodeagent.lives import Life, Lives
 from nodeagent.reporting.standing import Measured
-from nodeagent.reporting.writer import AT_LEAST_EVERY, Sources, Writer
+from nodeagent.reporting.writer import AT_LEAST_EVERY, FORBIDDEN, Sources, Writer
 
 Desk = Any  # tests/nodeagent/conftest.py
 GROUP = a_group(0)
@@ -24,9 +25,12 @@ class Kube:
     def __init__(self) -> None:
         self.patched: list[tuple[object, str]] = []
         self.states: list[str] = []
+        self.forbidden: object = None  # of this resource
 
     def patch(self, resource: object, name: str, body: Any, *_: object, **__: object) -> None:
         self.patched.append((resource, name))
+        if resource is self.forbidden:
+            raise Forbidden(403, "Forbidden", "cannot patch")
         if resource is GPUWORKLOADS:
             self.states.append(body["status"]["state"])
 
@@ -59,6 +63,23 @@ def test_what_was_written_of_lives_that_are_over_is_forgotten(life: Life) -> Non
     lives.drop(life)
     writer.write_all()
     assert (writer._seated, writer._written) == (set(), {})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tries"), [pytest.param(1, 3, id="soon"), pytest.param(FORBIDDEN + 1, 2, id="late")]
+)
+def test_a_seat_that_was_forbidden_is_written_again_for_a_while(
+    life: Life, seconds: float, tries: int
+) -> None:
+    kube, lives, clock = Kube(), Lives(), FakeClock()
+    lives.add(life)
+    writer = _writer(kube, lives, clock)
+    kube.forbidden = PODS
+    writer.write_all()
+    clock.advance(seconds)
+    writer.write_all()
+    writer.write_all()
+    assert sum(resource is PODS for resource, _ in kube.patched) == tries
 
 
 def test_a_workload_whose_container_ended_is_told_to_be_absent_once(life: Life) -> None:
