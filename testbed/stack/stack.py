@@ -138,8 +138,7 @@ class Stack:
             progress(f"starting node {spec.name}")
             self._start_node(spec)
         progress("starting kube-scheduler")
-        url, authority = self.running["extender"].url, self.tls("kyb-extender") / "ca.crt"
-        self.plane.start_scheduler(control.scheduler_config(url, authority))
+        self.start_scheduler()
 
     def _place(self, account: str) -> Place:
         url = self.opa.url if self.opa else ""
@@ -194,6 +193,11 @@ class Stack:
             ready=partial(self.plane.api.exists, f"/api/v1/nodes/{name}"),
             afterwards=[*program, "--end-pods", f"--work-dir={node.folder.work}"],
         )
+
+    def start_scheduler(self) -> None:
+        """The real one, which asks our extender for pods with seats."""
+        url, authority = self.running["extender"].url, self.tls("kyb-extender") / "ca.crt"
+        self.plane.start_scheduler(control.scheduler_config(url, authority))
 
     def start_agent(self, name: str) -> None:
         """Of this node, with the journal and the pool it left."""
