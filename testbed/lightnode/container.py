@@ -1,17 +1,16 @@
 """
 One container's process: started, held where it must be, found again after we were killed.
 
-Two shells are between us and the command. The *keeper* outlives us: it writes the command's process
-number and, in the end, its exit code to files. The *starter* blocks opening the exec FIFO for
-writing, as runc's does, writes its byte when somebody reads, and becomes the command by exec, so
-the process number the agent was told is the command's.
+Two shells are between us and the command. The *keeper* outlives us and writes, in the end, the
+command's exit code to a file. The *starter* writes its process number to another; where the
+container is held it blocks opening the exec FIFO for writing, as runc's does, and writes its byte
+when somebody reads; then it becomes the command by exec, so the process number is the command's.
 
 Called by: `podlife`. Rule: the files of a container's folder are the truth; every file is complete
 or absent.
 """
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -29,12 +28,19 @@ trap : TERM INT HUP
 cat /proc/$$/stat >.keeper && mv .keeper keeper
 "$@" &
 pid=$!
-echo $pid >.pid && mv .pid pid
 while :; do wait $pid; code=$?; kill -0 $pid 2>/dev/null || break; done
 echo $code >.exit && mv .exit exit
 """
+# It tells its own number: the keeper could tell it sooner, but until the fork has become a program
+# of its own it has the keeper's traps, and a signal sent to it would be lost.
 # A reader that closes before our byte is written must not kill us: SIGPIPE is ignored meanwhile.
-_STARTER = """trap '' PIPE; echo 0 2>/dev/null >"$0"; trap - PIPE; exec "$@" """
+_STARTER = r"""
+echo $$ >.pid && mv .pid pid
+[ -z "$1" ] || { trap '' PIPE; echo 0 2>/dev/null >"$1"; trap - PIPE; }
+shift
+[ -z "$0" ] || cd -- "$0" || exit
+exec "$@"
+"""
 _FIFO = "exec.fifo"
 _START_S = 10.0  # what takes longer is broken
 _LOOK_S = 0.002
@@ -74,15 +80,15 @@ class Container:
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        command = list(launch.command)
-        if launch.held:
-            os.mkfifo(folder / _FIFO)
-            command = ["/bin/sh", "-c", _STARTER, str(folder / _FIFO), *command]
+        fifo = str(folder / _FIFO) if launch.held else ""
+        if fifo:
+            os.mkfifo(fifo)
         if launch.working_dir and not Path(launch.working_dir).is_dir():
             raise StartFailed(f"no directory {launch.working_dir!r}")
         with launch.log.open("ab") as log:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _keeper(launch.working_dir), "keeper", *command],
+                ["/bin/sh", "-c", _KEEPER, "keeper", "/bin/sh", "-c", _STARTER]
+                + [launch.working_dir, fifo, *launch.command],
                 env=dict(launch.environment),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -153,13 +159,6 @@ class Container:
         with suppress(FileNotFoundError, ValueError):
             return int((self.folder / "exit").read_text())
         return None
-
-
-def _keeper(working_dir: str) -> str:
-    """The keeper stays in the container's folder, the command may run elsewhere."""
-    if not working_dir:
-        return _KEEPER
-    return _KEEPER.replace('"$@" &', f'(cd {shlex.quote(working_dir)} && exec "$@") &')
 
 
 def _read_keeper(folder: Path) -> Recorded:
