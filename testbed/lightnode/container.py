@@ -83,12 +83,12 @@ class Container:
         fifo = str(folder / _FIFO) if launch.held else ""
         if fifo:
             os.mkfifo(fifo)
+        starter = ["/bin/sh", "-c", _STARTER, launch.working_dir, fifo]
         if launch.working_dir and not Path(launch.working_dir).is_dir():
             raise StartFailed(f"no directory {launch.working_dir!r}")
         with launch.log.open("ab") as log:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _KEEPER, "keeper", "/bin/sh", "-c", _STARTER]
-                + [launch.working_dir, fifo, *launch.command],
+                ["/bin/sh", "-c", _KEEPER, "keeper", *starter, *launch.command],
                 env=dict(launch.environment),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
