@@ -13,45 +13,48 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets native check test test-unit test-plane test-stack demo bench-extender generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo bench-extender generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
-	@echo "== setting up $(VENV) (once, about a minute)"
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== setting up $(VENV) (once, about a minute)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 setup: $(STAMP) ## Make the virtual environment (the other targets do it themselves)
 
-assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 7 minutes)
+assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 7 minutes); prints where
 	@$(PY) -m testbed.assets
+
+built: $(STAMP) # the same, without the paths, for the targets below
+	@$(PY) -m testbed.assets > /dev/null
 
 native: $(STAMP) ## Compile kybernate-runc into the user's cache folder (seconds); prints where
 	@$(PY) -m testbed.assets.native
 
-demo: assets ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
+demo: built ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
 	@$(PY) -m testbed.demo
 
 test: test-unit test-plane ## Every test this machine can run
 
-test-unit: assets ## Tests without a control plane
+test-unit: built ## Tests without a control plane
 	@$(PYTEST) -q $(UNIT)
 
-test-plane: assets ## Tests on the real control plane and, as root, on real nodes
+test-plane: built ## Tests on the real control plane and, as root, on real nodes
 	@$(PYTEST) -q $(PLANE)
 
-test-stack: assets ## The whole stack, broken on purpose (not yet part of `test`)
+test-stack: built ## The whole stack, broken on purpose (not yet part of `test`)
 	@$(PYTEST) -q tests/stack
 
-bench-extender: assets ## Pods a second without an extender, with an idle one, and with Kybernate
+bench-extender: built ## Pods a second without an extender, with an idle one, and with Kybernate
 	@$(PY) -m benchmarks.extender
 
-check: assets ## Format, lint, types, import contracts, Rego, generated code, spelling
+check: built ## Format, lint, types, import contracts, Rego, generated code, spelling
 	@echo "== format and lint"; $(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
 	@echo "== types"; $(VENV)/bin/mypy
 	@echo "== import contracts"; $(VENV)/bin/lint-imports
@@ -67,7 +70,7 @@ generate: $(STAMP) ## Make the gRPC code from the .proto files
 	  --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc $(PB)/*.proto
 
-fmt: assets ## Format the code
+fmt: built ## Format the code
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 	@cd policies && $(OPA) fmt --write kyb
 
