@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask
 
+from extender.metrics import ExtenderMetrics
 from extender.serving import build, serving
 from extender.settings import Settings
+from extender.verbs import Verbs
 from kybernate.runtime import settings
 from kybernate.runtime.wsgi import Running, WsgiServer
 
@@ -95,25 +97,27 @@ def _timed(app: Flask) -> Flask:
 
 def _idle() -> Flask:
     app = Flask("idle", static_folder=None)
-
-    @app.post("/filter")
-    def _filter() -> Response:
-        names = orjson.loads(request.get_data(cache=False))["NodeNames"][:CANDIDATES]
-        empty: dict[str, str] = {}
-        answer = {"NodeNames": names, "FailedNodes": empty, "FailedAndUnresolvableNodes": empty}
-        return Response(orjson.dumps({**answer, "Error": ""}), content_type="application/json")
-
-    @app.post("/prioritize")
-    def _prioritize() -> Response:
-        names = orjson.loads(request.get_data(cache=False))["NodeNames"]
-        scores = [{"Host": name, "Score": 0} for name in names]
-        return Response(orjson.dumps(scores), content_type="application/json")
+    verbs = {"filter": _first_candidates, "prioritize": _no_preference}
+    served = Verbs(verbs, ExtenderMetrics(), app.wsgi_app)  # as ours are
+    app.wsgi_app = served  # type: ignore[method-assign, assignment]  # Flask's way
 
     @app.get("/readyz")
     def _readyz() -> str:
         return "ok"
 
     return app
+
+
+def _first_candidates(body: bytes) -> bytes:
+    names = orjson.loads(body)["NodeNames"][:CANDIDATES]
+    empty: dict[str, str] = {}
+    answer = {"NodeNames": names, "FailedNodes": empty, "FailedAndUnresolvableNodes": empty}
+    return orjson.dumps({**answer, "Error": ""})
+
+
+def _no_preference(body: bytes) -> bytes:
+    names = orjson.loads(body)["NodeNames"]
+    return orjson.dumps([{"Host": name, "Score": 0} for name in names])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from kybernate.runtime import addresses
+from kybernate.runtime.staying import StayingWorker
 from kybernate.runtime.tls import TlsFiles
 
 KEEP_ALIVE_S = 120
@@ -79,7 +80,7 @@ def _options(serving: Serving) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}",
         "workers": 1,
-        "worker_class": "gthread",
+        "worker_class": StayingWorker,
         "threads": serving.threads,
         "keepalive": KEEP_ALIVE_S,
         "graceful_timeout": GRACE_S,
