@@ -1,5 +1,5 @@
 """
-Processes of the node, from /proc. Called by containers, recovery, and mechanisms.
+Processes of the node, from /proc. Called by containers, recovery, mechanisms and the freezer.
 
 Rule: a process number alone names nobody, since numbers come again: with its start time it does.
 """
@@ -72,23 +72,28 @@ def tree(pid: int) -> tuple[int, ...]:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process tree, parents first. They stand when it returns: a signal takes its time."""
-    frozen = tree(pid)
-    for one in frozen:
-        with suppress(ProcessLookupError):
-            os.kill(one, signal.SIGSTOP)
+    """Stop a process tree, parents first, and whom they made meanwhile. All of them stand when it
+    returns: a signal takes its time."""
     until = time.monotonic() + _STOPPING_S
-    while any(_runs(one) for one in frozen) and time.monotonic() < until:
+    while (running := [one for one in tree(pid) if _runs(one)]) and time.monotonic() < until:
+        for one in running:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGSTOP)
         _NEVER.wait(_LOOK_S)
 
 
 def thaw(pid: int) -> None:
     """Let those of the tree that are stopped go on."""
     for one in tree(pid):
-        fields = _stat(one)
-        if fields is not None and fields[_STATE] == "T":
+        if is_stopped(one):
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGCONT)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped it."""
+    fields = _stat(pid)
+    return fields is not None and fields[_STATE] == "T"
 
 
 def _runs(pid: int) -> bool:
