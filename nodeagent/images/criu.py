@@ -1,0 +1,62 @@
+"""
+CRIU, as runc calls it: its options, its version, and what its log says when it fails.
+
+Called by: `nodeagent.images.runc`.
+Rule: its options are in a file that only we write. A container's own (`org.criu.config`) is never
+let through: options can name programs that are run as root.
+"""
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+_VERSION = re.compile(r"Version: ([0-9.]+)")
+_ERROR = re.compile(r"Error \([^)]*\): (.*)")
+_ENDINGS = ("Dumping FAILED.", "Restoring FAILED.")
+_GHOST_LIMIT = 2**30  # bytes of a file that has no name any more; CRIU's own is 1 MiB
+_PATIENCE_S = 10.0
+
+
+def options(program: str, *more: str) -> str:
+    """A configuration file with what dump and restore have in common, and more lines."""
+    lines = (f"ghost-limit {_GHOST_LIMIT}", f"network-lock {_lock(program)}", *more)
+    return "".join(f"{line}\n" for line in lines)
+
+
+@cache
+def version(program: str) -> str:
+    """As it says; empty where it cannot be run."""
+    done = _run([program, "--version"])
+    found = _VERSION.search(done.stdout) if done else None
+    return found.group(1) if found else ""
+
+
+def sentence(log: Path) -> str:
+    """Why it failed, out of its log: the first error is the cause, the others follow from it."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = (match.group(1).strip() for line in lines if (match := _ERROR.search(line)))
+    return next((text for text in found if text and text not in _ENDINGS), "")
+
+
+@cache
+def _lock(program: str) -> str:
+    """How packets are kept away from connections meanwhile, with what this machine has."""
+    done = _run([program, "check", "--feature", "network_lock_nftables"])
+    if done and not done.returncode:
+        return "nftables"
+    return "iptables" if shutil.which("iptables-restore") else "skip"
+
+
+def _run(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """None where it cannot be run."""
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
