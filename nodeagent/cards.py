@@ -2,8 +2,8 @@
 What is in the cards: the inventory, put in the agent's own terms.
 
 Called by: the coordinator before it decides (`look`), the stories before they fill a card (`free`).
-Rule: bytes belong to the workload whose first process is an ancestor of whoever holds them; the
-rest is foreign. Foreign bytes that stay make their cards' groups unhealthy, and well again when
+Rule: bytes belong to the workload in whose container the process is that holds them; the rest is
+foreign. Foreign bytes that stay make their cards' groups unhealthy, and well again when
 they are gone.
 """
 
@@ -18,9 +18,10 @@ from kybernate.decisions.grouping import group_health
 from kybernate.model.gpu import Gpu, Group, Health
 from kybernate.model.ids import GpuUuid, GroupName, WorkloadKey
 from kybernate.model.tier import Bandwidth
+from nodeagent.cgroups import Cgroups
 from nodeagent.lives import Lives
 from nodeagent.mechanisms import Body
-from nodeagent.processes import is_below
+from nodeagent.processes import belongs
 
 # A process that just ended shows for a moment; one that stays longer is a stranger's.
 FOREIGN_GRACE = 5.0
@@ -55,6 +56,7 @@ class CardWatch:
         groups: Mapping[GroupName, Group],
         lives: Lives,
         clock: Clock,
+        cgroups: Cgroups,
         means: Callable[[], tuple[int, Bandwidth | None]] = lambda: (0, None),
     ) -> None:
         """`means` tells the bytes left in the pool, and the bus."""
@@ -63,6 +65,7 @@ class CardWatch:
         self._groups = groups
         self._lives = lives
         self._clock = clock
+        self._cgroups = cgroups
         self._foreign_since: dict[int, float] = {}
         self._lock = threading.Lock()
 
@@ -73,8 +76,11 @@ class CardWatch:
 
     def held_by(self, body: Body) -> int:
         """Bytes the workload's processes hold. Raises InventoryAway."""
-        mine = (p for p in self._inventory.processes() if is_below(p.pid, body.pid))
+        mine = (p for p in self._inventory.processes() if self._is_of(p.pid, body))
         return sum(process.used for process in mine)
+
+    def _is_of(self, pid: int, body: Body) -> bool:
+        return belongs(pid, body.pid, body.container_id, self._cgroups)
 
     def look(self) -> Picture | None:
         """A new picture; None while the inventory is away: then nothing is concluded."""
@@ -109,7 +115,7 @@ class CardWatch:
         idle: dict[WorkloadKey, float] = {}
         lives = self._lives.all()
         for process in processes:
-            life = next((one for one in lives if is_below(process.pid, one.record.pid)), None)
+            life = next((one for one in lives if self._is_of(process.pid, one.body)), None)
             if life is None or process.uuid not in index or process.pid == os.getpid():
                 continue
             there = held.setdefault(life.key, {})

@@ -45,7 +45,13 @@ class Life:
     def body(self) -> Body:
         """For mechanisms."""
         cards = tuple(self.uuids[index] for index in self.group.gpus)
-        return Body(key=self.key, uid=self.record.uid, pid=self.record.pid, gpus=cards)
+        return Body(
+            key=self.key,
+            uid=self.record.uid,
+            pid=self.record.pid,
+            gpus=cards,
+            container_id=self.id,
+        )
 
     def need(self) -> dict[GpuUuid, int]:
         """Bytes booked for it on each of its cards."""

@@ -1,5 +1,5 @@
 """
-The story of parking: lock, copy out, release. Contents are never in fewer than one place.
+The story of parking: lock, copy out, release, freeze. Contents are never in fewer than one place.
 
 Called by `switching`, and by recovery with what a dead agent left. Before COPIED everything can be
 undone by unlocking; after it the pool's copy is whole, so the story goes on to the end, or comes
@@ -58,6 +58,7 @@ def finish(story: Story) -> Record:
     except (Refused, Retry) as error:
         resume.refill(story)
         raise story.undone(Reason.NOT_PARKABLE, f"VRAM was not released: {error}") from error
+    story.freeze()
     return story.mark(Mark.PARKED, active_since=None)
 
 

@@ -33,10 +33,12 @@ from nodeagent.api.servers import Servers
 from nodeagent.api.tickets import Tickets
 from nodeagent.bandwidth import Bandwidths
 from nodeagent.cards import CardWatch
+from nodeagent.cgroups import Cgroups
 from nodeagent.changes import Changes
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Feed
+from nodeagent.freezer import Freezer
 from nodeagent.journal import BreakingJournal, FileJournal, Journal
 from nodeagent.keeping import Keeper
 from nodeagent.lifelines import Lifelines
@@ -81,6 +83,8 @@ class Process:
 
     def _build_tools(self) -> None:
         settings, clock = self._settings, self._clock
+        cgroups = Cgroups()
+        freezer = Freezer(clock, cgroups)
         self._file_journal = FileJournal(settings.state_dir / "journal")
         self._pool = Pool(settings.pool_dir or settings.state_dir / "pool", settings.pool_limit)
         self._watch = CardWatch(
@@ -88,14 +92,16 @@ class Process:
             self._groups,
             self._lives,
             clock,
+            cgroups,
             lambda: (self._pool.room().free, self._bandwidths.bus()),
         )
         self._tools = Tools(
             journal=_breaking(self._file_journal),
             pool=self._pool,
-            mechanism=mechanism_of(settings),
+            mechanism=mechanism_of(settings, freezer, cgroups),
             cards=self._watch,
             clock=clock,
+            freezer=freezer,
             limits=Limits(drain=settings.drain_limit),
         )
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from nodeagent.cgroups import Cgroups
+
 PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
 # One that does not stop within this waits in the kernel, and cannot ask for VRAM either.
@@ -56,6 +58,12 @@ def is_below(pid: int, ancestor: int) -> bool:
             return False
         pid = int(fields[_PARENT])
     return False
+
+
+def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
+    """Whether a process is of the container with that first one: below it, or run in it later, so
+    that only the cgroup tells."""
+    return is_below(pid, first) or cgroups.together(pid, first, container_id)
 
 
 def tree(pid: int) -> tuple[int, ...]:

@@ -112,7 +112,9 @@ def _held(story: Story) -> Record:
 
 
 def _active(story: Story) -> Record:
-    """A copy in the pool is an older one: a resume ended and the agent died before freeing it."""
+    """A copy in the pool is an older one: a resume ended and the agent died before freeing it.
+    Frozen it is of no use to anybody, whoever did that."""
+    story.thaw()
     story.tools.pool.free(story.record.uid)
     return story.record
 
@@ -124,6 +126,7 @@ def _parked(story: Story) -> Record:
     except Damaged as error:
         raise story.lost(str(error)) from error
     story.release_all()
+    story.freeze()
     return story.record
 
 

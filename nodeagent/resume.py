@@ -1,5 +1,5 @@
 """
-The story of resuming: verify room, copy in, verify contents, unlock. Then the copy may go.
+The story of resuming: verify room, thaw, copy in, verify contents, unlock. Then the copy may go.
 
 Called by `switching`, by parking that has to come back, and by recovery.
 Rule: it is never tried where it could run out of memory (a driver does not forgive that): room is
@@ -63,6 +63,7 @@ def undo(story: Story) -> Record:
         raise
     except (Refused, Retry) as error:
         raise story.lost(f"half of it is in VRAM and cannot be released: {error}") from error
+    story.freeze()
     return story.mark(Mark.PARKED)
 
 
@@ -101,6 +102,7 @@ def _shortage(story: Story, uuid: str) -> str:
 def _fill(story: Story) -> None:
     """Every part back in VRAM, each verified. Parts that are there already are checked only."""
     mechanism = story.tools.mechanism
+    story.thaw()
     slot = story.tools.pool.slot(story.record.uid)
     kept = slot.parts()
     there = {part.name: part.digest for part in mechanism.parts(story.body) if part.backed}

@@ -14,6 +14,8 @@ from kybernate.clients.gpus.choosing import (
 )
 from kybernate.model.gpu import Gpu
 from kybernate.runtime.logs import get_logger
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezing
 from nodeagent.mechanisms import Mechanism
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.simulated import Simulated
@@ -57,8 +59,8 @@ def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
     return None
 
 
-def mechanism_of(settings: Settings) -> Mechanism:
+def mechanism_of(settings: Settings, freezer: Freezing, cgroups: Cgroups) -> Mechanism:
     """What parks here."""
     if settings.inventory is InventorySource.SIMULATED:
-        return Simulated(str(simulated_socket(settings.simulated_gpu)))
+        return Simulated(str(simulated_socket(settings.simulated_gpu)), freezer, cgroups)
     return NoMechanism()

@@ -16,6 +16,7 @@ from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
 from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
+from nodeagent.freezer import Freezing, NotFrozen
 from nodeagent.journal import Journal
 from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.phases import Stopwatch
@@ -85,6 +86,7 @@ class Tools:
     mechanism: Mechanism
     cards: Cards
     clock: Clock
+    freezer: Freezing
     limits: Limits = field(default_factory=Limits)
 
 
@@ -143,18 +145,39 @@ class Story:
                 self.tools.clock.wait(_NEVER, limits.pause)
         return step()
 
+    def freeze(self) -> None:
+        """The last step of parking. Its closed gate is what keeps it from VRAM: one that does not
+        come to a stand is parked all the same."""
+        try:
+            with self.watch.phase("freeze"):
+                self.tools.freezer.freeze(self.body.pid, self.body.container_id)
+        except NotFrozen as error:
+            log = get_logger(workload=str(self.body.key), why=str(error))
+            log.warning("parked, and not frozen")
+
+    def thaw(self) -> None:
+        """Before whatever needs it to run: a driver's call, a kill. Raises NotThawed."""
+        self.tools.freezer.thaw(self.body.pid, self.body.container_id)
+
     def unlock(self) -> None:
-        """Open the gate. Raises what the mechanism raises."""
+        """Open the gate. Raises what the mechanism raises, NotThawed."""
         limit = self.tools.limits.unlock
-        self.patiently(lambda: self.tools.mechanism.unlock(self.body, limit))
+
+        def unlock() -> None:
+            self.thaw()
+            self.tools.mechanism.unlock(self.body, limit)
+
+        self.patiently(unlock)
 
     def release_all(self) -> None:
-        """Give every part that is in VRAM back. Raises what the mechanism raises."""
+        """Give every part that is in VRAM back. Raises what the mechanism raises, NotThawed."""
 
         def release() -> None:
-            for part in self.tools.mechanism.parts(self.body):
-                if part.backed:
-                    self.tools.mechanism.release(self.body, part, self.tools.limits.release)
+            backed = [part for part in self.tools.mechanism.parts(self.body) if part.backed]
+            if backed:
+                self.thaw()
+            for part in backed:
+                self.tools.mechanism.release(self.body, part, self.tools.limits.release)
 
         self.patiently(release)
 

@@ -47,6 +47,7 @@ class Body:
     uid: PodUid
     pid: int  # the container's first process
     gpus: tuple[GpuUuid, ...]
+    container_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

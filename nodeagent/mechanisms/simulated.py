@@ -1,8 +1,8 @@
 """
 Parking on the simulated GPU (testbed/gpu): the driver's calls over a socket.
 
-A workload's parts are the segments of all contexts its process tree has. A workload that has no
-context yet is stopped instead, so that it cannot take VRAM while it is parked.
+A workload's parts are the segments of all contexts its container's processes have. One that has no
+context yet is frozen instead, so that it cannot take VRAM while it is parked.
 """
 
 import os
@@ -15,6 +15,8 @@ from kybernate.clients import simgpu
 from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
 from nodeagent import processes
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezing
 from nodeagent.mechanisms import Body, BodyGone, CardFull, Moved, NotPossible, NotYet, Part
 from nodeagent.pool import Kept, Slot
 
@@ -27,16 +29,17 @@ class Simulated:
 
     name = "simulated"
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, freezer: Freezing, cgroups: Cgroups) -> None:
         """`address` is the device's unix socket. Nothing is asked yet."""
         self._address = address
+        self._freezer, self._cgroups = freezer, cgroups
         self._driver = simgpu.Driver(address)
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""
         contexts = self._contexts(body)
         if not contexts:
-            processes.freeze(body.pid)
+            self._freezer.freeze(body.pid, body.container_id)
             contexts = self._contexts(body)
             if not contexts:
                 return
@@ -46,12 +49,12 @@ class Simulated:
             self._unlock(contexts, limit)
             raise
         finally:
-            processes.thaw(body.pid)
+            self._freezer.thaw(body.pid, body.container_id)
 
     def unlock(self, body: Body, limit: float) -> None:
         """As the port says."""
         self._each(self._contexts(body), lambda context: self._driver.unlock(context, limit))
-        processes.thaw(body.pid)
+        self._freezer.thaw(body.pid, body.container_id)
 
     def _unlock(self, contexts: tuple[str, ...], limit: float) -> None:
         with suppress(simgpu.NotNow, simgpu.ContextGone, simgpu.DeviceAway):
@@ -131,8 +134,11 @@ class Simulated:
         with _translated():
             showing = self._driver.showing()
         owners = {p.context: p.pid for p in showing.processes if p.context}
-        mine = (c for c, pid in owners.items() if processes.is_below(pid, body.pid))
+        mine = (c for c, pid in owners.items() if self._is_of(pid, body))
         return tuple(sorted(mine))
+
+    def _is_of(self, pid: int, body: Body) -> bool:
+        return processes.belongs(pid, body.pid, body.container_id, self._cgroups)
 
 
 def _counted(chunks: Iterator[bytes], size: int, content: int, moved: Moved) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, Worklo
 from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
 from nodeagent import processes
+from nodeagent.freezer import Means, NotFrozen
 from nodeagent.journal import FileJournal
 from nodeagent.mechanisms import Body, Moved, Part
 from nodeagent.phases import Stopwatch
@@ -55,7 +56,8 @@ class FakeMechanism:
 
     name = "fake"
 
-    def __init__(self) -> None:
+    def __init__(self, freezer: "FakeFreezer") -> None:
+        self._freezer = freezer
         self.vram: dict[str, bytes | None] = {"weights": b"w" * 4096, "cache": b"c" * 1024}
         self.locked = False
         self.fail: dict[str, list[Exception]] = {}
@@ -104,6 +106,7 @@ class FakeMechanism:
 
     def _did(self, what: str) -> None:
         self.log.append(what)
+        assert not self._freezer.stands, "a driver is never called for a frozen process"
         waiting = self.fail.get(what.split()[0])
         if waiting:
             raise waiting.pop(0)
@@ -127,18 +130,39 @@ class FakeCards:
         return self.held
 
 
+class FakeFreezer:
+    """`Freezing` that freezes nobody: records are of the test's own process."""
+
+    def __init__(self) -> None:
+        self.stands = self.fails = False
+
+    def freeze(self, pid: int, container_id: str) -> Means:
+        if self.fails:
+            raise NotFrozen("it did not come to a stand")
+        self.stands = True
+        return Means.SIGNALS
+
+    def thaw(self, pid: int, container_id: str) -> None:
+        self.stands = False
+
+    def frozen(self, pid: int, container_id: str) -> bool:
+        return self.stands
+
+
 class Desk:
     """Everything a story needs, on a fake card and a real disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mechanism, self.cards, self.clock = FakeMechanism(), FakeCards(), FakeClock()
+        self.freezer = FakeFreezer()
+        self.mechanism, self.cards = FakeMechanism(self.freezer), FakeCards()
+        self.clock = FakeClock()
         self.journal = FileJournal(folder / "journal")
         self.pool = Pool(folder / "pool", limit=100 * 2**30)
         self.told: list[tuple[str, int, int]] = []
         self.tools = Tools(
             journal=self.journal, pool=self.pool, mechanism=self.mechanism, cards=self.cards,
-            clock=self.clock, limits=Limits(room=0.0, pause=0.0),
+            clock=self.clock, freezer=self.freezer, limits=Limits(room=0.0, pause=0.0),
         )  # fmt: skip
 
     def record(self, mark: Mark = Mark.ACTIVE, **fields: Any) -> Record:

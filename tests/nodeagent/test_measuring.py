@@ -14,6 +14,7 @@ from kybernate.testing.clock import FakeClock
 from nodeagent import processes
 from nodeagent.bandwidth import Bandwidths
 from nodeagent.cards import FOREIGN_GRACE, CardWatch
+from nodeagent.cgroups import Cgroups
 from nodeagent.lives import Life, Lives
 
 Desk = Any  # tests/nodeagent/conftest.py
@@ -57,7 +58,8 @@ def inventory() -> FakeInventory:
 
 
 def _watch(inventory: FakeInventory, lives: Lives | None = None, clock: Any = None) -> CardWatch:
-    return CardWatch(inventory, {GROUP.name: GROUP}, lives or Lives(), clock or FakeClock())
+    lives, clock = lives or Lives(), clock or FakeClock()
+    return CardWatch(inventory, {GROUP.name: GROUP}, lives, clock, Cgroups())
 
 
 def test_the_first_copy_is_believed_and_later_ones_move_it_by_a_quarter() -> None:

@@ -37,6 +37,26 @@ def test_resuming_verifies_before_it_unlocks_and_frees_the_copy_last(desk: Desk)
     assert desk.pool.slots() == {}
 
 
+def test_it_is_frozen_last_and_thawed_before_any_call_of_the_driver(desk: Desk) -> None:
+    record = _parked(desk)
+    assert desk.freezer.stands
+    resume.resume(desk.story(record))
+    assert not desk.freezer.stands
+
+
+def test_one_that_does_not_come_to_a_stand_is_parked_all_the_same(desk: Desk) -> None:
+    desk.freezer.fails = True
+    assert _parked(desk).mark is Mark.PARKED
+
+
+def test_a_resume_that_failed_leaves_it_frozen_as_before(desk: Desk) -> None:
+    record = _parked(desk)
+    desk.mechanism.fail["copy_in"] = [CardFull("no room")]
+    with pytest.raises(Undone):
+        resume.resume(desk.story(record))
+    assert desk.freezer.stands
+
+
 def test_progress_is_told_in_the_cards_bytes(desk: Desk) -> None:
     _parked(desk)
     gib = 2**30
@@ -47,7 +67,7 @@ def test_a_stories_time_is_split_and_the_rest_is_shown(desk: Desk) -> None:
     story = desk.story()
     park.park(story)
     names = [phase.name for phase in story.watch.phases()]
-    assert names == ["journal", "lock", "copy out", "seal", "release", "unaccounted"]
+    assert names == ["journal", "lock", "copy out", "seal", "release", "freeze", "unaccounted"]
 
 
 def test_seconds_in_each_state_are_kept(desk: Desk) -> None:
