@@ -1,16 +1,17 @@
 """
-`GpuCheckpoint` to `Checkpoint`: what placement needs of a sealed copy.
+`GpuCheckpoint` to `Checkpoint` and back: what placement, claims and retention need of it.
 
-Called by: the extender for every watch event of a GpuCheckpoint, the webhook for its candidates.
+Called by: the extender for every watch event of a GpuCheckpoint, the webhook for its candidates,
+the agent that seals, claims and fetches, the controller that frees and retires.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from kybernate.api import fields
+from kybernate.api import fields, timestamps
 from kybernate.api.fields import Reader
-from kybernate.model.checkpoint import Checkpoint
-from kybernate.model.ids import NodeName
+from kybernate.model.checkpoint import Checkpoint, Claim
+from kybernate.model.ids import NodeName, PodUid
 from kybernate.model.tier import Tier
 
 _HOTTEST_FIRST = tuple(Tier)
@@ -36,7 +37,59 @@ def _checkpoint(reader: Reader, metadata: Mapping[str, Any], ready: bool) -> Che
         workload=spec.text("workload", ""),
         copies=copies,
         in_object_storage=in_object_storage,
+        claim=_claim(status),
+        sealed_at=status.time("sealedAt"),
+        labels=metadata.get("labels") or {},
+        signature=status.text("signature", ""),
     )
+
+
+def _claim(status: Reader) -> Claim | None:
+    if not status.value.get("claim"):
+        return None
+    claim = status.below("claim")
+    return Claim(
+        pod_uid=PodUid(claim.text("podUID")),
+        node=NodeName(claim.text("node")),
+        pod=claim.text("pod", ""),
+    )
+
+
+def write_claim(claim: Claim | None) -> dict[str, str] | None:
+    """As `status.claim`; None empties it in a merge patch."""
+    if claim is None:
+        return None
+    named = {"pod": claim.pod} if claim.pod else {}
+    return {"podUID": claim.pod_uid, "node": claim.node, **named}
+
+
+def new_object(checkpoint: Checkpoint, node: NodeName) -> dict[str, Any]:
+    """The object to create, without its status. `node` is the one that sealed it."""
+    metadata: dict[str, Any] = {"namespace": checkpoint.namespace, "name": checkpoint.name}
+    if checkpoint.labels:
+        metadata["labels"] = dict(checkpoint.labels)
+    return {
+        "metadata": metadata,
+        "spec": {"workload": checkpoint.workload, "gold": checkpoint.gold, "node": node},
+    }
+
+
+def write_sealed(checkpoint: Checkpoint, fingerprint: str, now: float) -> dict[str, Any]:
+    """The part of `status` that is written once, when it is published."""
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Sealed",
+        "message": "",
+        "lastTransitionTime": timestamps.rfc3339(now),
+    }
+    return {
+        "sizeBytes": checkpoint.size,
+        "fingerprint": fingerprint,
+        "signature": checkpoint.signature,
+        "sealedAt": timestamps.rfc3339(checkpoint.sealed_at),
+        "conditions": [ready],
+    }
 
 
 def _copies(status: Reader) -> tuple[dict[NodeName, Tier], bool]:

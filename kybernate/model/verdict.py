@@ -34,6 +34,12 @@ class Reason(StrEnum):
     UNKNOWN_WORKLOAD = "no such workload on this node"
     QUARANTINED = "workload is quarantined"
     WANTED_PARKED = "somebody asked that the workload stays parked"
+    # about checkpoints
+    CHECKPOINT_ABSENT = "there is no such checkpoint"
+    CHECKPOINT_NOT_READY = "checkpoint is not ready"
+    CHECKPOINT_CLAIMED = "another pod wakes from this checkpoint"
+    CHECKPOINT_UNUSABLE = "checkpoint cannot be used here"
+    NO_CHECKPOINT_ROOM = "no room for a checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,172 @@
+"""
+A checkpoint that is being made: a folder that nobody else sees until it is sealed.
+
+Called by: whoever seals, and by `peers` for one that comes from another node. Rule: whatever goes
+wrong, the draft is gone and its room is free again. Rule: files and folders are on the disk, then
+the manifest, then its signature, then the name.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from nodeagent.checkpoints import manifest as manifests
+from nodeagent.checkpoints import names, streams, verifying
+from nodeagent.checkpoints.faults import NoRoom, NotSealed, Unusable
+from nodeagent.checkpoints.manifest import Facts, File, Manifest
+from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.space import FULL, Space
+from nodeagent.checkpoints.verifying import Survey
+from nodeagent.sealing import seal, sync_folder
+
+
+class Keeper(Protocol):
+    """What a draft needs of its store."""
+
+    keys: Keys
+    space: Space
+
+    def adopt(self, root: Path, manifest: Manifest, signature: str) -> Sealed:
+        """Give it its name. Raises AlreadySealed."""
+
+
+class Draft:
+    """One of them. For one thread. As a context: discarded unless it was sealed."""
+
+    def __init__(self, keeper: Keeper, root: Path, namespace: str, name: str) -> None:
+        self._keeper, self._root = keeper, root
+        self._key = (namespace, name)
+        self._written: dict[str, File] = {}
+        self._over = False
+        self.folder = root / FILES
+        """Where files go. Whoever writes here directly keeps to regular files and folders."""
+
+    def __enter__(self) -> "Draft":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> File:
+        """A file of these bytes, hashed on the way and on the disk afterwards.
+
+        Raises Unusable for a path that is not allowed, NoRoom, NotSealed; then the draft is gone.
+        """
+        names.check_path(path)
+        target = self.folder / path
+        before = sum(file.size for file in self._written.values())
+        with self._whole_or_gone():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                size, sha256 = streams.pour(
+                    chunks, file, lambda count: self.hold(before + count, before)
+                )
+                file.flush()
+                os.fsync(file.fileno())
+        self._written[path] = File(path=path, size=size, sha256=sha256)
+        return self._written[path]
+
+    def take(self, path: str, source: Path) -> File:
+        """A copy of a file, likewise."""
+        return self.write(path, streams.blocks(source))
+
+    def hold(self, size: int, written: int | None = None) -> None:
+        """See that `size` bytes in all have room; more than was asked for at first is fine.
+
+        For whoever lets others write into `folder`: call it now and then. Raises NoRoom.
+        """
+        there = written if written is not None else verifying.survey(self.folder).size
+        self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), there)
+
+    def seal(self, facts: Facts) -> Sealed:
+        """Make it a checkpoint: whole and visible, or an error and nothing.
+
+        Raises NoRoom, NotSealed (something in it is not allowed, or the disk failed),
+        AlreadySealed.
+        """
+        with self._whole_or_gone():
+            files = self._hashed(self._surveyed())
+            namespace, name = self._key
+            manifest = Manifest(namespace=namespace, name=name, facts=facts, files=files)
+            content = manifests.encode(manifest)
+            manifests.decode(content)  # what we would refuse we do not make
+            return self._install(content, manifest, self._keeper.keys.sign(content))
+
+    def install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
+        """Seal what was sealed elsewhere: every file was written here and has been compared."""
+        with self._whole_or_gone():
+            if set(self._written.values()) != set(manifest.files):
+                raise NotSealed("not every file of its manifest was written")
+            return self._install(content, manifest, signature)
+
+    def discard(self) -> None:
+        """Leave nothing of it. Twice is fine; after sealing it does nothing."""
+        if not self._over:
+            self._over = True
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._keeper.space.give_back(self)
+
+    def _surveyed(self) -> Survey:
+        _prune(self.folder)
+        found = verifying.survey(self.folder)
+        if not found.files:
+            raise NotSealed("there is nothing in it")
+        self._keeper.space.hold(self, found.size, found.size)
+        return found
+
+    def _hashed(self, found: Survey) -> tuple[File, ...]:
+        known = {p: f for p, f in self._written.items() if found.files.get(p) == f.size}
+        fresh = sorted(found.files.keys() - known.keys(), key=lambda path: -found.files[path])
+
+        def hashed(path: str) -> File:
+            size, sha256 = streams.digest_of(self.folder / path, durable=True)
+            return File(path=path, size=size, sha256=sha256)
+
+        with ThreadPoolExecutor(streams.SIDE_BY_SIDE) as threads:
+            known |= {file.path: file for file in threads.map(hashed, fresh)}
+        return tuple(known[path] for path in sorted(known))
+
+    def _install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
+        for folder in sorted(manifests.folders_of(manifest.files)):
+            sync_folder(self.folder / folder)
+        sync_folder(self.folder)
+        seal(self._root / MANIFEST, content)
+        seal(self._root / SIGNATURE, f"{signature}\n".encode())
+        sealed = self._keeper.adopt(self._root, manifest, signature)
+        self._over = True
+        self._keeper.space.give_back(self)
+        return sealed
+
+    @contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.discard()
+            if error.errno in FULL:
+                raise NoRoom("the disk is full") from error
+            raise NotSealed(str(error)) from error
+        except Unusable as error:
+            self.discard()
+            raise NotSealed(str(error)) from error
+        except BaseException:
+            self.discard()
+            raise
+
+
+def _prune(folder: Path) -> None:
+    """Remove empty folders below: a manifest knows folders by what lies in them."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        if Path(path) != folder and not os.listdir(path):  # noqa: PTH208 - only whether any
+            Path(path).rmdir()

@@ -1,0 +1,194 @@
+"""
+The checkpoints of this node, in a folder that outlives the agent.
+
+Called by: the stories that seal and wake, `peers`, the lending service. The folder:
+
+    sealed/NAMESPACE/NAME/manifest.json, manifest.sig, files/...
+    drafts/...                              # of no worth to anybody; emptied when the agent starts
+
+Rule: a checkpoint is there under its name whole, or it is not there.
+"""
+
+import shutil
+import stat
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from kybernate.decisions import compatibility
+from kybernate.model.checkpoint import Fingerprint, Flaw
+from kybernate.model.tier import Room
+from kybernate.runtime.logs import get_logger
+from nodeagent.checkpoints import manifest as manifests
+from nodeagent.checkpoints import names, verifying
+from nodeagent.checkpoints.draft import Draft
+from nodeagent.checkpoints.faults import AlreadySealed, Unusable
+from nodeagent.checkpoints.manifest import Manifest
+from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes
+from nodeagent.sealing import sync_folder
+
+_SEALED, _DRAFTS = "sealed", "drafts"
+
+
+class Store:
+    """All of them. Thread safe."""
+
+    def __init__(
+        self, folder: Path, keys: Keys, limit: int, *, spare: int = SPARE, free: Free = free_bytes
+    ) -> None:
+        """`limit` is in bytes, `spare` what is left of the disk to others. Raises OSError."""
+        self._sealed, self._drafts = folder / _SEALED, folder / _DRAFTS
+        shutil.rmtree(self._drafts, ignore_errors=True)  # never sealed, so they never were
+        for one in (folder, self._sealed, self._drafts):
+            one.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.keys, self.space = keys, Space(folder, limit, spare, free)
+        self._lock = threading.Lock()
+        for namespace, name in self._keys():
+            self.space.put((namespace, name), _weight(self._root(namespace, name)))
+
+    def room(self) -> Room:
+        """The limit, and what checkpoints and drafts take of it."""
+        return self.space.room()
+
+    def draft(self, namespace: str, name: str, need: int = 0) -> Draft:
+        """Begin one; `need` is how many bytes it will have, as far as is known.
+
+        Raises NoRoom, AlreadySealed, Unusable (the name), before anything is written.
+        """
+        names.check_key(namespace, name)
+        if self._root(namespace, name).exists():
+            raise AlreadySealed(f"{namespace}/{name}")
+        draft = Draft(self, self._drafts / uuid.uuid4().hex, namespace, name)
+        self.space.hold(draft, need)
+        try:
+            draft.folder.mkdir(parents=True, mode=0o700)
+        except BaseException:
+            draft.discard()
+            raise
+        return draft
+
+    def open(
+        self, namespace: str, name: str, here: Fingerprint | None = None, signature: str = ""
+    ) -> Sealed:
+        """One whose every byte is as it was sealed, and that may wake `here`.
+
+        `signature`, as its GpuCheckpoint has it: it has to be that very one. Raises Unusable.
+        """
+        sealed = self.peek(namespace, name)
+        admit(sealed.manifest, sealed.signature, here, signature)
+        verifying.check(sealed.folder, sealed.manifest)
+        return sealed
+
+    def peek(self, namespace: str, name: str) -> Sealed:
+        """One whose manifest is signed; its files are not looked at. Raises Unusable."""
+        names.check_key(namespace, name)
+        root = self._root(namespace, name)
+        content, signature = _read_root(root)
+        self.keys.check(content, signature)
+        manifest = manifests.decode(content)
+        if (manifest.namespace, manifest.name) != (namespace, name):
+            raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
+        return Sealed(folder=root / FILES, manifest=manifest, signature=signature)
+
+    def all(self) -> tuple[Sealed, ...]:
+        """Every one whose manifest is signed; others are logged."""
+        found = []
+        for namespace, name in self._keys():
+            try:
+                found.append(self.peek(namespace, name))
+            except Unusable as problem:
+                get_logger().warning(
+                    "checkpoint not usable", checkpoint=f"{namespace}/{name}", why=str(problem)
+                )
+        return tuple(found)
+
+    def delete(self, namespace: str, name: str) -> bool:
+        """Have it gone at once, then free its bytes; whether it was there. Raises OSError."""
+        names.check_key(namespace, name)
+        grave = self._drafts / uuid.uuid4().hex
+        with self._lock:
+            try:
+                self._root(namespace, name).rename(grave)
+            except FileNotFoundError:
+                return False
+        sync_folder(self._sealed / namespace)
+        if grave.is_symlink():
+            grave.unlink()
+        shutil.rmtree(grave, ignore_errors=True)
+        self.space.give_back((namespace, name))
+        return True
+
+    def adopt(self, root: Path, manifest: Manifest, signature: str) -> Sealed:
+        """From a draft that is complete on the disk. Raises AlreadySealed."""
+        target = self._root(manifest.namespace, manifest.name)
+        with self._lock:
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            if target.exists():
+                raise AlreadySealed(f"{manifest.namespace}/{manifest.name}")
+            sync_folder(root)
+            root.rename(target)
+            self.space.put((manifest.namespace, manifest.name), _weight(target))
+        sync_folder(target.parent)
+        sync_folder(self._sealed)
+        return Sealed(folder=target / FILES, manifest=manifest, signature=signature)
+
+    def _root(self, namespace: str, name: str) -> Path:
+        return self._sealed / namespace / name
+
+    def _keys(self) -> Iterator[tuple[str, str]]:
+        for namespace in sorted(self._sealed.iterdir()):
+            if namespace.is_dir() and not namespace.is_symlink():
+                yield from ((namespace.name, one.name) for one in sorted(namespace.iterdir()))
+
+
+def admit(manifest: Manifest, signature: str, here: Fingerprint | None, published: str) -> None:
+    """Before its bytes are looked at or fetched. Raises Unusable."""
+    if published and published != signature:
+        raise Unusable(Flaw.NOT_PUBLISHED, f"{manifest.namespace}/{manifest.name}")
+    if here is not None:
+        facts = manifest.facts
+        for one in compatibility.differences(facts.made_in, here, facts.boot_bound):
+            raise Unusable(one.flaw, one.detail)
+
+
+def _read_root(root: Path) -> tuple[bytes, str]:
+    """The manifest's bytes and the signature. Raises Unusable where more or less is there."""
+    try:
+        for folder in (root.parent, root):
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise Unusable(Flaw.LINK, names.shown(folder.name))
+        kinds = {entry.name: entry.lstat().st_mode for entry in root.iterdir()}
+        _check_root(kinds)
+        if (root / MANIFEST).stat().st_size > names.MAX_MANIFEST:
+            raise Unusable(Flaw.TOO_LARGE, MANIFEST)
+        with (root / SIGNATURE).open("rb") as file:
+            signature = file.read(1024).decode("ascii", "replace").strip()
+        return (root / MANIFEST).read_bytes(), signature
+    except FileNotFoundError as error:
+        raise Unusable(Flaw.ABSENT) from error
+    except OSError as error:
+        raise Unusable(Flaw.MALFORMED, str(error.strerror)) from error
+
+
+def _check_root(kinds: dict[str, int]) -> None:
+    for name, mode in sorted(kinds.items()):
+        if stat.S_ISLNK(mode):
+            raise Unusable(Flaw.LINK, names.shown(name))
+        right = stat.S_ISDIR(mode) if name == FILES else stat.S_ISREG(mode)
+        if name not in (FILES, MANIFEST, SIGNATURE):
+            raise Unusable(Flaw.FILE_EXTRA, names.shown(name))
+        if not right:
+            raise Unusable(Flaw.SPECIAL_FILE, names.shown(name))
+    for name, flaw in ((MANIFEST, Flaw.MALFORMED), (SIGNATURE, Flaw.UNSIGNED)):
+        if name not in kinds:
+            raise Unusable(flaw, f"no {name}")
+    if FILES not in kinds:
+        raise Unusable(Flaw.FILE_MISSING, FILES)
+
+
+def _weight(root: Path) -> int:
+    """Bytes it takes, whatever it is."""
+    return sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
