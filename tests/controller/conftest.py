@@ -20,7 +20,7 @@ T = TypeVar("T")
 def eventually() -> Callable[..., Any]:
     """`eventually(check)` answers the first true answer of `check`, or fails after `within` s."""
 
-    def wait(check: Callable[[], T], within: float = 20.0) -> T:
+    def wait(check: Callable[[], T], within: float = 60.0) -> T:
         pause = threading.Event()
         deadline = time.monotonic() + within
         while not (answer := check()):

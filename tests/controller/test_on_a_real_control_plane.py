@@ -97,7 +97,7 @@ def _told(running: Running) -> str:
         return ""
 
 
-def _until(check: Callable[[], Any], within: float = 40.0) -> Any:
+def _until(check: Callable[[], Any], within: float = 60.0) -> Any:
     pause, deadline = threading.Event(), time.monotonic() + within
     while not (answer := check()):
         assert time.monotonic() < deadline, f"not within {within:g} s"

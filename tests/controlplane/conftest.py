@@ -157,7 +157,7 @@ class Beside:
         return True
 
 
-def _until(check: Callable[[], Any], within: float = 30.0) -> Any:
+def _until(check: Callable[[], Any], within: float = 60.0) -> Any:
     pause, deadline = threading.Event(), time.monotonic() + within
     while not (answer := check()):
         assert time.monotonic() < deadline, f"not within {within:g} s"

@@ -56,7 +56,7 @@ def _tell_the_story(node: AgentNode, a: Pod, b: Pod, told: list[Pod]) -> dict[ob
         _active(node, b)
         counted[b.key] = b.predict()["counter"]
         with Agent.on_node(node.socket) as agent:
-            agent.activate(a.key, within=30.0)
+            agent.activate(a.key, within=60.0)
         counted[a.key] = a.predict()["counter"]
     return counted
 

@@ -41,7 +41,7 @@ RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass"
 _numbers = itertools.count()
 
 
-def until(look, within=30.0):
+def until(look, within=60.0):
     """What `look` gives once it is something; fails after `within` seconds."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

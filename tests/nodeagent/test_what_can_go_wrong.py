@@ -224,7 +224,7 @@ def test_what_people_want_is_done_and_kept(node: AgentNode) -> None:
     _desire(node, "b", "Active")
     outcome_of_a: list[str] = []
     with Agent.on_node(node.socket) as agent:
-        for progress in agent.activating(a.key, within=30.0):
+        for progress in agent.activating(a.key, within=60.0):
             outcome_of_a.append(progress.message)
             if "stays active" in progress.message:
                 break

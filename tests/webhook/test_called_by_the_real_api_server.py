@@ -127,7 +127,7 @@ def cluster(assets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
             yield found
 
 
-def _until(check: Callable[[], Any], within: float = 30.0) -> Any:
+def _until(check: Callable[[], Any], within: float = 60.0) -> Any:
     pause, deadline = threading.Event(), time.monotonic() + within
     while not (answer := check()):
         assert time.monotonic() < deadline, f"not within {within:g} s"
