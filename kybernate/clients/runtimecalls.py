@@ -53,6 +53,8 @@ class Call:
     pid: int = 0  # as the caller numbers processes
     started: int = 0  # clock ticks from boot to its start; 0: look it up
     fifo: Path | None = None
+    restored: bool = False  # with HELD: from a checkpoint; it is stopped, and never was at the FIFO
+    failed: str = ""  # with ENDED: why the checkpoint that CREATING was answered with did not do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,9 @@ def encode(call: Call) -> bytes:
     if call.op is Op.HELD:
         body |= {"pid": str(call.pid), "fifo": str(call.fifo)}
         body |= {"started": str(call.started)} if call.started else {}
+        body |= {"restored": "yes"} if call.restored else {}
+    if call.failed:
+        body["failed"] = call.failed
     return orjson.dumps(body) + b"\n"
 
 
@@ -101,6 +106,8 @@ def decode(line: bytes) -> Call:
         pid=_number(body, "pid", faults) if held else 0,
         started=_number(body, "started", faults) if held and "started" in body else 0,
         fifo=_path(body, "fifo", faults) if held else None,
+        restored=held and body.get("restored") == "yes",
+        failed=_words(body, "failed", faults),
     )
     faults.check()
     return call
@@ -180,6 +187,15 @@ def _text(body: Mapping[str, object], name: str, faults: Faults) -> str:
     if isinstance(value, str) and value and value.isprintable() and "/" not in value:
         return value
     faults.add(name, value, "a name")
+    return ""
+
+
+def _words(body: Mapping[str, object], name: str, faults: Faults) -> str:
+    """Any text; empty where there is none."""
+    value = body.get(name, "")
+    if isinstance(value, str):
+        return value
+    faults.add(name, value, "a text")
     return ""
 
 

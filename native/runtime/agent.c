@@ -39,7 +39,9 @@ size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *a
     if (fine && strcmp(op, "held") == 0)
         fine = add_number(line, &used, "pid", about->pid) &&
                add_number(line, &used, "started", about->started) &&
-               add(line, &used, "fifo", about->fifo);
+               add(line, &used, "fifo", about->fifo) &&
+               (!about->restored || add(line, &used, "restored", "yes"));
+    if (fine && *about->failed) fine = add(line, &used, "failed", about->failed);
     if (!fine) return 0;
     line[used++] = '}';
     line[used++] = '\n';
@@ -78,12 +80,24 @@ static bool says(struct json reply, const char *name, const char *text) {
            strcmp(said, text) == 0;
 }
 
+static bool path_of(struct json reply, const char *name, char path[PATH_ROOM]) {
+    struct json value;
+    return json_member(reply, name, &value) && json_string(value, path, PATH_ROOM) && *path == '/';
+}
+
 static enum heard understood(struct json reply, struct answer *answer) {
     struct json value;
     if (!json_valid(reply)) return NOT_HEARD;
     bool fine = json_member(reply, "ok", &value);
+    answer->coming = !fine && says(reply, "coming", "yes");
     if (!fine && says(reply, "again", "yes")) return NOT_HEARD;
     answer->held = says(reply, "held", "yes");
+    answer->restore = fine && says(reply, "ok", "restore");
+    if (answer->restore && !(path_of(reply, "image", answer->image) &&
+                             path_of(reply, "work", answer->work))) {
+        snprintf(answer->say, sizeof answer->say, "it names no image to restore from");
+        return REFUSED;
+    }
     if (!json_member(reply, fine ? "say" : "error", &value) ||
         !json_string(value, answer->say, sizeof answer->say))
         snprintf(answer->say, sizeof answer->say, "%s", fine ? "" : "refused without a word");

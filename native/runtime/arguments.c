@@ -44,6 +44,7 @@ static int flags(struct arguments *found, int at, const char *const *valued) {
         const char *flag = found->all[at++];
         if (strcmp(flag, "--") == 0) break;
         flag += flag[1] == '-' ? 2 : 1;
+        if (strcmp(flag, "no-pivot") == 0) found->no_pivot = true;
         const char *equals = strchr(flag, '=');
         if (equals) {
             keep(found, flag, (size_t)(equals - flag), equals + 1);

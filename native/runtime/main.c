@@ -20,20 +20,32 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-// The agent says how it is to be made; an agent that stays away means: cold, and held.
+// The agent says how it is to be made; an agent that stays away means: cold, and held. Where it
+// has a checkpoint on its way, cold would be wrong: then the kubelet tries again.
 static bool may_be_made(const struct arguments *asked, const struct settings *set,
-                        const struct seated *made) {
-    struct answer answer;
-    double until = now() + set->agent_wait;
+                        const struct seated *made, struct answer *answer) {
+    double began = now();
     for (;;) {
-        switch (agent_ask(set, "creating", made, TELL_S, &answer)) {
+        switch (agent_ask(set, "creating", made, TELL_S, answer)) {
             case HEARD: return true;
-            case REFUSED: report(asked, "the node agent refuses: %s", answer.say); return false;
+            case REFUSED: report(asked, "the node agent refuses: %s", answer->say); return false;
             case NOT_HEARD: break;
         }
-        if (now() >= until) return true;
+        if (now() - began >= (answer->coming ? set->wake_wait : set->agent_wait)) break;
         nanosleep(&(struct timespec){0, (long)(BETWEEN_S * 1e9)}, NULL);
     }
+    if (answer->coming)
+        report(asked, "its checkpoint is not here yet after %.0f s", set->wake_wait);
+    return !answer->coming;
+}
+
+static int make(const struct arguments *asked, const struct settings *set,
+                const struct answer *how, struct seated *made) {
+    if (!how->restore) return runc_run(asked, set, asked->all);
+    int status = restore(asked, set, how, made);
+    struct answer answer;
+    if (status) agent_ask(set, "ended", made, TELL_S, &answer);
+    return status;
 }
 
 static void undo(const struct arguments *asked, const struct settings *set) {
@@ -44,6 +56,7 @@ static void undo(const struct arguments *asked, const struct settings *set) {
 
 static int create(const struct arguments *asked, const struct settings *set) {
     struct seated made;
+    struct answer how;
     switch (seated_find(asked, &made)) {
         case NOT_OURS: runc_become(asked, set, asked->all);
         case UNREADABLE:
@@ -56,8 +69,12 @@ static int create(const struct arguments *asked, const struct settings *set) {
         report(asked, "%s", set->wrong);
         return FAILED;
     }
-    if (!may_be_made(asked, set, &made)) return FAILED;
-    int status = runc_run(asked, set, asked->all);
+    if (made.chooses_criu) {
+        report(asked, "the annotation org.criu.config is not for users: CRIU runs as root");
+        return FAILED;
+    }
+    if (!may_be_made(asked, set, &made, &how)) return FAILED;
+    int status = make(asked, set, &how, &made);
     if (status) return status;
     if (seated_complete(asked, &made) && mark_write(asked, &made)) return 0;
     report(asked, "the container cannot be marked as one on a seat in %s", asked->root);
@@ -68,7 +85,8 @@ static int create(const struct arguments *asked, const struct settings *set) {
 static int start(const struct arguments *asked, const struct settings *set,
                  const struct seated *found) {
     struct answer answer;
-    if (!is_held(found)) runc_become(asked, set, asked->all);  // it runs: runc has the words
+    if (!is_held(found) && !found->restored)
+        runc_become(asked, set, asked->all);  // it runs: runc has the words
     switch (agent_ask(set, "held", found, TELL_S, &answer)) {
         case HEARD: return 0;
         case REFUSED: report(asked, "the node agent refuses: %s", answer.say); return FAILED;

@@ -8,6 +8,7 @@
 #include "json.h"
 
 enum { PATH_ROOM = 4096, NAME_ROOM = 256, LINE_ROOM = 16 * 1024 };  // LINE_ROOM: the protocol's
+enum { WORDS_ROOM = 512 };
 
 // How we were called. Everything points into argv; NULL is what was not said.
 struct arguments {
@@ -17,6 +18,7 @@ struct arguments {
     int rest;  // the first place behind the container's id
     const char *root, *log, *log_format;
     const char *bundle, *process, *pid_file, *console;
+    bool no_pivot;
     const char *id;
 };
 
@@ -25,6 +27,7 @@ struct settings {
     char socket[PATH_ROOM];  // the agent's for us
     char untold[PATH_ROOM];  // the folder for what it does not hear
     double agent_wait;       // seconds that `create` waits for an agent that is away
+    double wake_wait;        // seconds that `create` waits for a checkpoint on its way
     char wrong[PATH_ROOM];   // what cannot be used; empty when all is well
 };
 
@@ -34,6 +37,9 @@ struct seated {
     char container[NAME_ROOM], id[NAME_ROOM];
     unsigned long long pid, started;
     char fifo[PATH_ROOM];
+    bool chooses_criu;  // its annotations would choose CRIU's options, programs to run among them
+    bool restored;  // from a checkpoint: it never was at the FIFO, and is stopped instead
+    char failed[WORDS_ROOM];  // why the restore before did not work; empty without one
 };
 
 // arguments.c
@@ -70,6 +76,10 @@ bool is_stopped(const struct seated *found);  // by the kernel's word
 enum heard { HEARD, NOT_HEARD, REFUSED };
 struct answer {
     bool held;
+    bool restore;           // of `creating`: from the image below
+    bool coming;            // not heard, because the checkpoint is on its way
+    char image[PATH_ROOM];  // for runc's --image-path
+    char work[PATH_ROOM];   // where CRIU leaves its log
     char say[1024];  // for people: why it is held, or why it was refused
 };
 enum heard agent_ask(const struct settings *set, const char *op, const struct seated *about,
@@ -77,6 +87,10 @@ enum heard agent_ask(const struct settings *set, const char *op, const struct se
 bool agent_put_down(const struct settings *set, const struct seated *about);
 void agent_take_back(const struct settings *set, const struct seated *about);
 size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *about);
+
+// restore.c: instead of making it. 0, or runc's exit code with `made->failed` filled.
+int restore(const struct arguments *asked, const struct settings *set, const struct answer *from,
+            struct seated *made);
 
 // exec.c, kill.c
 int exec_seated(const struct arguments *asked, const struct settings *set,

@@ -37,14 +37,17 @@ static bool has_seat(struct json config) {
     return false;
 }
 
+static const char CRIU_CONFIG[] = "org.criu.config";
+
 static enum ours look(struct json config, struct seated *found) {
-    struct json annotations, kind;
+    struct json annotations, kind, chosen;
     char text[32];
     if (!json_valid(config)) return UNREADABLE;
     if (!json_member(config, "annotations", &annotations)) return NOT_OURS;
     if (!json_member(annotations, "io.kubernetes.cri.container-type", &kind)) return NOT_OURS;
     if (!json_string(kind, text, sizeof text) || strcmp(text, "container") != 0) return NOT_OURS;
     if (!has_seat(config)) return NOT_OURS;
+    found->chooses_criu = json_member(annotations, CRIU_CONFIG, &chosen);
     const struct field fields[] = {
         {"io.kubernetes.cri.sandbox-namespace", found->space, sizeof found->space},
         {"io.kubernetes.cri.sandbox-name", found->pod, sizeof found->pod},
@@ -113,9 +116,11 @@ bool mark_read(const struct arguments *asked, struct seated *found) {
         {"id", found->id, sizeof found->id},
         {"fifo", found->fifo, sizeof found->fifo},
     };
-    struct json mark = {text, size};
+    struct json mark = {text, size}, restored;
     bool fine = json_valid(mark) && fill(mark, fields, sizeof fields / sizeof *fields) &&
                 number_of(mark, "pid", &found->pid) && number_of(mark, "started", &found->started);
+    found->failed[0] = '\0';
+    found->restored = fine && json_member(mark, "restored", &restored);
     free(text);
     return fine;
 }

@@ -22,13 +22,13 @@ static void wrong(struct settings *set, const char *what, const char *value) {
     snprintf(set->wrong, sizeof set->wrong, "runtime.conf: %s '%.200s'", what, value);
 }
 
-static void wait_of(struct settings *set, const char *value) {
+static void wait_of(struct settings *set, double *wait, const char *value) {
     char *end;
     double seconds = strtod(value, &end);
     if (end == value || *end || !(seconds >= 0 && seconds <= WAIT_MOST))
-        wrong(set, "agent-wait is seconds from 0 to 100, not", value);
+        wrong(set, "agent-wait and wake-wait are seconds from 0 to 100, not", value);
     else
-        set->agent_wait = seconds;
+        *wait = seconds;
 }
 
 static void path_of(struct settings *set, char out[PATH_ROOM], const char *value) {
@@ -50,13 +50,16 @@ static void line_read(struct settings *set, char *line) {
     else if (strcmp(name, "socket") == 0)
         path_of(set, set->socket, value);
     else if (strcmp(name, "agent-wait") == 0)
-        wait_of(set, value);
+        wait_of(set, &set->agent_wait, value);
+    else if (strcmp(name, "wake-wait") == 0)
+        wait_of(set, &set->wake_wait, value);
     else
-        wrong(set, "known are runc, socket, agent-wait, not", name);
+        wrong(set, "known are runc, socket, agent-wait, wake-wait, not", name);
 }
 
 struct settings settings_read(void) {
-    struct settings set = {.runc = "runc", .socket = "/run/kyb/runtime.sock", .agent_wait = 60};
+    struct settings set = {.runc = "runc", .socket = "/run/kyb/runtime.sock", .agent_wait = 60,
+                           .wake_wait = 90};
     const char *path = getenv("KYB_RUNTIME_CONF");
     char *text, *next;
     size_t size;

@@ -24,7 +24,7 @@ BIN = "bin"
 _NETWORKS = "cni"
 _CRIU = "criu.conf"
 _LAUNCHER = """#!/bin/sh
-export CRIU_CONFIG_FILE={config}
+export CRIU_CONFIG_FILE="${{CRIU_CONFIG_FILE:-{config}}}"
 exec {criu} "$@"
 """
 

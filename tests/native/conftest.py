@@ -30,6 +30,11 @@ case " $* " in
   echo '{"id":"x","init_process_pid":'$INIT',"init_process_start":'$STARTED'}' \
     >"$BOX/root/$CID/state.json"
   echo created ;;
+*" restore "*)
+  [ -e "$BOX/no-restore" ] && { cp "$BOX/no-restore" "$BOX/restore.log"; exit 3; }
+  mkdir -p "$BOX/root/$CID"
+  echo '{"id":"x","init_process_pid":'$INIT',"init_process_start":'$STARTED'}' \
+    >"$BOX/root/$CID/state.json" ;;
 *" delete "*) rm -rf "$BOX/root/$CID" ;;
 *" exec "*) [ -e "$BOX/process.json" ] && cat "$BOX/process.json" ;;
 esac
@@ -148,6 +153,11 @@ class Box:
     def configure(self, **lines):
         text = "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in lines.items())
         (self.folder / "runtime.conf").write_text(text)
+
+    def wake(self):
+        """From now on, what is created is to be restored."""
+        reply = {"ok": "restore", "image": str(self.folder / "image"), "work": str(self.folder)}
+        self.agent.answer = lambda call: reply if call.op is Op.CREATING else {"ok": "heard"}
 
     def stand(self, state, held=True):
         """What the agent says of everybody's state from now on."""
