@@ -3,6 +3,7 @@
 import typer
 
 from kyb import faults, local, show, turns
+from kyb.doctor.command import doctor
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app.command("ps")(show.ps)
 app.command("topology")(show.topology)
 app.command("resume")(turns.resume)
 app.command("park")(turns.park)
+app.command("doctor")(doctor)
 
 
 def main() -> None:
