@@ -53,6 +53,7 @@ class Call:
     pid: int = 0  # as the caller numbers processes
     started: int = 0  # clock ticks from boot to its start; 0: look it up
     fifo: Path | None = None
+    bundle: Path | None = None  # with CREATING, from what has bundles
     restored: bool = False  # with HELD: from a checkpoint; it is stopped, and never was at the FIFO
     failed: str = ""  # with ENDED: why the checkpoint that CREATING was answered with did not do
 
@@ -86,6 +87,8 @@ def encode(call: Call) -> bytes:
         body |= {"pid": str(call.pid), "fifo": str(call.fifo)}
         body |= {"started": str(call.started)} if call.started else {}
         body |= {"restored": "yes"} if call.restored else {}
+    if call.bundle:
+        body["bundle"] = str(call.bundle)
     if call.failed:
         body["failed"] = call.failed
     return orjson.dumps(body) + b"\n"
@@ -106,6 +109,7 @@ def decode(line: bytes) -> Call:
         pid=_number(body, "pid", faults) if held else 0,
         started=_number(body, "started", faults) if held and "started" in body else 0,
         fifo=_path(body, "fifo", faults) if held else None,
+        bundle=_path(body, "bundle", faults) if "bundle" in body else None,
         restored=held and body.get("restored") == "yes",
         failed=_words(body, "failed", faults),
     )

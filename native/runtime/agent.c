@@ -41,6 +41,7 @@ size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *a
                add_number(line, &used, "started", about->started) &&
                add(line, &used, "fifo", about->fifo) &&
                (!about->restored || add(line, &used, "restored", "yes"));
+    if (fine && strcmp(op, "creating") == 0) fine = add(line, &used, "bundle", about->bundle);
     if (fine && *about->failed) fine = add(line, &used, "failed", about->failed);
     if (!fine) return 0;
     line[used++] = '}';

@@ -37,6 +37,7 @@ struct seated {
     char container[NAME_ROOM], id[NAME_ROOM];
     unsigned long long pid, started;
     char fifo[PATH_ROOM];
+    char bundle[PATH_ROOM];  // while it is created
     bool chooses_criu;  // its annotations would choose CRIU's options, programs to run among them
     bool restored;  // from a checkpoint: it never was at the FIFO, and is stopped instead
     char failed[WORDS_ROOM];  // why the restore before did not work; empty without one

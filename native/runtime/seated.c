@@ -66,6 +66,7 @@ enum ours seated_find(const struct arguments *asked, struct seated *found) {
     // Where there is none, runc has the words for it.
     if (!file_read(path, CONFIG_MOST, &text, &size)) return NOT_OURS;
     strcpy(found->id, asked->id);
+    if (!realpath(asked->bundle, found->bundle)) return NOT_OURS;
     enum ours answer = look((struct json){text, size}, found);
     free(text);
     return answer;
@@ -119,7 +120,7 @@ bool mark_read(const struct arguments *asked, struct seated *found) {
     struct json mark = {text, size}, restored;
     bool fine = json_valid(mark) && fill(mark, fields, sizeof fields / sizeof *fields) &&
                 number_of(mark, "pid", &found->pid) && number_of(mark, "started", &found->started);
-    found->failed[0] = '\0';
+    found->failed[0] = found->bundle[0] = '\0';
     found->restored = fine && json_member(mark, "restored", &restored);
     free(text);
     return fine;

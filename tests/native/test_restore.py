@@ -27,6 +27,12 @@ def test_a_container_with_a_checkpoint_is_restored_in_place_of_made(box):
     assert call == f"--root {box.folder}/root restore {OPTIONS} {where} {image} {box.id}"
 
 
+def test_the_agent_is_told_where_the_bundle_is(box):
+    box.create()
+    (asked,) = box.agent.told(Op.CREATING)
+    assert asked.bundle == box.folder.resolve()
+
+
 def test_the_terminal_and_the_pivot_are_handed_on_to_the_restore(box):
     box.wake()
     (box.folder / "config.json").write_text(json.dumps(box.config()))
