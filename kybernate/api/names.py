@@ -7,6 +7,9 @@ SEAT_RESOURCE_PREFIX = f"{GROUP}/gpu-"
 SEAT_RESOURCE_SUFFIX = "-seat"
 RUNTIME_CLASS = "kybernate"
 SYSTEM_NAMESPACE = "kyb-system"
+AGENT_CLIENT = (
+    "kyb-nodeagent-client"  # the only name in the certificate agents call each other with
+)
 
 # Pod annotations, input
 VRAM = f"{GROUP}/vram"

@@ -32,8 +32,11 @@ class Keeper(Protocol):
     keys: Keys
     space: Space
 
-    def adopt(self, root: Path, manifest: Manifest, signature: str) -> Sealed:
+    def adopt(self, root: Path, manifest: Manifest) -> None:
         """Give it its name. Raises AlreadySealed."""
+
+    def folder(self, namespace: str, name: str) -> Path:
+        """Where the files of a sealed one are."""
 
 
 class Draft:
@@ -143,10 +146,11 @@ class Draft:
         sync_folder(self.folder)
         seal(self._root / MANIFEST, content)
         seal(self._root / SIGNATURE, f"{signature}\n".encode())
-        sealed = self._keeper.adopt(self._root, manifest, signature)
+        self._keeper.adopt(self._root, manifest)
         self._over = True
         self._keeper.space.give_back(self)
-        return sealed
+        files = self._keeper.folder(*self._key)
+        return Sealed(folder=files, manifest=manifest, content=content, signature=signature)
 
     @contextmanager
     def _whole_or_gone(self) -> Iterator[None]:

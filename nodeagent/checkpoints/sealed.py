@@ -1,7 +1,7 @@
 """A sealed checkpoint on this node's disk, and where its pieces are."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kybernate.model.checkpoint import Checkpoint
@@ -13,10 +13,14 @@ FILES, MANIFEST, SIGNATURE = "files", "manifest.json", "manifest.sig"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """It never changes. `folder` holds its files; read them, write nothing there."""
+    """It never changes. `folder` holds its files; read them, write nothing there.
+
+    `content` is the manifest as it was signed.
+    """
 
     folder: Path
     manifest: Manifest
+    content: bytes = field(repr=False)
     signature: str
 
     @property

@@ -91,7 +91,7 @@ class Store:
         manifest = manifests.decode(content)
         if (manifest.namespace, manifest.name) != (namespace, name):
             raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
-        return Sealed(folder=root / FILES, manifest=manifest, signature=signature)
+        return Sealed(folder=root / FILES, manifest=manifest, content=content, signature=signature)
 
     def all(self) -> tuple[Sealed, ...]:
         """Every one whose manifest is signed; others are logged."""
@@ -121,7 +121,7 @@ class Store:
         self.space.give_back((namespace, name))
         return True
 
-    def adopt(self, root: Path, manifest: Manifest, signature: str) -> Sealed:
+    def adopt(self, root: Path, manifest: Manifest) -> None:
         """From a draft that is complete on the disk. Raises AlreadySealed."""
         target = self._root(manifest.namespace, manifest.name)
         with self._lock:
@@ -133,7 +133,10 @@ class Store:
             self.space.put((manifest.namespace, manifest.name), _weight(target))
         sync_folder(target.parent)
         sync_folder(self._sealed)
-        return Sealed(folder=target / FILES, manifest=manifest, signature=signature)
+
+    def folder(self, namespace: str, name: str) -> Path:
+        """Where the files of a sealed one are."""
+        return self._root(namespace, name) / FILES
 
     def _root(self, namespace: str, name: str) -> Path:
         return self._sealed / namespace / name

@@ -272,3 +272,80 @@ class Agent:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class CheckpointsStub:
+    """Between agents only: the caller has to show the client certificate that agents alone have.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Fetch = channel.unary_stream(
+                '/kyb.agent.v1alpha1.Checkpoints/Fetch',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchPiece.FromString,
+                _registered_method=True)
+
+
+class CheckpointsServicer:
+    """Between agents only: the caller has to show the client certificate that agents alone have.
+    """
+
+    def Fetch(self, request, context):
+        """Lend a sealed checkpoint: its Artifact, then the bytes of its files one after the other, in the
+        manifest's order, from `offset` on. The borrower checks signature and digests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CheckpointsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Fetch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchPiece.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'kyb.agent.v1alpha1.Checkpoints', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('kyb.agent.v1alpha1.Checkpoints', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Checkpoints:
+    """Between agents only: the caller has to show the client certificate that agents alone have.
+    """
+
+    @staticmethod
+    def Fetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kyb.agent.v1alpha1.Checkpoints/Fetch',
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.FetchPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -102,3 +102,40 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         """Which free seats suit the pods that are bound here and not yet allocated (for the device plugin)."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class CheckpointsStub:
+    """Between agents only: the caller has to show the client certificate that agents alone have."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> CheckpointsAsyncStub: ...
+    Fetch: _grpc.UnaryStreamMultiCallable[_agent_pb2.FetchRequest, _agent_pb2.FetchPiece]
+    """Lend a sealed checkpoint: its Artifact, then the bytes of its files one after the other, in the
+    manifest's order, from `offset` on. The borrower checks signature and digests.
+    """
+
+@_typing.type_check_only
+class CheckpointsAsyncStub(CheckpointsStub):
+    """Between agents only: the caller has to show the client certificate that agents alone have."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Fetch: _aio.UnaryStreamMultiCallable[_agent_pb2.FetchRequest, _agent_pb2.FetchPiece]  # type: ignore[assignment]
+    """Lend a sealed checkpoint: its Artifact, then the bytes of its files one after the other, in the
+    manifest's order, from `offset` on. The borrower checks signature and digests.
+    """
+
+class CheckpointsServicer(metaclass=_abc_1.ABCMeta):
+    """Between agents only: the caller has to show the client certificate that agents alone have."""
+
+    @_abc_1.abstractmethod
+    def Fetch(
+        self,
+        request: _agent_pb2.FetchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.FetchPiece], _abc.AsyncIterator[_agent_pb2.FetchPiece]]:
+        """Lend a sealed checkpoint: its Artifact, then the bytes of its files one after the other, in the
+        manifest's order, from `offset` on. The borrower checks signature and digests.
+        """
+
+def add_CheckpointsServicer_to_server(servicer: CheckpointsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

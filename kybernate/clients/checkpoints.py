@@ -1,0 +1,163 @@
+"""
+GpuCheckpoint objects: published, claimed, freed, their copies written down.
+
+Called by: the agent, for its own node; the controller (`free`). Rule: every write is a
+compare-and-swap by resourceVersion, decided anew from what is there after each Conflict; what to
+write is decided in `decisions/claims`. Raises ApiError.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kybernate.api import checkpoints as codec
+from kybernate.clients.errors import AlreadyExists, Conflict, NotFound
+from kybernate.clients.kube import Kube
+from kybernate.clients.resources import GPUCHECKPOINTS, PODS
+from kybernate.decisions import claims
+from kybernate.decisions.claims import Nothing, Write
+from kybernate.model.checkpoint import Checkpoint, Claim
+from kybernate.model.ids import NodeName, PodUid
+from kybernate.model.tier import Tier
+from kybernate.model.verdict import Reason, Refusal
+
+_TRIES = 8  # as many agents may write at once; each Conflict means that one of them got through
+
+Obj = Mapping[str, Any]
+Change = Callable[[Obj], Obj | None]
+"""From the object as it is to the `status` to merge; None: nothing is to be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """This pod, and no other, wakes from it (a gold image: others too)."""
+
+    checkpoint: Checkpoint
+    claim: Claim
+
+
+class Taken(Conflict):
+    """The name is another checkpoint's."""
+
+
+class Checkpoints:
+    """For one node. Thread safe."""
+
+    def __init__(self, kube: Kube, node: NodeName) -> None:
+        self._kube, self._node = kube, node
+
+    def take(self, namespace: str, name: str, pod: str, uid: PodUid) -> Claimed | Refusal:
+        """Claim it for a pod of this node, or say why not. A pod that has it already, has it."""
+        claim = Claim(pod_uid=uid, node=self._node, pod=pod)
+        for _ in range(_TRIES):
+            try:
+                obj = self._kube.get(GPUCHECKPOINTS, name, namespace)
+            except NotFound:
+                detail = f"{namespace}/{name}"
+                return Refusal(reason=Reason.CHECKPOINT_ABSENT, detail=detail)
+            checkpoint = codec.read_checkpoint(obj)
+            step = claims.take(checkpoint, claim)
+            if isinstance(step, Refusal):
+                return step
+            try:
+                self._carry_out(obj, step)
+            except (Conflict, NotFound):
+                continue
+            return Claimed(checkpoint=checkpoint, claim=claim)
+        return Refusal(reason=Reason.CHECKPOINT_CLAIMED, detail=f"{namespace}/{name} is contended")
+
+    def give_back(self, claimed: Claimed) -> None:
+        """The pod did not wake from it: the next one may. Twice is fine."""
+        one = claimed.checkpoint
+
+        def change(obj: Obj) -> Obj | None:
+            step = claims.give_back(codec.read_checkpoint(obj), claimed.claim)
+            return {"claim": None} if isinstance(step, Write) else None
+
+        self._change(one.namespace, one.name, change)
+
+    def free(self, namespace: str, name: str) -> bool:
+        """Empty a claim whose pod is gone; whether it was. For the controller.
+
+        The pod is looked up after the claim was read, so a claim is never freed for a pod that a
+        watch has not brought yet.
+        """
+        freed = False
+
+        def change(obj: Obj) -> Obj | None:
+            nonlocal freed
+            checkpoint = codec.read_checkpoint(obj)
+            freed = claims.orphaned(checkpoint, self._pod_of(checkpoint))
+            return {"claim": None} if freed else None
+
+        self._change(namespace, name, change)
+        return freed
+
+    def publish(self, checkpoint: Checkpoint, fingerprint: str, tier: Tier, now: float) -> None:
+        """Have it known, with the copy here. Again is fine. Raises Taken."""
+        with suppress(AlreadyExists):
+            self._kube.create(GPUCHECKPOINTS, codec.new_object(checkpoint, self._node))
+
+        def change(obj: Obj) -> Obj | None:
+            there = (obj.get("status") or {}).get("signature")
+            if there and there != checkpoint.signature:
+                words = f"{checkpoint.namespace}/{checkpoint.name} is another checkpoint"
+                raise Taken(409, "Conflict", words)
+            status = {} if there else codec.write_sealed(checkpoint, fingerprint, now)
+            return {**status, "copies": self._copies(obj, tier)}
+
+        self._change(checkpoint.namespace, checkpoint.name, change)
+
+    def copied(self, namespace: str, name: str, tier: Tier | None) -> None:
+        """A copy is here now, in this tier; None: none is. One without an object is nobody's."""
+
+        def change(obj: Obj) -> Obj | None:
+            copies = self._copies(obj, tier)
+            return None if copies == (obj.get("status") or {}).get("copies") else {"copies": copies}
+
+        with suppress(NotFound):
+            self._change(namespace, name, change)
+
+    def _copies(self, obj: Obj, tier: Tier | None) -> list[Obj]:
+        there = (obj.get("status") or {}).get("copies") or []
+        others = [copy for copy in there if copy.get("node") != self._node]
+        return [*others, {"node": self._node, "tier": tier.value}] if tier else others
+
+    def _pod_of(self, checkpoint: Checkpoint) -> Obj | None:
+        if checkpoint.claim is None or not checkpoint.claim.pod:
+            return None
+        try:
+            return self._kube.get(PODS, checkpoint.claim.pod, checkpoint.namespace)
+        except NotFound:
+            return None
+
+    def _carry_out(self, obj: Obj, step: Write | Nothing) -> None:
+        if isinstance(step, Write):
+            self._write(obj, {"claim": codec.write_claim(step.claim)})
+
+    def _change(self, namespace: str, name: str, change: Change) -> None:
+        for left in range(_TRIES, 0, -1):
+            obj = self._kube.get(GPUCHECKPOINTS, name, namespace)
+            status = change(obj)
+            if status is None:
+                return
+            try:
+                self._write(obj, status)
+            except Conflict:
+                if left == 1:
+                    raise
+            else:
+                return
+
+    def _write(self, obj: Obj, status: Obj) -> None:
+        metadata = obj["metadata"]
+        # The uid too: a name that was given anew is another checkpoint's.
+        named = {"resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        self._kube.patch(
+            GPUCHECKPOINTS,
+            metadata["name"],
+            {"metadata": named, "status": status},
+            metadata["namespace"],
+            subresource="status",
+        )

@@ -1,0 +1,209 @@
+"""
+Checkpoint artifacts on a disk of the test's own.
+
+Real: files, keys, signatures, gRPC over mutual TLS on loopback. Faked: who makes checkpoints (some
+files of known bytes), and the API server where a test does not ask for the real one.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from controller import pki
+from controller.certificates import Want
+from kybernate.api import names
+from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.model.checkpoint import Fingerprint
+from kybernate.model.ids import NodeName, PodUid
+from kybernate.runtime.clock import SystemClock
+from kybernate.runtime.tls import TlsFiles
+from nodeagent.checkpoints.arriving import Patience
+from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.manifest import Facts, GpuPart
+from nodeagent.checkpoints.peers import SERVER, Peers
+from nodeagent.checkpoints.sealed import Sealed
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.store import Store
+
+MIB = 2**20
+NAMESPACE, NAME = "default", "llama-0-20261122t101500z"
+HERE = Fingerprint(
+    kernel="6.1.0-18-amd64",
+    architecture="x86_64",
+    boot="b1",
+    image="sha256:aa",
+    command=("python", "serve.py"),
+    mechanism="simulated",
+    cpu=frozenset({"avx", "avx2"}),
+    product="Simulated 80GB",
+    driver="580.65.06",
+)
+FILES = {
+    "image/pages-1.img": bytes(range(256)) * 4096,
+    "image/inventory.img": b"inventory",
+    "image/empty.img": b"",
+    "rootfs.tar": b"tar" * 1000,
+}
+GPU = b"contents of the card" * 1000
+
+
+def facts(**changes: Any) -> Facts:
+    """Of a workload that was sealed on node-a."""
+    whole = Facts(
+        workload="statefulset.llama.0",
+        pod="llama-0",
+        pod_uid=PodUid("u1"),
+        container="model",
+        node=NodeName("node-a"),
+        sealed_at=1_769_860_800.0,
+        made_in=HERE,
+        parts=(GpuPart(name="s0", card=0, size=40 * MIB, digest="aa", path="gpu/0"),),
+        labels={"app": "llama"},
+        more={"criu": "4.2.1"},
+    )
+    return replace(whole, **changes)
+
+
+@pytest.fixture(name="facts")
+def facts_fixture() -> Callable[..., Facts]:
+    """`facts(gold=True)`."""
+    return facts
+
+
+@pytest.fixture
+def here() -> Fingerprint:
+    """What `facts` were made in."""
+    return HERE
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """The cluster's."""
+    return Keys.own(tmp_path / "keys")
+
+
+@pytest.fixture
+def new_store(tmp_path: Path, keys: Keys) -> Callable[..., Store]:
+    """`new_store("node-b")`: the store of that node, as it is after a start of its agent."""
+
+    def make(node: str = "node-a", limit: int = 64 * MIB, **how: Any) -> Store:
+        return Store(tmp_path / node, how.pop("keys", keys), limit, **{"spare": 0, **how})
+
+    return make
+
+
+@pytest.fixture
+def store(new_store: Callable[..., Store]) -> Store:
+    """Of node-a."""
+    return new_store()
+
+
+@pytest.fixture
+def seal() -> Callable[..., Sealed]:
+    """`seal(store)`: a small checkpoint, as a story would make it."""
+
+    def make(store: Store, name: str = NAME, **changes: Any) -> Sealed:
+        with store.draft(NAMESPACE, name) as draft:
+            for path, content in FILES.items():
+                (draft.folder / path).parent.mkdir(exist_ok=True)
+                (draft.folder / path).write_bytes(content)
+            draft.write("gpu/0", [GPU[:7], GPU[7:]])
+            return draft.seal(facts(**changes))
+
+    return make
+
+
+@pytest.fixture
+def left() -> Callable[[Path], list[str]]:
+    """Every file and link below a folder."""
+    return lambda folder: sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()
+    )
+
+
+class Agents:
+    """Agents that lend to each other over mutual TLS, and identities to call them with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._authority = pki.make_authority(SystemClock().now(), 7200.0)
+        self._serving = self.identity(SERVER)
+        self.client = self.identity(names.AGENT_CLIENT, client=True)
+        self.addresses: dict[str, str] = {}
+        self._servers: dict[str, grpc.Server] = {}
+
+    def identity(self, name: str, *, client: bool = False) -> TlsFiles:
+        """Certificates for a server or a client of this name."""
+        want = Want(secret=name, names=frozenset({name}), client=client)
+        pair = pki.make_leaf(self._authority, want, now=SystemClock().now(), lifetime=3600.0)
+        folder = self._folder / name
+        folder.mkdir()
+        (folder / "ca.crt").write_bytes(self._authority.certificate)
+        (folder / "tls.crt").write_bytes(pair.certificate)
+        (folder / "tls.key").write_bytes(pair.key)
+        return TlsFiles(folder)
+
+    def lend(self, node: str, servicer: Any, port: int = 0) -> None:
+        """Serve at an address of its own; again at the same one where a port is given."""
+        server = grpc.server(futures.ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        rpc.add_CheckpointsServicer_to_server(servicer, server)
+        credentials = self._serving.grpc_server_credentials()
+        bound = server.add_secure_port(f"127.0.0.1:{port}", credentials)
+        server.start()
+        self.addresses[node] = f"127.0.0.1:{bound}"
+        self._servers[node] = server
+
+    def end(self, node: str) -> None:
+        """Its connections break."""
+        self._servers.pop(node).stop(None).wait()
+
+    def peers(self, store: Store, client: TlsFiles | None = None, **patience: float) -> Peers:
+        """What the agent with this store fetches with."""
+        told = client or self.client
+        return Peers(
+            store,
+            told.grpc_channel_credentials,
+            lambda node: self.addresses[node],
+            SystemClock(),
+            Patience(**{"silence": 20.0, "pause": 0.05, **patience}),  # type: ignore[arg-type]
+        )
+
+    def close(self) -> None:
+        for node in tuple(self._servers):
+            self.end(node)
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Agents]:
+    """None yet."""
+    made = Agents(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lent(agents: Agents, store: Store) -> Agents:
+    """node-a lends what is in `store`."""
+    agents.lend("node-a", Lending(store))
+    return agents
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """`eventually(check)` answers the first true answer of `check`, or fails after a minute."""
+
+    def wait(check: Callable[[], Any], within: float = 60.0) -> Any:
+        deadline = time.monotonic() + within
+        while not (answer := check()):
+            assert time.monotonic() < deadline, f"not within {within:g} s"
+            threading.Event().wait(0.01)
+        return answer
+
+    return wait
