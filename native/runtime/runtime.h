@@ -73,6 +73,9 @@ bool mark_read(const struct arguments *asked, struct seated *found);
 bool is_held(const struct seated *found);     // its first process has not been let go
 bool is_stopped(const struct seated *found);  // by the kernel's word
 
+// frozen.c: by its cgroup.
+bool is_frozen(unsigned long long pid);
+
 // agent.c
 enum heard { HEARD, NOT_HEARD, REFUSED };
 struct answer {

@@ -137,5 +137,6 @@ bool is_stopped(const struct seated *found) {
     fclose(stat);
     text[size] = '\0';
     const char *name_end = strrchr(text, ')');  // the name may hold anything
-    return name_end && strlen(name_end) > 2 && name_end[2] == 'T';
+    bool signalled = name_end && strlen(name_end) > 2 && name_end[2] == 'T';
+    return signalled || is_frozen(found->pid);
 }
