@@ -31,6 +31,7 @@ class Op(StrEnum):
     HELD = "held"  # it is made, and its first process waits at the exec FIFO
     ENDED = "ended"
     STATE = "state"  # whether it has its GPU, or is held or parked
+    PROBE = "probe"  # what a probe or hook of the pod comes to: docs/reference/probes.md
 
 
 class NotHeard(Retry):
@@ -43,7 +44,7 @@ class NotTaken(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request. `pid`, `fifo` and `started` come with HELD only."""
+    """One request. `pid`, `fifo` and `started` come with HELD only; the last three with PROBE."""
 
     op: Op
     pod: WorkloadKey
@@ -87,6 +88,8 @@ def encode(call: Call) -> bytes:
         body |= {"pid": str(call.pid), "fifo": str(call.fifo)}
         body |= {"started": str(call.started)} if call.started else {}
         body |= {"restored": "yes"} if call.restored else {}
+    if call.op is Op.PROBE:
+        body |= {"kind": call.kind, "spec": call.spec, "ended": call.ended}
     if call.bundle:
         body["bundle"] = str(call.bundle)
     if call.failed:
@@ -99,7 +102,7 @@ def decode(line: bytes) -> Call:
     faults = Faults()
     body = _object(line, faults)
     op = _op(body, faults)
-    held = op is Op.HELD
+    held, probe = op is Op.HELD, op is Op.PROBE
     call = Call(
         op=op,
         pod=WorkloadKey(_text(body, "namespace", faults), _text(body, "pod", faults)),

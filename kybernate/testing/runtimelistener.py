@@ -16,6 +16,8 @@ def agree(call: Call) -> Answer:
     """What an agent says that has no objection and knows of nobody who waits."""
     if call.op is Op.STATE:
         return {"ok": "known", "held": "no", "state": "Active"}
+    if call.op is Op.PROBE:
+        return {"ok": "answered", "passed": "yes"} if call.ended == "exit 0" else {"ok": "run"}
     return {"ok": "cold" if call.op is Op.CREATING else "heard"}
 
 

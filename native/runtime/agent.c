@@ -99,17 +99,18 @@ static enum heard understood(struct json reply, struct answer *answer) {
         snprintf(answer->say, sizeof answer->say, "it names no image to restore from");
         return REFUSED;
     }
+    answer->passed = says(reply, "passed", "yes");
+    answer->run = says(reply, "ok", "run");
     if (!json_member(reply, fine ? "say" : "error", &value) ||
         !json_string(value, answer->say, sizeof answer->say))
         snprintf(answer->say, sizeof answer->say, "%s", fine ? "" : "refused without a word");
     return fine ? HEARD : REFUSED;
 }
 
-enum heard agent_ask(const struct settings *set, const char *op, const struct seated *about,
-                     double seconds, struct answer *answer) {
-    char text[LINE_ROOM];
+// Says the line that stands in `text` and reads the reply.
+static enum heard converse(const struct settings *set, char text[LINE_ROOM], size_t size,
+                       double seconds, struct answer *answer) {
     int line;
-    size_t size = request_line(text, op, about);
     *answer = (struct answer){0};
     if (!size) {
         snprintf(answer->say, sizeof answer->say, "a name or path of it is too long");
@@ -117,9 +118,35 @@ enum heard agent_ask(const struct settings *set, const char *op, const struct se
     }
     if (!reach(set->socket, seconds, &line)) return NOT_HEARD;
     bool sent = send(line, text, size, MSG_NOSIGNAL) == (ssize_t)size;
-    size = sent ? reply_of(line, text, sizeof text) : 0;
+    size = sent ? reply_of(line, text, LINE_ROOM) : 0;
     close(line);
     return size ? understood((struct json){text, size}, answer) : NOT_HEARD;
+}
+
+enum heard agent_ask(const struct settings *set, const char *op, const struct seated *about,
+                     double seconds, struct answer *answer) {
+    char text[LINE_ROOM];
+    return converse(set, text, request_line(text, op, about), seconds, answer);
+}
+
+enum heard agent_probe(const struct settings *set, const struct seated *about,
+                       const struct asking *asking, double seconds, struct answer *answer) {
+    char text[LINE_ROOM];
+    size_t used = request_line(text, "probe", about);
+    if (used) used -= 2;  // the closing bracket and the line feed come later
+    bool fine = used && add(text, &used, "kind", asking->kind) &&
+                (!asking->ended || add(text, &used, "ended", asking->ended));
+    if (fine && asking->spec.size) {  // a JSON string already, and goes on as it came
+        fine = used + asking->spec.size + 16 < LINE_ROOM;
+        if (fine)
+            used += (size_t)snprintf(text + used, LINE_ROOM - used, ",\"spec\":%.*s",
+                                     (int)asking->spec.size, asking->spec.at);
+    }
+    if (fine) {
+        text[used++] = '}';
+        text[used++] = '\n';
+    }
+    return converse(set, text, fine ? used : 0, seconds, answer);
 }
 
 static void put_name(char name[NAME_ROOM + 8], const struct seated *about) {

@@ -17,12 +17,11 @@ static bool asks_to_end(const char *number) {
 
 int kill_seated(const struct arguments *asked, const struct settings *set,
                 const struct seated *found) {
-    struct answer standing;
+    char say[SAY_ROOM];
     const char *asked_for = asked->rest < asked->count ? asked->all[asked->rest] : "TERM";
     bool held = is_held(found);
     if (asks_to_end(asked_for) && !held)
-        held = agent_ask(set, "state", found, ASK_S, &standing) == HEARD ? standing.held
-                                                                         : is_stopped(found);
+        held = without_gpu(set, found, ASK_S, say);
     if (!held || !asks_to_end(asked_for)) runc_become(asked, set, asked->all);
     char **argv = calloc((size_t)asked->count + 2, sizeof *argv);
     if (!argv) runc_become(asked, set, asked->all);

@@ -4,11 +4,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "json.h"
 
-enum { PATH_ROOM = 4096, NAME_ROOM = 256, LINE_ROOM = 16 * 1024 };  // LINE_ROOM: the protocol's
+enum { PATH_ROOM = 4096, NAME_ROOM = 256, LINE_ROOM = 16 * 1024, SAY_ROOM = 1024 };
 enum { WORDS_ROOM = 512 };
+// LINE_ROOM: the protocol's
 
 // How we were called. Everything points into argv; NULL is what was not said.
 struct arguments {
@@ -80,14 +82,23 @@ bool is_frozen(unsigned long long pid);
 enum heard { HEARD, NOT_HEARD, REFUSED };
 struct answer {
     bool held;
-    bool restore;           // of `creating`: from the image below
-    bool coming;            // not heard, because the checkpoint is on its way
+    bool passed, run;  // of a probe: what to say of it, or to run its own command
+    bool restore;      // of `creating`: from the image below
+    bool coming;       // not heard, because the checkpoint is on its way
+    char say[SAY_ROOM];  // for people: why it is held, or why it was refused
     char image[PATH_ROOM];  // for runc's --image-path
     char work[PATH_ROOM];   // where CRIU leaves its log
-    char say[1024];  // for people: why it is held, or why it was refused
 };
 enum heard agent_ask(const struct settings *set, const char *op, const struct seated *about,
                      double seconds, struct answer *answer);
+// A probe or hook, as the marker command has it (docs/reference/probes.md).
+struct asking {
+    const char *kind;
+    struct json spec;   // a JSON string with its quotes; empty where there is none
+    const char *ended;  // how its own command ended; NULL before
+};
+enum heard agent_probe(const struct settings *set, const struct seated *about,
+                       const struct asking *asking, double seconds, struct answer *answer);
 bool agent_put_down(const struct settings *set, const struct seated *about);
 void agent_take_back(const struct settings *set, const struct seated *about);
 size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *about);
@@ -99,6 +110,26 @@ int restore(const struct arguments *asked, const struct settings *set, const str
 // exec.c, kill.c
 int exec_seated(const struct arguments *asked, const struct settings *set,
                 const struct seated *found);
+// Whether it is held or parked, and in words why; the second one asks nobody.
+bool without_gpu(const struct settings *set, const struct seated *found, double seconds,
+                 char say[SAY_ROOM]);
+bool last_without_gpu(const struct settings *set, const struct seated *found, char say[SAY_ROOM]);
+bool pid_write(const char *path, pid_t pid);
+
+// probe.c: probes and hooks, asked of the agent; a user's own command runs in the container.
+struct probe {
+    char kind[32];
+    struct json spec;
+    bool marked, behind;    // it is one; its "--" was seen
+    bool original;          // something stands behind that
+    char *text;             // the process file, when there is one
+    size_t size;
+    const char *from, *to;  // what of it is the marker's
+    int after;              // the place in argv of the original
+};
+bool probe_found(const struct arguments *asked, struct probe *found);
+int probe_seated(const struct arguments *asked, const struct settings *set,
+                 const struct seated *found, const struct probe *probe);
 int kill_seated(const struct arguments *asked, const struct settings *set,
                 const struct seated *found);
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kybernate.clients.runtimecalls import Op
-from kybernate.testing.runtimelistener import RuntimeListener
+from kybernate.testing.runtimelistener import RuntimeListener, agree
 from testbed.assets import native
 from testbed.assets.compiler import BuildFailed
 
@@ -163,7 +163,14 @@ class Box:
         """What the agent says of everybody's state from now on."""
         say = {"say": f"it is {state}"} if held else {}
         known = {"ok": "known", "held": "yes" if held else "no", "state": state, **say}
-        self.agent.answer = lambda call: known if call.op is Op.STATE else {"ok": "heard"}
+        alive = {"ok": "answered", "passed": "yes", "say": f"alive: it is {state}"}
+
+        def answer(call):
+            if call.op is Op.PROBE:
+                return alive if held else agree(call)
+            return known if call.op is Op.STATE else {"ok": "heard"}
+
+        self.agent.answer = answer
 
 
 @pytest.fixture
