@@ -5,9 +5,11 @@ Called by containers. Whoever announces is told "heard" once and does not say it
 that dies in between must still know.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -33,16 +35,18 @@ class Created:
 
 
 class Announcements:
-    """A folder with one sealed file per container."""
+    """A folder with one sealed file per container. What was held before a reboot is forgotten: by
+    chance, another process could have its number and its start."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, boot: str) -> None:
+        self._folder, self._boot = folder, boot
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, created: Created) -> None:
         """Remember it. Raises OSError, ValueError for an id that could be a path."""
         body = {
             "version": _VERSION,
+            "boot": self._boot,
             "key": str(created.key),
             "uid": created.uid,
             "container": created.container,
@@ -66,8 +70,12 @@ class Announcements:
                 path.unlink()
                 continue
             try:
-                found.append(_read(path.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                body = orjson.loads(path.read_bytes())
+                if body.get("boot", self._boot) == self._boot:
+                    found.append(_read(body))
+                else:
+                    path.unlink()
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 get_logger().error("unreadable announcement", path=str(path), why=str(error))
                 path.unlink()
         return tuple(found)
@@ -78,8 +86,7 @@ class Announcements:
         return self._folder / f"{container_id}{_SUFFIX}"
 
 
-def _read(content: bytes) -> Created:
-    body = orjson.loads(content)
+def _read(body: Mapping[str, Any]) -> Created:
     if body["version"] != _VERSION:
         raise ValueError(f"version {body['version']}")
     return Created(

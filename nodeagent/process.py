@@ -138,13 +138,14 @@ class Process:
         self._lifelines = Lifelines()
         self._seats = KubeletSeats(self._settings.podresources_socket)
         self._watching = Watching(self._kube, self._node, self._nudge, self._coordinator.desire)
+        boot = processes.boot_id()
         node = Node(
             groups=self._groups,
             uuids=self._uuids,
-            boot=processes.boot_id(),
+            boot=boot,
             seats=self._seats,
             journal=self._tools.journal,
-            announcements=Announcements(self._settings.state_dir / "announced"),
+            announcements=Announcements(self._settings.state_dir / "announced", boot),
             pool=self._pool,
             clock=self._clock,
             pod_of=self._watching.pod,

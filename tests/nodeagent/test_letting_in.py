@@ -40,7 +40,7 @@ def _held(tmp_path: Path) -> Created:
 
 def _containers(tmp_path: Path, seats: Seats) -> Containers:
     node: Any = SimpleNamespace(
-        seats=seats, announcements=Announcements(tmp_path / "announced"), clock=SystemClock(),
+        seats=seats, announcements=Announcements(tmp_path / "announced", "b"), clock=SystemClock(),
         pod_of=lambda _: None, pods=lambda: (), groups={},
     )  # fmt: skip
     nobody: Any = SimpleNamespace()
@@ -63,3 +63,11 @@ def test_a_container_is_known_to_be_held_before_its_pod_is_known(tmp_path: Path)
     assert containers.announced(held.key, PodUid("u"))
     assert not containers.announced(held.key, PodUid("another"))
     assert not containers.announced(WorkloadKey("default", "b"), PodUid("u"))
+
+
+def test_what_was_held_before_a_reboot_is_forgotten(tmp_path: Path) -> None:
+    held = _held(tmp_path)
+    Announcements(tmp_path / "announced", "boot 1").keep(held)
+    assert Announcements(tmp_path / "announced", "boot 1").all() == (held,)
+    assert Announcements(tmp_path / "announced", "boot 2").all() == ()
+    assert Announcements(tmp_path / "announced", "boot 1").all() == ()
