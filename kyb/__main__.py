@@ -4,6 +4,7 @@ import typer
 
 from kyb import faults, local, show, turns
 from kyb.doctor.command import doctor
+from kyb.nodefiles.command import install_node, uninstall_node
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app.command("topology")(show.topology)
 app.command("resume")(turns.resume)
 app.command("park")(turns.park)
 app.command("doctor")(doctor)
+app.command("install-node")(install_node)
+app.command("uninstall-node")(uninstall_node)
 
 
 def main() -> None:

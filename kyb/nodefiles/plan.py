@@ -1,0 +1,211 @@
+"""
+What is on a node -> what to do about it. Pure.
+
+Called by: `command`.
+Rule: a plan says everything it will do, and what it leaves to people.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kyb.doctor import runtimeconf, supported
+from kyb.nodefiles import snippet
+from kyb.nodefiles.snippet import Snippet
+
+PROGRAM = "/opt/kybernate/bin/kybernate-runc"
+USUAL_FOLDER = "/etc/containerd/conf.d"
+RESTART = "restart containerd: systemctl restart containerd (running pods go on)"
+_MODE, _PROGRAM_MODE = 0o644, 0o755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerdStands:
+    """containerd as it is set up. `handled` is the BinaryName of its runtime `kybernate`."""
+
+    version: str
+    root_version: int
+    """`version` of its main file; that of a default configuration where there is none."""
+    path: str
+    folders: tuple[str, ...]
+    """Of drop-in files: `*.toml` in them is read."""
+    systemd_cgroup: bool
+    handled: str | None
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One that was made by kybernate-runc. `pod` is NAMESPACE/NAME."""
+
+    id: str
+    pod: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is on a node now; None for a file that is not there."""
+
+    program: bytes | None
+    conf: str | None
+    drop_ins: tuple[tuple[str, str], ...]
+    """Path and text of our drop-in files, wherever they are."""
+    containerd: ContainerdStands | str
+    """Or why it cannot be told."""
+    request_timeout: float
+    containers: tuple[Container, ...] = ()
+    parked: tuple[str, ...] = ()
+    """Names of contents in the agent's pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A file as a whole."""
+
+    path: str
+    content: bytes
+    mode: int = _MODE
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A file."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Steps in order; what stays as it is; what is left for people, in words."""
+
+    steps: tuple[Write | Remove, ...] = ()
+    kept: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is done, and why, each in a line."""
+
+    reasons: tuple[str, ...]
+
+
+def install(now: Standing, program: bytes) -> Plan | Refused:
+    """Bring the three files, where they are not as they should be."""
+    found = now.containerd
+    if isinstance(found, str):
+        return Refused((found,))
+    if not supported.at_least(found.version, "2"):
+        return Refused((f"containerd is {found.version}, needed is 2.0 or newer",))
+    steps: list[Write | Remove] = []
+    kept: list[str] = []
+    _note(steps, kept, Write(PROGRAM, program, _PROGRAM_MODE), now.program)
+    if now.conf is None:
+        wait = agent_wait(now.request_timeout)
+        steps.append(Write(runtimeconf.PATH, snippet.runtime_conf(wait).encode()))
+    else:
+        kept.append(f"{runtimeconf.PATH}, as it is")
+    written = _drop_in(now, found)
+    if isinstance(written, Refused):
+        return written
+    if written is None:
+        kept.append(f"the runtime in {found.path}, configured by hand")
+    else:
+        old = dict(now.drop_ins).get(written.path)
+        _note(steps, kept, written, None if old is None else old.encode())
+    return Plan(steps=tuple(steps), kept=tuple(kept), left=_left(now, found, steps))
+
+
+def uninstall(now: Standing) -> Plan | Refused:
+    """Take them away again, once no container needs them."""
+    if now.containers:
+        pods = sorted({one.pod for one in now.containers})
+        return Refused(
+            (
+                "containers of these pods were made by kybernate-runc, and could be neither woken "
+                "nor ended without it:",
+                *(f"  {pod}" for pod in pods),
+                "delete them first (kubectl delete pod -n NAMESPACE NAME), parked ones too",
+            )
+        )
+    if now.parked:
+        return Refused(
+            (
+                f"the pool holds contents of {len(now.parked)} parked workloads: "
+                f"{', '.join(now.parked)}",
+                "let the agent finish: it frees them when their pods are gone",
+            )
+        )
+    steps = [Remove(path) for path, _ in now.drop_ins]
+    steps += [Remove(PROGRAM)] if now.program is not None else []
+    kept = ["/var/lib/kyb, the agent's journal"]
+    if now.conf is not None and now.conf == snippet.runtime_conf(agent_wait(now.request_timeout)):
+        steps.append(Remove(runtimeconf.PATH))
+    elif now.conf is not None:
+        kept.append(f"{runtimeconf.PATH}, which somebody edited")
+    return Plan(steps=tuple(steps), kept=tuple(kept), left=(RESTART,) if now.drop_ins else ())
+
+
+def agent_wait(request_timeout: float) -> float:
+    """The usual one, or half of the kubelet's patience where that is shorter."""
+    usual = runtimeconf.AGENT_WAIT_S
+    return usual if usual < request_timeout else request_timeout / 2
+
+
+def _note(
+    steps: list[Write | Remove], kept: list[str], wanted: Write, content: bytes | None
+) -> None:
+    if content == wanted.content:
+        kept.append(f"{wanted.path}, unchanged")
+    else:
+        steps.append(wanted)
+
+
+def _drop_in(now: Standing, found: ContainerdStands) -> Write | Refused | None:
+    """The drop-in file as it should be; None where somebody else set the runtime up."""
+    text = Snippet(
+        program=PROGRAM, systemd_cgroup=found.systemd_cgroup, version=found.root_version
+    ).text()
+    mine = [path for path, _ in now.drop_ins]
+    if mine:
+        return Write(mine[0], text.encode())
+    if found.handled is not None:
+        if found.handled == PROGRAM:
+            return None
+        return Refused(
+            (
+                f"{found.path} has a runtime kybernate with BinaryName "
+                f"{found.handled or '(none)'}: make it {PROGRAM}, or remove it",
+            )
+        )
+    folder = _folder(found.folders)
+    if folder is None:
+        return Refused(
+            (
+                f"{found.path} reads no folder of drop-in files. Add to it",
+                f"  imports = ['{USUAL_FOLDER}/*.toml']",
+                "or put this there yourself:",
+                *text.splitlines(),
+            )
+        )
+    return Write(f"{folder}/{snippet.NAME}", text.encode())
+
+
+def _folder(folders: Sequence[str]) -> str | None:
+    """The usual one where it is read, else the last, which wins over those before."""
+    return USUAL_FOLDER if USUAL_FOLDER in folders else next(iter(folders[::-1]), None)
+
+
+def _left(
+    now: Standing, found: ContainerdStands, steps: Sequence[Write | Remove]
+) -> tuple[str, ...]:
+    """What people have to do afterwards."""
+    changed = any(step.path.endswith(".toml") for step in steps)
+    left = [RESTART] if changed or found.stale or found.handled is None else []
+    conf = runtimeconf.read(now.conf or "")
+    left += [f"correct {runtimeconf.PATH}: {fault}" for fault in conf.faults]
+    if now.conf is not None and conf.agent_wait >= now.request_timeout:
+        left.append(
+            f"agent-wait in {runtimeconf.PATH} is {conf.agent_wait:g} s, not below the kubelet's "
+            f"runtimeRequestTimeout of {now.request_timeout:g} s"
+        )
+    return tuple(left)

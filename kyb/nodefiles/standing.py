@@ -1,0 +1,121 @@
+"""
+What of ours is on this node: files, containerd's setting, containers made by kybernate-runc.
+
+Called by: `command`.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from kyb.doctor import containerd, kubelet, runtimeconf, supported
+from kyb.doctor.facts import Unknown
+from kyb.doctor.host import Host
+from kyb.nodefiles import snippet
+from kyb.nodefiles.plan import PROGRAM, Container, ContainerdStands, Standing
+
+POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
+_BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
+_RUNC = "/run/containerd/runc/k8s.io"
+_SEAT_MARK = "kyb-seat.json"  # kybernate-runc's own: native/runtime
+_DEFAULT_VERSION = 3
+_NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
+_POD = "io.kubernetes.cri.sandbox-name"
+
+
+def look(node: Host, pool: str = POOL) -> Standing:
+    """All of it."""
+    stands = _containerd(node)
+    folders = stands.folders if isinstance(stands, ContainerdStands) else ()
+    told = kubelet.facts(node)
+    usual = supported.KUBELET_REQUEST_TIMEOUT_S
+    return Standing(
+        program=_bytes(node.at(PROGRAM)),
+        conf=_text(node.at(runtimeconf.PATH)),
+        drop_ins=tuple(_drop_ins(node, folders)),
+        containerd=stands,
+        request_timeout=usual if isinstance(told, Unknown) else told.request_timeout,
+        containers=tuple(_containers(node, _programs(stands))),
+        parked=tuple(sorted(slot.parent.name for slot in node.at(pool).glob("*/slot.json"))),
+    )
+
+
+def _containerd(node: Host) -> ContainerdStands | str:
+    try:
+        running = containerd.find(node)
+    except containerd.NotSeen as reason:
+        return str(reason)
+    facts = containerd.facts(running)
+    return ContainerdStands(
+        version=running.version,
+        root_version=_version(running.process.root / running.path.lstrip("/")),
+        path=running.path,
+        folders=tuple(_folders(running.imports)),
+        systemd_cgroup=running.systemd_cgroup,
+        handled=facts.handler.program if facts.handler else None,
+        stale=facts.stale,
+    )
+
+
+def _version(path: Path) -> int:
+    """Of a configuration file, as it is written."""
+    with suppress(OSError, tomllib.TOMLDecodeError):
+        return int(tomllib.loads(path.read_text()).get("version", 1))
+    return _DEFAULT_VERSION
+
+
+def _folders(imports: tuple[str, ...]) -> Iterator[str]:
+    """Those of patterns like /etc/containerd/conf.d/*.toml."""
+    for pattern in imports:
+        folder, _, last = pattern.rpartition("/")
+        if last == "*.toml" and folder.startswith("/") and not re.search(r"[*?\[]", folder):
+            yield folder
+
+
+def _drop_ins(node: Host, folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for folder in folders:
+        path = f"{folder}/{snippet.NAME}"
+        if (text := _text(node.at(path))) is not None:
+            yield path, text
+
+
+def _programs(stands: ContainerdStands | str) -> set[str]:
+    """By which containers of ours are made: as installed, and as containerd has it."""
+    handled = None if isinstance(stands, str) else stands.handled
+    return {PROGRAM, handled} if handled else {PROGRAM}
+
+
+def _containers(node: Host, programs: set[str]) -> Iterator[Container]:
+    """Those whose shim calls our program, sandboxes included; and those on seats, however made."""
+    for bundle in sorted(node.at(_BUNDLES).glob("*")):
+        seated = (node.at(_RUNC) / bundle.name / _SEAT_MARK).exists()
+        if seated or _called_by(bundle) in programs:
+            yield Container(id=bundle.name, pod=_pod_of(bundle))
+
+
+def _called_by(bundle: Path) -> str:
+    """The program in the options that containerd gave to the container's shim."""
+    with suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((bundle / "options.json").read_bytes()).get("binary_name", ""))
+    return ""
+
+
+def _pod_of(bundle: Path) -> str:
+    with suppress(OSError, ValueError, KeyError):
+        annotations = json.loads((bundle / "config.json").read_bytes())["annotations"]
+        return f"{annotations[_NAMESPACE]}/{annotations[_POD]}"
+    return f"container {bundle.name}"
+
+
+def _bytes(path: Path) -> bytes | None:
+    with suppress(OSError):
+        return path.read_bytes()
+    return None
+
+
+def _text(path: Path) -> str | None:
+    found = _bytes(path)
+    return None if found is None else found.decode(errors="replace")

@@ -1,0 +1,274 @@
+"""What `kyb install-node` and `kyb uninstall-node` do to a node, made of values and of folders."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from kyb.__main__ import app
+from kyb.doctor import containerd, runtimeconf
+from kyb.doctor.host import Host
+from kyb.nodefiles import carrying, command, plan, snippet, standing
+from kyb.nodefiles.plan import Container, ContainerdStands, Plan, Refused, Remove, Standing, Write
+from kyb.nodefiles.snippet import Snippet
+
+DROP_IN = f"{plan.USUAL_FOLDER}/{snippet.NAME}"
+CONTAINERD = ContainerdStands(
+    version="2.3.4",
+    root_version=3,
+    path="/etc/containerd/config.toml",
+    folders=(plan.USUAL_FOLDER,),
+    systemd_cgroup=True,
+    handled=None,
+    stale=False,
+)
+BARE = Standing(program=None, conf=None, drop_ins=(), containerd=CONTAINERD, request_timeout=120.0)
+TEXT = Snippet(program=plan.PROGRAM, systemd_cgroup=True).text()
+INSTALLED = replace(
+    BARE,
+    program=b"new",
+    conf=snippet.runtime_conf(60.0),
+    drop_ins=((DROP_IN, TEXT),),
+    containerd=replace(CONTAINERD, handled=plan.PROGRAM),
+)
+
+
+def with_containerd(now: Standing, **other: Any) -> Standing:
+    return replace(now, containerd=replace(CONTAINERD, **other))
+
+
+def reasons(decided: Plan | Refused) -> str:
+    assert isinstance(decided, Refused)
+    return "\n".join(decided.reasons)
+
+
+def test_a_bare_node_gets_all_three_and_containerd_has_to_be_restarted_by_people():
+    done = plan.install(BARE, b"new")
+    assert isinstance(done, Plan)
+    assert [step.path for step in done.steps] == [plan.PROGRAM, runtimeconf.PATH, DROP_IN]
+    program, conf, drop_in = done.steps
+    assert (program.content, program.mode) == (b"new", 0o755)
+    assert runtimeconf.read(conf.content.decode()) == runtimeconf.RuntimeConf(
+        path=runtimeconf.PATH, agent_wait=60.0
+    )
+    assert drop_in.content.decode() == TEXT
+    assert done.left == (plan.RESTART,)
+
+
+def test_doing_it_again_changes_nothing():
+    done = plan.install(INSTALLED, b"new")
+    assert isinstance(done, Plan)
+    assert (done.steps, done.left) == ((), ())
+    assert len(done.kept) == 3
+
+
+def test_an_upgrade_replaces_the_program_only_and_needs_no_restart():
+    done = plan.install(INSTALLED, b"newer")
+    assert isinstance(done, Plan)
+    assert done.steps == (Write(plan.PROGRAM, b"newer", 0o755),)
+    assert done.left == ()
+
+
+def test_settings_that_people_edited_are_kept_and_judged():
+    edited = replace(INSTALLED, conf="agent-wait = 90\n", request_timeout=30.0)
+    done = plan.install(edited, b"new")
+    assert isinstance(done, Plan)
+    assert f"{runtimeconf.PATH}, as it is" in done.kept
+    assert "is 90 s, not below the kubelet's" in done.left[0]
+    assert "sokcet" in plan.install(replace(INSTALLED, conf="sokcet = /a"), b"new").left[0]
+
+
+def test_the_agent_is_waited_for_less_long_than_an_impatient_kubelet_is_patient():
+    done = plan.install(replace(BARE, request_timeout=10.0), b"new")
+    assert isinstance(done, Plan)
+    assert runtimeconf.read(done.steps[1].content.decode()).agent_wait == 5.0
+
+
+def test_containerd_that_has_not_read_its_files_yet_is_said():
+    now = with_containerd(INSTALLED, handled=plan.PROGRAM, stale=True)
+    assert plan.install(now, b"new").left == (plan.RESTART,)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"version": "1.7.24"}, "containerd is 1.7.24, needed is 2.0 or newer"),
+        ({"folders": ()}, "imports = ['/etc/containerd/conf.d/*.toml']"),
+        ({"handled": "/usr/bin/other"}, "BinaryName /usr/bin/other: make it /opt/kybernate"),
+        ({"handled": ""}, "BinaryName (none)"),
+    ],
+)
+def test_what_cannot_be_set_up_is_refused_with_what_to_do(other, said):
+    assert said in reasons(plan.install(with_containerd(BARE, **other), b"new"))
+
+
+def test_containerd_that_does_not_tell_is_refused_in_its_words():
+    now = replace(BARE, containerd="no containerd runs")
+    assert reasons(plan.install(now, b"new")) == "no containerd runs"
+
+
+def test_a_runtime_that_was_configured_by_hand_is_left_alone():
+    done = plan.install(with_containerd(BARE, folders=(), handled=plan.PROGRAM), b"new")
+    assert isinstance(done, Plan)
+    assert [step.path for step in done.steps] == [plan.PROGRAM, runtimeconf.PATH]
+    assert any("by hand" in one for one in done.kept)
+
+
+def test_a_folder_that_is_read_is_used_where_the_usual_one_is_not():
+    done = plan.install(with_containerd(BARE, folders=("/a", "/b")), b"new")
+    assert isinstance(done, Plan)
+    assert done.steps[-1].path == f"/b/{snippet.NAME}"
+
+
+@pytest.mark.parametrize(
+    ("main", "version", "name"),
+    [
+        (4, 3, "io.containerd.cri.v1.runtime"),
+        (3, 3, "io.containerd.cri.v1.runtime"),
+        (2, 2, "io.containerd.grpc.v1.cri"),
+        (1, 2, "io.containerd.grpc.v1.cri"),
+    ],
+)
+def test_a_drop_in_is_never_newer_than_the_main_file(main, version, name):
+    text = Snippet(program="/p", systemd_cgroup=False, version=main).text()
+    body = tomllib.loads(text)
+    assert body["version"] == version
+    runtime = body["plugins"][name]["containerd"]["runtimes"]["kybernate"]
+    assert runtime["options"] == {"BinaryName": "/p", "SystemdCgroup": False}
+    assert runtime["pod_annotations"] == runtime["container_annotations"] == ["kyb.ai/*"]
+
+
+def test_nothing_is_taken_from_under_pods():
+    containers = (Container(id="a", pod="default/model"), Container(id="b", pod="default/model"))
+    said = reasons(plan.uninstall(replace(INSTALLED, containers=containers)))
+    assert said.count("default/model") == 1
+    assert "delete them first" in said
+    assert "0a-1b" in reasons(plan.uninstall(replace(INSTALLED, parked=("0a-1b",))))
+
+
+def test_all_of_it_is_taken_away_once_nobody_needs_it():
+    done = plan.uninstall(INSTALLED)
+    assert isinstance(done, Plan)
+    assert {step.path for step in done.steps} == {DROP_IN, plan.PROGRAM, runtimeconf.PATH}
+    assert all(isinstance(step, Remove) for step in done.steps)
+    assert done.left == (plan.RESTART,)
+    edited = plan.uninstall(replace(INSTALLED, conf="agent-wait = 1"))
+    assert any("somebody edited" in one for one in edited.kept)
+    nothing = plan.uninstall(BARE)
+    assert (nothing.steps, nothing.left) == ((), ())
+
+
+# on folders
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A node whose containerd takes every drop-in file, until a test says otherwise."""
+    monkeypatch.setattr(containerd, "find", lambda _: None)
+    return Host(tmp_path)
+
+
+def test_files_are_written_whole_and_removed_with_their_folders(node, tmp_path):
+    told: list[str] = []
+    carrying.carry_out(node, plan.install(BARE, b"new"), told.append)
+    program = tmp_path / plan.PROGRAM.lstrip("/")
+    assert (program.read_bytes(), program.stat().st_mode & 0o777) == (b"new", 0o755)
+    assert told == [f"wrote {p}" for p in (plan.PROGRAM, runtimeconf.PATH, DROP_IN)]
+    carrying.carry_out(node, plan.uninstall(INSTALLED), told.append)
+    assert not program.parent.exists()
+    assert (tmp_path / plan.USUAL_FOLDER.lstrip("/")).is_dir()
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("before", [None, "version = 3\n"])
+def test_a_drop_in_that_containerd_cannot_read_is_taken_back(node, tmp_path, monkeypatch, before):
+    def refuse(_: Host) -> None:
+        raise containerd.NotSeen("drop-in config version 3 higher than root config version 2")
+
+    monkeypatch.setattr(containerd, "find", refuse)
+    file = tmp_path / DROP_IN.lstrip("/")
+    file.parent.mkdir(parents=True)
+    if before:
+        file.write_text(before)
+    with pytest.raises(carrying.Broken, match="was taken back: drop-in config version 3"):
+        carrying.carry_out(node, Plan(steps=(Write(DROP_IN, b"version = 9"),)), print)
+    assert (file.read_text() if file.exists() else None) == before
+
+
+def test_a_file_that_cannot_be_written_is_named(node, tmp_path):
+    (tmp_path / "opt").write_text("in the way")
+    with pytest.raises(carrying.Broken, match="/opt/kybernate/bin/kybernate-runc: "):
+        carrying.carry_out(node, plan.install(BARE, b"new"), print)
+
+
+def test_containers_are_found_by_their_shims_options_and_by_their_seats(tmp_path):
+    bundles = tmp_path / standing._BUNDLES.lstrip("/")
+    names = json.dumps({"annotations": {standing._NAMESPACE: "n", standing._POD: "p"}})
+    for name, options in (
+        ("ours", f'{{"binary_name": "{plan.PROGRAM}"}}'),
+        ("plain", '{"binary_name": ""}'),
+        ("torn", "{"),
+        ("seated", ""),
+    ):
+        (bundles / name).mkdir(parents=True)
+        (bundles / name / "options.json").write_text(options)
+    (bundles / "ours/config.json").write_text(names)
+    mark = tmp_path / standing._RUNC.lstrip("/") / "seated" / standing._SEAT_MARK
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    found = tuple(standing._containers(Host(tmp_path), {plan.PROGRAM}))
+    assert found == (
+        Container(id="ours", pod="n/p"),
+        Container(id="seated", pod="container seated"),
+    )
+
+
+def test_the_mark_of_a_seat_is_the_programs_own():
+    sources = Path(__file__).parents[2] / "native/runtime"
+    assert any(standing._SEAT_MARK in path.read_text() for path in sources.glob("*.[ch]"))
+
+
+def test_folders_of_drop_ins_are_those_that_are_read_whole():
+    imports = ("/a/*.toml", "/b/one.toml", "c/*.toml", "/d*/*.toml")
+    assert tuple(standing._folders(imports)) == ("/a",)
+
+
+# the commands
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    (tmp_path / "kybernate-runc").write_bytes(b"new")
+
+    def call(now: Standing, *words: str) -> Any:
+        monkeypatch.setattr(standing, "look", lambda _: now)
+        monkeypatch.setattr(containerd, "find", lambda _: None)
+        monkeypatch.setattr(command, "Host", lambda: Host(tmp_path / "root"))
+        return CliRunner().invoke(app, list(words))
+
+    return call
+
+
+def test_the_commands_say_what_they_did_and_what_is_left(run, tmp_path):
+    program = str(tmp_path / "kybernate-runc")
+    done = run(BARE, "install-node", "--program", program, "--check")
+    assert done.exit_code == 0
+    assert f"would write {plan.PROGRAM}" in done.output
+    assert not (tmp_path / "root").exists()
+    done = run(BARE, "install-node", "--program", program)
+    assert done.exit_code == 0
+    assert f"left to do: {plan.RESTART}" in done.output
+    done = run(INSTALLED, "uninstall-node")
+    assert done.exit_code == 0
+    assert f"removed {plan.PROGRAM}" in done.output
+
+
+def test_a_refusal_ends_with_1_and_its_reasons(run):
+    refused = run(replace(INSTALLED, parked=("a",)), "uninstall-node")
+    assert refused.exit_code == 1
+    assert "the pool holds contents" in refused.stderr
+    assert run(BARE, "install-node", "--program", "/not/there").exit_code == 1
