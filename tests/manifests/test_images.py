@@ -1,0 +1,47 @@
+"""The Dockerfile, as far as it can be read: it is built nowhere where these tests run."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from kyb.nodefiles import command
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "manifests/images"
+DOCKERFILE = (IMAGES / "Dockerfile").read_text()
+IGNORED = (IMAGES / "Dockerfile.dockerignore").read_text().splitlines()
+# Shipped in no image: what only development needs.
+LEFT_OUT = {"benchmarks"}
+
+
+def _copied() -> set[str]:
+    """What comes from the repository."""
+    lines = re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    return {word for line in lines for word in line.split()}
+
+
+def test_every_package_of_the_project_is_installed() -> None:
+    """`pip install .` takes what is there: a package that is not copied fails at its first import."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = {one.rstrip("*") for one in found["find"]["include"]}
+    assert packages - LEFT_OUT <= _copied()
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    for path in _copied():
+        assert (ROOT / path).exists(), path
+        assert f"!{path}" in IGNORED, path
+
+
+def test_every_process_of_the_manifests_has_a_target() -> None:
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    texts = [path.read_text() for path in (ROOT / "manifests/components").rglob("*.yaml")]
+    wanted = {name for text in texts for name in re.findall(r"image: kybernate/(\w+):", text)}
+    assert wanted
+    assert wanted <= targets
+
+
+def test_the_runtime_is_where_install_node_looks_for_it() -> None:
+    assert f"/kybernate-runc {command.SHIPPED}" in DOCKERFILE
+    assert os.access(IMAGES / "of-the-node", os.X_OK)
