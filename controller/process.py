@@ -21,6 +21,8 @@ from controller.publication import Publication
 from controller.readiness import Readiness
 from controller.serving import BundleServer
 from controller.settings import Settings
+from controller.signing import Signing
+from controller.signing import Terms as KeyTerms
 from controller.workloads import Workloads
 from kybernate.clients.events import EventRecorder, ObjectRef
 from kybernate.clients.kube import Kube
@@ -54,6 +56,7 @@ class Process:
         self._waking = self._make_waking()
         self._openings = Openings(kube, clock, self._workloads.any_unplaced)
         self._issuing = self._make_issuing() if settings.certificates else None
+        self._signing = self._make_signing()
         app = bundle_app(self._publication)
         self.bundles = BundleServer(settings.listen, app, settings.tls_dir, clock)
         self._telemetry = serving.telemetry(
@@ -83,6 +86,7 @@ class Process:
     def _duties(self) -> list[Duty[Any]]:
         """What only the leader does."""
         issuing = [self._issuing.duty] if self._issuing else []
+        issuing.append(self._signing.duty)
         parts = (self._workloads, self._readiness, self._waking, self._openings)
         return [*issuing, *(part.duty for part in parts)]
 
@@ -122,6 +126,13 @@ class Process:
         )
         terms = settings.terms()
         return Issuing(self._kube, self._clock, settings.namespace, terms, lifetimes)
+
+    def _make_signing(self) -> Signing:
+        settings = self._settings
+        terms = KeyTerms(
+            lifetime=settings.checkpoint_key_lifetime, overlap=settings.certificate_overlap
+        )
+        return Signing(self._kube, self._clock, settings.namespace, terms)
 
     def _revision(self) -> str | None:
         bundle = self._publication.current

@@ -64,8 +64,8 @@ def read_authority(secret: Obj | None) -> Authority | None:
         signer=signer,
         next=None if files.next is None else pki.read(files.next.certificate),
         previous=tuple(certificate for certificate in previous if certificate is not None),
-        distributed=_read_mark(annotations.get(DISTRIBUTED)),
-        settled=_read_mark(annotations.get(SETTLED)),
+        distributed=read_mark(annotations.get(DISTRIBUTED)),
+        settled=read_mark(annotations.get(SETTLED)),
     )
 
 
@@ -88,7 +88,7 @@ def with_authority(secret: Obj, files: AuthorityFiles) -> Obj:
         data |= {"next.crt": files.next.certificate, "next.key": files.next.key}
     if files.previous:
         data["previous.crt"] = files.previous
-    return {**secret, "data": _encoded(data)}
+    return {**secret, "data": encoded(data)}
 
 
 def with_mark(secret: Obj, name: str, of: str, now: float) -> Obj:
@@ -100,13 +100,13 @@ def with_mark(secret: Obj, name: str, of: str, now: float) -> Obj:
 
 def with_trust(secret: Obj, bundle: bytes) -> Obj:
     """The Secret of a process, trusting these authorities."""
-    return {**secret, "data": {**(secret.get("data") or {}), **_encoded({"ca.crt": bundle})}}
+    return {**secret, "data": {**(secret.get("data") or {}), **encoded({"ca.crt": bundle})}}
 
 
 def with_identity(secret: Obj, pair: KeyPair, bundle: bytes) -> Obj:
     """The Secret of a process with a new certificate, trusting these authorities."""
     data = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": bundle}
-    return {**secret, "data": _encoded(data)}
+    return {**secret, "data": encoded(data)}
 
 
 def new(namespace: str, name: str) -> Obj:
@@ -131,11 +131,13 @@ def decoded(secret: Obj | None) -> dict[str, bytes]:
     return found
 
 
-def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+def encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    """As `data` of a Secret."""
     return {name: base64.b64encode(value).decode() for name, value in data.items()}
 
 
-def _read_mark(text: str | None) -> Mark | None:
+def read_mark(text: str | None) -> Mark | None:
+    """As `with_mark` wrote it; None where it cannot be read."""
     of, _, at = (text or "").rpartition(" ")
     try:
         return Mark(of=of, at=timestamps.parse_rfc3339(at))

@@ -9,7 +9,7 @@ from kybernate.api.errors import Fault, Malformed
 from kybernate.runtime.settings import ProcessSettings, setting
 
 SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
-CLIENT = "kyb-client"  # who calls agents; its only name
+CLIENT = "kyb-client"  # who calls agents; its only name. Agents call each other with another
 
 _DAY = 24 * 3600.0
 
@@ -57,6 +57,11 @@ class Settings(ProcessSettings):
     certificate_lifetime: float = setting(
         90 * _DAY, unit="seconds", help="of each certificate; replaced after two thirds of it"
     )
+    checkpoint_key_lifetime: float = setting(
+        365 * _DAY,
+        unit="seconds",
+        help="how long a key signs checkpoints; what it has signed stays good after that",
+    )
     certificate_overlap: float = setting(
         600.0,
         unit="seconds",
@@ -85,7 +90,10 @@ class Settings(ProcessSettings):
             for server in SERVERS
         )
         client = Want(secret=f"{CLIENT}-tls", names=frozenset({CLIENT}), client=True)
-        wants = (*servers, client)
+        agents = Want(
+            secret=f"{names.AGENT_CLIENT}-tls", names=frozenset({names.AGENT_CLIENT}), client=True
+        )
+        wants = (*servers, client, agents)
         return Terms(overlap=self.certificate_overlap, notice=self.authority_notice, wants=wants)
 
     def _names(self, server: str) -> tuple[str, ...]:

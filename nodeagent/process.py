@@ -35,6 +35,7 @@ from nodeagent.bandwidth import Bandwidths
 from nodeagent.cards import CardWatch
 from nodeagent.cgroups import Cgroups
 from nodeagent.changes import Changes
+from nodeagent.checkpoints.artifacts import Artifacts, Place
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Feed
@@ -76,10 +77,21 @@ class Process:
         )}  # fmt: skip
         self._uuids = {gpu.index: gpu.uuid for gpu in cards.gpus}
         self._lives, self._feed, self._bandwidths = Lives(), Feed(), Bandwidths()
+        self._artifacts = self._make_artifacts()
         self._build_tools()
         self._build_telling()
         self._build_coordination()
         self._build_serving()
+
+    def _make_artifacts(self) -> Artifacts:
+        settings = self._settings
+        place = Place(
+            folder=settings.checkpoint_dir or settings.state_dir / "checkpoints",
+            limit=settings.checkpoint_limit,
+            keys=settings.checkpoint_keys,
+            client_tls=settings.client_tls_dir,
+        )
+        return Artifacts(place, self._kube, self._node, self._clock)
 
     def _build_tools(self) -> None:
         settings, clock = self._settings, self._clock
@@ -175,7 +187,8 @@ class Process:
                 unseated=self._unseated,
             )
         )
-        self.servers = Servers(agent, RuntimeSocket(self._containers, coordinator))
+        runtime = RuntimeSocket(self._containers, coordinator)
+        self.servers = Servers(agent, runtime, self._artifacts.lending)
         self._writer = Writer(
             self._kube,
             Sources(
@@ -215,6 +228,7 @@ class Process:
         tls = TlsFiles(self._settings.tls_dir) if self._settings.tls_dir else None
         self.servers.start(self._settings.socket, self._settings.listen, tls)
         self._watching.start()
+        self._artifacts.start()
         self._heartbeat.start()
         self._writer.start()
         get_logger(node=self._node, groups=sorted(self._groups)).info("serving")
@@ -227,6 +241,7 @@ class Process:
         self._policy_change.stop()
         self._coordinator.stop()
         self._watching.stop()
+        self._artifacts.stop()
         self._keeper.stop()
         self._heartbeat.stop()
         self._writer.stop()

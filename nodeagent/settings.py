@@ -52,6 +52,24 @@ class Settings(ProcessSettings):
         Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
         help="the kubelet's PodResources: which seat it gave to which pod",
     )
+    client_tls_dir: Path | None = setting(
+        None, help="the certificate agents call each other with, to fetch checkpoints"
+    )
+    checkpoint_dir: Path | None = setting(
+        None,
+        help="folder for checkpoints, on a fast disk; it has to outlive the agent. Without it: "
+        "checkpoints/ in the state folder",
+    )
+    checkpoint_limit: int = setting(
+        512 * GIB,
+        unit="bytes",
+        help="checkpoints kept on this node; the disk's own room counts too, less 1 GiB",
+    )
+    checkpoint_keys: Path | None = setting(
+        None,
+        help="folder with signing.key and trusted.pem, which make checkpoints believed. Without "
+        "it this node makes a key of its own, and its checkpoints wake only here",
+    )
     switch_seconds: float = setting(
         10.0,
         unit="seconds",

@@ -59,8 +59,7 @@ def write_claim(claim: Claim | None) -> dict[str, str] | None:
     """As `status.claim`; None empties it in a merge patch."""
     if claim is None:
         return None
-    named = {"pod": claim.pod} if claim.pod else {}
-    return {"podUID": claim.pod_uid, "node": claim.node, **named}
+    return {"pod": claim.pod, "podUID": claim.pod_uid, "node": claim.node}
 
 
 def new_object(checkpoint: Checkpoint, node: NodeName) -> dict[str, Any]:
@@ -85,6 +84,7 @@ def write_sealed(checkpoint: Checkpoint, fingerprint: str, now: float) -> dict[s
     }
     return {
         "sizeBytes": checkpoint.size,
+        "size": f"{checkpoint.size / 2**30:.1f} GiB",
         "fingerprint": fingerprint,
         "signature": checkpoint.signature,
         "sealedAt": timestamps.rfc3339(checkpoint.sealed_at),

@@ -7,9 +7,7 @@ SEAT_RESOURCE_PREFIX = f"{GROUP}/gpu-"
 SEAT_RESOURCE_SUFFIX = "-seat"
 RUNTIME_CLASS = "kybernate"
 SYSTEM_NAMESPACE = "kyb-system"
-AGENT_CLIENT = (
-    "kyb-nodeagent-client"  # the only name in the certificate agents call each other with
-)
+AGENT_CLIENT = "kyb-nodeagent-client"  # the name agents, and nobody else, call agents by
 
 # Pod annotations, input
 VRAM = f"{GROUP}/vram"
@@ -47,6 +45,11 @@ ENV_GROUP = "KYB_GPU_GROUP"
 ENV_SEAT = "KYB_GPU_SEAT"
 ENV_CUDA = "CUDA_VISIBLE_DEVICES"
 ENV_DEVICE_SOCKET = "KYB_SIMULATED_GPU"  # address of the simulated device, where there is one
+
+
+def closed_gates(device_socket: str) -> str:
+    """The folder beside the simulated device's socket with a file for every closed gate."""
+    return f"{device_socket}.closed"
 
 
 def is_seat_resource(name: str) -> bool:

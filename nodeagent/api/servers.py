@@ -11,6 +11,7 @@ from kybernate.runtime import addresses
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.api.agent_service import AgentService
 from nodeagent.api.runtime_socket import RuntimeSocket
+from nodeagent.checkpoints.lending import Lending
 
 # A request that waits for its turn keeps a thread. A node has at most tens of seats, each asked for
 # by a few clients; beyond that callers are told to come again.
@@ -25,8 +26,9 @@ _STOP_GRACE_S = 2.0
 class Servers:
     """All of them. `start` returns when they can be called; the address is real then."""
 
-    def __init__(self, agent: AgentService, runtime: RuntimeSocket) -> None:
-        self._agent, self._runtime = agent, runtime
+    def __init__(self, agent: AgentService, runtime: RuntimeSocket, lending: Lending) -> None:
+        """`lending` is for the cluster only: it asks who calls."""
+        self._agent, self._runtime, self._lending = agent, runtime, lending
         self._running: list[grpc.Server] = []
         self.port = 0
 
@@ -58,6 +60,7 @@ class Servers:
         host, port = addresses.parse_listen(listen)
         server = _server()
         rpc.add_AgentServicer_to_server(self._agent, server)
+        rpc.add_CheckpointsServicer_to_server(self._lending, server)
         address = f"{host or '[::]'}:{port}"
         credentials = tls.grpc_server_credentials(require_client=True)
         self.port = _bound(server.add_secure_port(address, credentials), address)

@@ -13,7 +13,9 @@ import shutil
 import stat
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kybernate.decisions import compatibility
@@ -46,6 +48,8 @@ class Store:
             one.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys, self.space = keys, Space(folder, limit, spare, free)
         self._lock = threading.Lock()
+        self._used: Counter[tuple[str, str]] = Counter()
+        self._doomed: set[tuple[str, str]] = set()
         for namespace, name in self._keys():
             self.space.put((namespace, name), _weight(self._root(namespace, name)))
 
@@ -105,11 +109,33 @@ class Store:
                 )
         return tuple(found)
 
+    @contextmanager
+    def using(self, namespace: str, name: str) -> Iterator[None]:
+        """While somebody reads its files by path: a deletion waits for the end of it."""
+        key = (namespace, name)
+        with self._lock:
+            self._used[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._used[key] -= 1
+                doomed = not self._used[key] and key in self._doomed
+            if doomed:
+                self.delete(namespace, name)
+
     def delete(self, namespace: str, name: str) -> bool:
-        """Have it gone at once, then free its bytes; whether it was there. Raises OSError."""
+        """Have it gone at once, then free its bytes; whether it was there. Raises OSError.
+
+        One that is being used goes when it is not used any more.
+        """
         names.check_key(namespace, name)
         grave = self._drafts / uuid.uuid4().hex
         with self._lock:
+            if self._used[namespace, name]:
+                self._doomed.add((namespace, name))
+                return True
+            self._doomed.discard((namespace, name))
             try:
                 self._root(namespace, name).rename(grave)
             except FileNotFoundError:

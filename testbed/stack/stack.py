@@ -28,6 +28,8 @@ from testbed.stack.programs import Running
 Progress = Callable[[str], None]
 SERVERS = ("kyb-controller", "kyb-extender", "kyb-webhook", "kyb-nodeagent")
 CLIENT = "kyb-client"
+AGENTS = names.AGENT_CLIENT  # whom agents call each other as
+KEYS = "kyb-checkpoint-keys"
 
 
 @dataclass
@@ -146,8 +148,9 @@ class Stack:
 
     def _start_controller(self) -> None:
         """It makes the certificates, its own too: they reach it as files meanwhile."""
-        servers = (*SERVERS, CLIENT)
+        servers = (*SERVERS, CLIENT, AGENTS)
         folders = {f"{server}-tls": self.tls(server) for server in servers}
+        folders[KEYS] = self.tls(KEYS)
         argv = projection.program(self.plane.api, names.SYSTEM_NAMESPACE, folders)
         programs.start(self.processes, "secret-files", argv)
         opa = assets.ensure(["opa"])["opa"]
@@ -158,6 +161,7 @@ class Stack:
             lambda port: control.controller(place, port, opa, self.work),
         )
         made = [self.tls(server) / "tls.crt" for server in servers]
+        made.append(self.tls(KEYS) / "trusted.pem")
         programs.wait_for(lambda: all(path.exists() for path in made), "certificates")
 
     def _start_opa(self, detached: bool) -> None:
@@ -205,4 +209,8 @@ class Stack:
         url = self.opa.url if self.opa else ""
         kubeconfig = self.kubeconfig("kyb-nodeagent", node=name)
         place = Place(kubeconfig, self.tls("kyb-nodeagent"), url)
-        self.run(f"nodeagent-{name}", "nodeagent", partial(node.agent, place))
+        shared = [
+            f"--client-tls-dir={self.tls(AGENTS)}",
+            f"--checkpoint-keys={self.tls(KEYS)}",
+        ]
+        self.run(f"nodeagent-{name}", "nodeagent", lambda port: [*node.agent(place, port), *shared])

@@ -10,7 +10,9 @@ from kybernate.runtime import settings
 def test_every_server_is_named_as_its_service_and_as_asked_for() -> None:
     read = settings.load(Settings, argv=["--extra-names=localhost,127.0.0.1"])
     wants = {want.secret: want for want in read.terms().wants}
-    assert wants.keys() == {*(f"{server}-tls" for server in SERVERS), "kyb-client-tls"}
+    assert wants.keys() == {
+        *(f"{server}-tls" for server in SERVERS), "kyb-client-tls", "kyb-nodeagent-client-tls",
+    }  # fmt: skip
     assert wants["kyb-webhook-tls"].names == {
         "kyb-webhook",
         "kyb-webhook.kyb-system",

@@ -1,0 +1,83 @@
+"""
+Everything about checkpoints on this node, put together. Called by the agent's `process`.
+
+Rule: nothing here waits for the API server. Where no keys are given the node makes one of its own,
+and where no client certificate is given nothing is fetched: both fit a single node only, and are
+said at the start.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from kybernate.clients.checkpoints import Checkpoints
+from kybernate.clients.clock import Clock
+from kybernate.clients.errors import NotFound
+from kybernate.clients.kube import Kube
+from kybernate.clients.resources import GPUNODES
+from kybernate.model.ids import NodeName
+from kybernate.runtime.logs import get_logger
+from kybernate.runtime.tls import TlsFiles
+from nodeagent.checkpoints.faults import PeerAway
+from nodeagent.checkpoints.following import Following
+from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.peers import Peers
+from nodeagent.checkpoints.publishing import Publisher
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Folders, and the limit in bytes."""
+
+    folder: Path
+    limit: int
+    keys: Path | None = None
+    client_tls: Path | None = None
+
+
+class Artifacts:
+    """`start` once, `stop` at the end; the parts are used directly."""
+
+    def __init__(self, place: Place, kube: Kube, node: NodeName, clock: Clock) -> None:
+        """Raises OSError, ValueError where folder, keys or certificates cannot be used."""
+        self._kube = kube
+        self._client = TlsFiles(place.client_tls) if place.client_tls else None
+        keys = Keys(place.keys) if place.keys else Keys.own(place.folder / "keys")
+        self.store = Store(place.folder, keys, place.limit)
+        self.claims = Checkpoints(kube, node)
+        self.publisher = Publisher(self.store, self.claims, clock)
+        self.peers = Peers(self.store, self._credentials, self._address_of, clock)
+        self.lending = Lending(self.store)
+        self._following = Following(kube, self.store)
+        if not (place.keys and place.client_tls):
+            get_logger().warning("checkpoints stay on this node: --checkpoint-keys and "
+                                 "--client-tls-dir are needed to share them")  # fmt: skip
+
+    def start(self) -> None:
+        """Tell the cluster what is here; listen for what is deleted."""
+        self.publisher.start()
+        self._following.start()
+
+    def stop(self) -> None:
+        """End; what could not be told is told after the next start."""
+        self._following.stop()
+        self.publisher.stop()
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        if self._client is None:
+            raise PeerAway("this agent has no client certificate (--client-tls-dir)")
+        return self._client.grpc_channel_credentials()
+
+    def _address_of(self, node: NodeName) -> str:
+        """Raises PeerAway, ApiError."""
+        try:
+            status = self._kube.get(GPUNODES, node).get("status") or {}
+        except NotFound:
+            raise PeerAway(f"no agent has reported from node {node}") from None
+        endpoint = str(status.get("endpoint") or "")
+        if not endpoint:
+            raise PeerAway(f"the agent of {node} does not say where it is reached (--advertise)")
+        return endpoint
