@@ -22,7 +22,7 @@ def _copied() -> set[str]:
 
 
 def test_every_package_of_the_project_is_installed() -> None:
-    """`pip install .` takes what is there: a package that is not copied fails at its first import."""
+    """`pip install .` takes what is there: what is not copied fails at its first import."""
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     packages = {one.rstrip("*") for one in found["find"]["include"]}
     assert packages - LEFT_OUT <= _copied()
