@@ -97,10 +97,11 @@ class Offer:
             names.ENV_SEAT: f"seat-{seat.number}",
             names.ENV_CUDA: ",".join(card.uuid for card in cards),
         }
-        mounts = {}
+        mounts: dict[str, str] = {}
         if extras.simulated_gpu:
             environment[names.ENV_DEVICE_SOCKET] = extras.simulated_gpu
-            mounts[extras.simulated_gpu] = extras.simulated_gpu
+            closed = names.closed_gates(extras.simulated_gpu)
+            mounts |= {path: path for path in (extras.simulated_gpu, closed)}
         if extras.guest_library:
             mounts[extras.guest_library] = GUEST_LIBRARY
         own = tuple(node for card in cards for node in card.device_nodes)

@@ -52,10 +52,15 @@ def is_held_up(books: Books, key: WorkloadKey) -> bool:
     return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
 
 
+# Bytes that a picture shows of one that was parked since then may be those of before.
+_SETTLED_S = 2.0
+
+
 def seen(books: Books, picture: Picture, now: float) -> Books:
     """The books with what the cards show. Unchanged tenancies stay the same objects."""
     for key, tenancy in books.tenancies.items():
-        held = dict(picture.held.get(key, {})) if tenancy.state is not State.PARKED else {}
+        leaving = tenancy.state is State.PARKED and now - tenancy.since < _SETTLED_S
+        held = {} if leaving else dict(picture.held.get(key, {}))
         idle = picture.idle.get(key)
         since = None if idle is None else round(now - idle, 1)
         if tenancy.idle_since is not None and since is not None:

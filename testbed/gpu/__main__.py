@@ -15,7 +15,7 @@ from kybernate.model.gpu import Gpu
 from kybernate.runtime.stopping import stop_event
 from testbed.gpu.card import DEFAULT_BUS, Card, parse_cards
 from testbed.gpu.device import Device
-from testbed.gpu.service import serve
+from testbed.gpu.service import gates_of, serve
 
 _STOP_GRACE_S = 1.0
 
@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"testbed.gpu: {fault}", file=sys.stderr)
         return 2
     stop = stop_event()
-    device = Device([Card.of(gpu, flags.bus) for gpu in gpus], scale=flags.scale)
+    cards = [Card.of(gpu, flags.bus) for gpu in gpus]
+    device = Device(cards, scale=flags.scale, gates=gates_of(flags.socket))
     server = serve(device, flags.socket, flags.driver)
     print(f"simulated GPUs: {len(gpus)} on {flags.socket}", flush=True)
     stop.wait()

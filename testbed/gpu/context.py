@@ -53,15 +53,19 @@ class Context:
     """One process's hold on some cards."""
 
     name: str
-    pid: int
-    cards: dict[str, Card]  # by uuid
-    activity: dict[str, Activity]  # by uuid
+    pid: int  # as the process itself sees it
+    cards: dict[str, Card]  # by the uuid the process knows
+    activity: dict[str, Activity]  # by the uuid of the card
+    namespace: int = 0  # of the process's numbers
+    identity: str = ""  # stays when its process is moved to another card
     segments: dict[str, Segment] = field(default_factory=dict)
     locked: bool = False
     closing: int = 0  # calls of Lock that wait for running work
     running: int = 0
     waiting: int = 0
     gone: bool = False
+    disconnected: bool = False  # its process was told to go, and comes back when it may
+    joined: int = 1  # how often its process has attached
     made: int = 0
 
     @property
@@ -86,10 +90,15 @@ class Context:
         card.must_be_well()
         card.take(size)
         length = content.length(size, scale)
-        name = f"{self.name}/{self.made}"
-        self.made += 1
+        name = self._unused_name()
         self.segments[name] = Segment(name, card, size, length, bytearray(length))
         return self.segments[name]
+
+    def _unused_name(self) -> str:
+        while (name := f"{self.identity}-{self.made}") in self.segments:
+            self.made += 1
+        self.made += 1
+        return name
 
     def segment(self, name: str) -> Segment:
         """Raises Absent."""

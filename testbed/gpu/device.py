@@ -2,19 +2,21 @@
 All cards and contexts of a service, and everything that can be done with them.
 
 Called by: `service`, from as many threads as there are calls.
-Rule: one condition guards all state and every wait is on it, so nothing that changes is missed.
-Long things (filling, hashing, the bus) happen outside it, on what a context's counters protect.
+Who is attached and whose gate is open is known to `contexts`; here is what is done with segments.
+Rule: long things (filling, hashing, the bus) happen outside its lock, on what a context's counters
+protect.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from testbed.gpu import content
 from testbed.gpu.card import Card
-from testbed.gpu.context import Activity, Context, Segment
-from testbed.gpu.errors import Absent, GaveUp, Unfit, WrongState
+from testbed.gpu.context import Context, Segment
+from testbed.gpu.contexts import Contexts
+from testbed.gpu.errors import Unfit, WrongState
+from testbed.gpu.gates import Gates
 from testbed.gpu.moving import Caller, Moving
 
 # A copy can be left after each chunk: 512 MiB pretended are 20 ms of the bus. No chunk is so small
@@ -23,7 +25,7 @@ _CHUNK_PRETENDED = 512 * 2**20
 _CHUNK_LIMITS = 4 * 2**10, 512 * 2**10
 
 
-class Device:
+class Device(Contexts):
     """Thread safe. Errors are those of `testbed.gpu.errors`."""
 
     def __init__(
@@ -31,56 +33,12 @@ class Device:
         cards: Iterable[Card],
         *,
         scale: int = 1024,
+        gates: Gates | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(cards, gates, monotonic)
         self.scale = scale
         self._chunk = max(_CHUNK_LIMITS[0], min(_CHUNK_LIMITS[1], _CHUNK_PRETENDED // scale))
-        self.cards: dict[str, Card] = {card.gpu.uuid: card for card in cards}
-        self._contexts: dict[str, Context] = {}
-        self._attached = 0
-        self._changed = threading.Condition()
-        self._monotonic = monotonic
-
-    @contextmanager
-    def reading(self) -> Iterator[tuple[tuple[Context, ...], float]]:
-        """All contexts and the moment, while nothing can change."""
-        with self._changed:
-            yield tuple(self._contexts.values()), self._monotonic()
-
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """For changes to the cards themselves."""
-        with self._changed:
-            yield
-            self._changed.notify_all()
-
-    def nudge(self) -> None:
-        """Have everybody who waits look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def attach(self, pid: int, uuids: Iterable[str]) -> str:
-        """A new context on these cards; its name. Raises Absent for an unknown card."""
-        with self._changed:
-            cards = {uuid: self._card(uuid) for uuid in uuids}
-            if pid <= 0 or not cards:
-                raise Unfit("a context needs a process and at least one card")
-            self._attached += 1
-            name = f"ctx-{self._attached}"
-            activity = {uuid: Activity(ended=self._monotonic()) for uuid in cards}
-            self._contexts[name] = Context(name, pid, cards, activity)
-            return name
-
-    def detach(self, name: str) -> None:
-        """The context ends; all its memory is free. Idempotent."""
-        with self._changed:
-            context = self._contexts.pop(name, None)
-            if context is None:
-                return
-            context.gone = True
-            for segment in list(context.segments.values()):
-                context.drop(segment)
-            self._changed.notify_all()
 
     def allocate(self, name: str, uuid: str, size: int, caller: Caller) -> Segment:
         """Waits while the gate is closed. Raises NoRoom as a card does."""
@@ -114,32 +72,6 @@ class Device:
                 activity.running -= 1
                 activity.ended = self._monotonic()
                 self._changed.notify_all()
-
-    def lock(self, name: str, caller: Caller) -> None:
-        """Close the gate and wait until running work has ended. Given up, the gate is as before."""
-        with self._changed:
-            context = self._context(name)
-            context.closing += 1
-            try:
-                self._wait(context, caller, lambda: context.running == 0)
-                context.locked = True
-            finally:
-                context.closing -= 1
-                self._changed.notify_all()
-
-    def unlock(self, name: str, caller: Caller) -> None:
-        """Open the gate, after copies have ended. Raises WrongState when contents are away."""
-        with self._changed:
-            context = self._context(name)
-            self._wait(context, caller, lambda: not context.copying)
-            context.must_be_whole()
-            context.locked = False
-            self._changed.notify_all()
-
-    def segments(self, name: str) -> tuple[Segment, ...]:
-        """The context's segments, oldest first."""
-        with self._changed:
-            return tuple(self._context(name).segments.values())
 
     def release(self, name: str, segment_name: str, caller: Caller) -> None:
         """The segment's contents go and its VRAM is free. Only while locked. Idempotent."""
@@ -226,35 +158,3 @@ class Device:
                 if segment.content is None and not context.gone:
                     segment.card.give(segment.size)
                 self._changed.notify_all()
-
-    def _pass_gate(self, name: str, caller: Caller) -> Context:
-        context = self._context(name)
-        context.waiting += 1
-        try:
-            self._wait(context, caller, lambda: context.gate_open)
-        finally:
-            context.waiting -= 1
-        return context
-
-    def _wait(self, context: Context, caller: Caller, until: Callable[[], bool]) -> None:
-        while not until():
-            if not caller.alive():
-                raise GaveUp("the caller went away")
-            self._changed.wait()
-            self._must_live(context)
-
-    def _must_live(self, context: Context) -> None:
-        if context.gone:
-            raise Absent(f"context {context.name} ended")
-
-    def _context(self, name: str) -> Context:
-        try:
-            return self._contexts[name]
-        except KeyError:
-            raise Absent(f"no context {name!r}") from None
-
-    def _card(self, uuid: str) -> Card:
-        try:
-            return self.cards[uuid]
-        except KeyError:
-            raise Absent(f"no card {uuid!r}") from None

@@ -27,3 +27,7 @@ class Sick(DeviceRefused):
 
 class GaveUp(DeviceRefused):
     """The caller is no longer there."""
+
+
+class Disconnected(DeviceRefused):
+    """The context was disconnected: its process is to let go, and may come back later."""

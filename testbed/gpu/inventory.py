@@ -76,16 +76,19 @@ def _card(card: Card) -> pb.Card:
 
 
 def _process(context: Context, uuid: str, now: float) -> pb.Process:
-    activity = context.activity[uuid]
+    card = context.cards[uuid]
+    activity = context.activity[card.gpu.uuid]
     return pb.Process(
         pid=context.pid,
         context=context.name,
-        card=uuid,
-        used=context.used(context.cards[uuid]),
+        card=card.gpu.uuid,
+        used=context.used(card),
         locked=context.locked,
         idle_seconds=activity.idle(now),
         submitted=activity.submitted,
         waiting=context.waiting,
+        pid_namespace=context.namespace,
+        identity=context.identity,
     )
 
 

@@ -15,14 +15,27 @@ from typing import NoReturn
 
 import grpc
 
+from kybernate.api import names
 from kybernate.clients.pb import simgpu_pb2 as pb
 from kybernate.clients.pb import simgpu_pb2_grpc as rpc
 from kybernate.model.gpu import Gpu
 from testbed.gpu import inventory, work
 from testbed.gpu.card import DEFAULT_BUS, Card
+from testbed.gpu.context import Context
+from testbed.gpu.contexts import Owner, Shape
 from testbed.gpu.device import Device
-from testbed.gpu.errors import Absent, DeviceRefused, GaveUp, NoRoom, Sick, Unfit, WrongState
+from testbed.gpu.errors import (
+    Absent,
+    DeviceRefused,
+    Disconnected,
+    GaveUp,
+    NoRoom,
+    Sick,
+    Unfit,
+    WrongState,
+)
 from testbed.gpu.faults import Faults
+from testbed.gpu.gates import Gates
 
 # Each attached process and each held submission takes a thread; they are made when needed.
 MAX_CALLS = 1024
@@ -34,6 +47,7 @@ _STATUS = {
     Unfit: grpc.StatusCode.INVALID_ARGUMENT,
     Sick: grpc.StatusCode.UNAVAILABLE,
     GaveUp: grpc.StatusCode.CANCELLED,
+    Disconnected: grpc.StatusCode.ABORTED,
 }
 
 
@@ -77,13 +91,39 @@ class Service(rpc.DeviceServicer):
         self, request: pb.AttachRequest, call: grpc.ServicerContext
     ) -> Iterator[pb.Attached]:
         caller = self._caller(call)
+        owner = Owner(pid=request.pid, namespace=request.pid_namespace)
         with self._refusing(call, "Attach"):
-            name = self._device.attach(request.pid, request.cards)
+            if request.identity:
+                context = self._device.rejoin(owner, request.identity)
+            else:
+                context = self._device.attach(owner, request.cards)
+            joined = context.joined
         try:
-            yield pb.Attached(context=name)
-            caller.wait(None)
+            yield _attached(context)
+            with self._refusing(call, "Attach"):
+                self._device.stay(context, joined, caller)
         finally:
-            self._device.detach(name)
+            self._device.left(context, joined)
+
+    def Disconnect(self, request: pb.ContextRef, call: grpc.ServicerContext) -> pb.DisconnectReply:
+        with self._refusing(call, "Disconnect"):
+            self._device.disconnect(request.context)
+            return pb.DisconnectReply()
+
+    def Adopt(self, request: pb.AdoptRequest, call: grpc.ServicerContext) -> pb.Attached:
+        owner = Owner(pid=request.pid, namespace=request.pid_namespace)
+        shapes = [
+            Shape(name=one.segment, card=one.card, size=one.bytes, length=one.content)
+            for one in request.segments
+        ]
+        with self._refusing(call, "Adopt"):
+            context = self._device.adopt(owner, request.identity, request.cards, shapes)
+            return _attached(context)
+
+    def Forget(self, request: pb.ContextRef, call: grpc.ServicerContext) -> pb.DisconnectReply:
+        with self._refusing(call, "Forget"):
+            self._device.detach(request.context)
+            return pb.DisconnectReply()
 
     def Allocate(self, request: pb.AllocateRequest, call: grpc.ServicerContext) -> pb.AllocateReply:
         with self._refusing(call, "Allocate"):
@@ -175,9 +215,18 @@ def _contents(messages: Iterator[pb.CopyInRequest]) -> Iterator[bytes]:
         yield message.content
 
 
+def _attached(context: Context) -> pb.Attached:
+    return pb.Attached(context=context.name, identity=context.identity)
+
+
 def _abort(call: grpc.ServicerContext, refused: DeviceRefused) -> NoReturn:
     call.abort(_STATUS[type(refused)], str(refused))
     raise AssertionError("abort returns never")
+
+
+def gates_of(socket: Path) -> Gates:
+    """The folder beside a service's socket: `kybernate.clients.simgpu` looks there."""
+    return Gates(Path(names.closed_gates(str(socket))))
 
 
 def serve(device: Device, socket: Path, driver: str = "sim-1") -> grpc.Server:
@@ -199,7 +248,8 @@ def running(
     bytes_per_second: float = DEFAULT_BUS,
 ) -> Iterator[Device]:
     """A service in this process, for tests."""
-    device = Device([Card.of(gpu, bytes_per_second) for gpu in gpus], scale=scale)
+    cards = [Card.of(gpu, bytes_per_second) for gpu in gpus]
+    device = Device(cards, scale=scale, gates=gates_of(socket))
     server = serve(device, socket)
     try:
         yield device

@@ -96,6 +96,7 @@ def test_a_container_gets_what_the_node_has_beside_cards():
     assert given.mounts["/opt/libkybguest.so"] == GUEST_LIBRARY
     assert given.cdi_devices == ("nvidia.com/gpu=GPU-0", "nvidia.com/gpu=GPU-1")
     assert given.environment["KYB_SIMULATED_GPU"] == "/run/gpu.sock"
+    assert given.mounts["/run/gpu.sock.closed"] == "/run/gpu.sock.closed"
 
 
 @pytest.mark.parametrize(

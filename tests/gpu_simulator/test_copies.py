@@ -55,7 +55,7 @@ def test_contents_do_not_come_in_without_room(driver, model, attach):
     one, segment, _ = model
     contents = b"".join(driver.copy_out(one.context, segment))
     driver.release(one.context, segment)
-    attach().allocate(BIG, 50 * GIB)
+    attach(pid=1).allocate(BIG, 50 * GIB)
     with pytest.raises(OutOfMemory):
         driver.copy_in(one.context, segment, [contents])
     assert driver.showing().used[BIG] == 50 * GIB
@@ -64,7 +64,7 @@ def test_contents_do_not_come_in_without_room(driver, model, attach):
 def test_contents_are_read_no_more_after_a_refusal(driver, model, attach):
     one, segment, _ = model
     driver.release(one.context, segment)
-    attach().allocate(BIG, 50 * GIB)
+    attach(pid=1).allocate(BIG, 50 * GIB)
     reads = []
 
     def contents():
@@ -155,8 +155,8 @@ def test_a_copy_takes_the_time_of_the_bus(driver, model):
 def test_two_copies_share_one_direction(driver, attach):
     driver.inject(BIG, bus_bytes_per_second=80 * GIB)
     jobs = []
-    for _ in range(2):
-        one = attach()
+    for pid in (1, 2):
+        one = attach(pid=pid)
         segment = one.allocate(BIG, 20 * GIB)
         driver.lock(one.context)
         jobs.append((one.context, segment))
@@ -167,7 +167,7 @@ def test_two_copies_share_one_direction(driver, attach):
 
 
 def test_both_directions_go_at_once(driver, attach):
-    one, other = attach(), attach()
+    one, other = attach(), attach(pid=1)
     out, into = one.allocate(BIG, 40 * GIB), other.allocate(BIG, 40 * GIB)
     for each in (one, other):
         driver.lock(each.context)

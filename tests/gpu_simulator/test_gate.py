@@ -96,21 +96,29 @@ def test_who_gives_up_waiting_is_not_served_later(driver, model, until):
     assert one.increment(segment) == 1
 
 
-def test_who_waits_is_told_when_the_context_ends(driver, model, attach, aside, until):
+def test_who_waits_is_told_when_the_context_ends(driver, model, aside, until):
     one, segment = model
     driver.lock(one.context)
-    thread_of_it = attach()
-    thread_of_it.context = one.context
-    held = aside.submit(thread_of_it.increment, segment)
+    held = aside.submit(one.increment, segment)
     until(lambda: waiting(driver) == 1)
-    one.close()
+    driver.forget(one.context)
     with pytest.raises(ContextGone):
         held.result()
 
 
-def test_work_on_another_context_goes_on_meanwhile(driver, model, attach):
+def test_a_context_that_a_locked_process_makes_is_locked_too(driver, model, attach, aside, until):
     one, _ = model
+    driver.lock(one.context)
     other = attach()
+    made = aside.submit(other.allocate, BIG, GIB)
+    until(lambda: waiting(driver) == 1)
+    driver.unlock(other.context)
+    assert made.result()
+
+
+def test_work_of_another_process_goes_on_meanwhile(driver, model, attach):
+    one, _ = model
+    other = attach(pid=1)
     segment = other.allocate(BIG, GIB)
     driver.lock(one.context)
     assert other.increment(segment) == 1

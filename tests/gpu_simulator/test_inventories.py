@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from kybernate.clients.gpus import InventoryAway
+from kybernate.clients.gpus import InventoryAway, Setup
 from kybernate.clients.gpus.choosing import InventorySource, open_answering
 from kybernate.clients.gpus.listed import ListedGpus
 from kybernate.clients.gpus.nvml import NvmlGpus
@@ -32,12 +32,14 @@ class FakeNvml:
     NVML_TOPOLOGY_INTERNAL, NVML_TOPOLOGY_SINGLE, NVML_TOPOLOGY_MULTIPLE = 0, 10, 20
     NVML_TOPOLOGY_HOSTBRIDGE, NVML_TOPOLOGY_NODE = 30, 40
     nvmlEventTypeXidCriticalError = 8  # noqa: N815
+    NVML_DEVICE_MIG_ENABLE, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 1, 3
 
     def __init__(self):
         self.lost = set()
         self.links = 3
         self.kind = 1
         self.xids = []
+        self.mig, self.mode = (0, 0), 0
 
     def nvmlInit(self):  # noqa: N802
         pass
@@ -49,6 +51,14 @@ class FakeNvml:
 
     def nvmlDeviceGetCount(self):  # noqa: N802
         return 2
+
+    def nvmlDeviceGetMigMode(self, handle):  # noqa: N802
+        if handle == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self.mig
+
+    def nvmlDeviceGetComputeMode(self, handle):  # noqa: N802
+        return self.mode
 
     def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
         return index
@@ -157,6 +167,21 @@ def test_processes_are_on_cards_that_exist(inventory):
 
 def test_the_driver_has_a_version(inventory):
     assert inventory.driver()
+
+
+def test_setups_are_of_cards_that_exist(inventory):
+    uuids = {card.uuid for card in inventory.gpus()}
+    assert set(inventory.setups()) <= uuids
+
+
+def test_cards_cut_into_instances_or_open_to_one_process_are_told():
+    fake = FakeNvml()
+    inventory = NvmlGpus(fake)
+    usual = Setup(mig=False, exclusive=False)
+    assert inventory.setups() == {"GPU-0": usual, "GPU-1": usual}
+    fake.mig, fake.mode = (1, 1), 3
+    exclusive = Setup(mig=False, exclusive=True)  # this one has no MIG
+    assert inventory.setups() == {"GPU-0": exclusive, "GPU-1": Setup(mig=True, exclusive=True)}
 
 
 def test_a_simulated_process_is_seen_with_its_work(socket, attach):

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from kybernate.model.gpu import Gpu
 from testbed.gpu.card import Card
+from testbed.gpu.contexts import Owner
 from testbed.gpu.device import Device
 from testbed.gpu.errors import Absent, DeviceRefused, NoRoom, WrongState
 
@@ -49,11 +50,13 @@ class Books(RuleBasedStateMachine):
         self.held = {}  # segment -> (context, card, bytes)
         self.away = {}  # segment -> contents
         self.locked = set()
+        self.made = 0
         self.ended = set()
 
     @rule(target=contexts)
     def attach(self):
-        return self.device.attach(1, ["GPU-0", "GPU-1"])
+        self.made += 1
+        return self.device.attach(Owner(pid=self.made), ["GPU-0", "GPU-1"]).name
 
     @rule(context=contexts)
     def end(self, context):
@@ -155,8 +158,8 @@ def test_the_card_is_never_overbooked_by_threads(sizes):
             with made.reading():
                 over.extend(c.shown for c in made.cards.values() if not 0 <= c.shown <= MEMORY)
 
-    def live(size):
-        context = made.attach(1, ["GPU-0"])
+    def live(pid, size):
+        context = made.attach(Owner(pid=pid), ["GPU-0"]).name
         try:
             segment = made.allocate(context, "GPU-0", size, Patient())
             for _ in range(5):
@@ -172,7 +175,7 @@ def test_the_card_is_never_overbooked_by_threads(sizes):
 
     with ThreadPoolExecutor(len(sizes) + 1) as pool:
         watched = pool.submit(watch)
-        lives = [pool.submit(live, size) for size in sizes]
+        lives = [pool.submit(live, pid, size) for pid, size in enumerate(sizes, start=1)]
         for one in lives:
             one.result()
         done.set()
@@ -184,7 +187,7 @@ def test_the_card_is_never_overbooked_by_threads(sizes):
 def test_no_wakeup_is_lost_between_lock_and_unlock():
     """Workers count while others lock and unlock all the time; every count arrives."""
     made = device()
-    context = made.attach(1, ["GPU-0"])
+    context = made.attach(Owner(pid=1), ["GPU-0"]).name
     segment = made.allocate(context, "GPU-0", 100, Patient())
     counted = []
     stop = threading.Event()
@@ -216,7 +219,7 @@ def test_no_wakeup_is_lost_between_lock_and_unlock():
 
 def test_no_content_is_taken_before_there_is_room():
     made = device()
-    one, other = (made.attach(1, ["GPU-0"]) for _ in range(2))
+    one, other = (made.attach(Owner(pid=pid), ["GPU-0"]).name for pid in (1, 2))
     segment = made.allocate(one, "GPU-0", 600, Patient())
     made.lock(one, Patient())
     made.release(one, segment.name, Patient())

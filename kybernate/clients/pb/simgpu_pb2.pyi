@@ -146,7 +146,10 @@ class Process(_message.Message):
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    PID_NAMESPACE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
+    """as the process itself sees it"""
     context: _builtins.str
     card: _builtins.str
     """uuid"""
@@ -158,6 +161,10 @@ class Process(_message.Message):
     """pieces of work begun, ever"""
     waiting: _builtins.int
     """pieces of work held at the closed gate"""
+    pid_namespace: _builtins.int
+    """its number (the inode of /proc/PID/ns/pid); 0 unknown"""
+    identity: _builtins.str
+    """of the context: stays when its process is moved"""
     def __init__(
         self,
         *,
@@ -169,10 +176,12 @@ class Process(_message.Message):
         idle_seconds: _builtins.float = ...,
         submitted: _builtins.int = ...,
         waiting: _builtins.int = ...,
+        pid_namespace: _builtins.int = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "idle_seconds", b"idle_seconds", "locked", b"locked", "pid", b"pid", "submitted", b"submitted", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "identity", b"identity", "idle_seconds", b"idle_seconds", "locked", b"locked", "pid", b"pid", "pid_namespace", b"pid_namespace", "submitted", b"submitted", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,7 +193,13 @@ class AttachRequest(_message.Message):
 
     PID_FIELD_NUMBER: _builtins.int
     CARDS_FIELD_NUMBER: _builtins.int
+    PID_NAMESPACE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
+    """as the process itself sees it"""
+    pid_namespace: _builtins.int
+    identity: _builtins.str
+    """empty: a new context. NOT_FOUND when it is not here"""
     @_builtins.property
     def cards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """uuids"""
@@ -194,10 +209,12 @@ class AttachRequest(_message.Message):
         *,
         pid: _builtins.int = ...,
         cards: _abc.Iterable[_builtins.str] | None = ...,
+        pid_namespace: _builtins.int = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "pid", b"pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "identity", b"identity", "pid", b"pid", "pid_namespace", b"pid_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -208,15 +225,18 @@ class Attached(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTEXT_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     context: _builtins.str
+    identity: _builtins.str
     def __init__(
         self,
         *,
         context: _builtins.str = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "identity", b"identity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,6 +260,78 @@ class ContextRef(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContextRef: _TypeAlias = ContextRef  # noqa: Y015
+
+@_typing.final
+class DisconnectReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisconnectReply: _TypeAlias = DisconnectReply  # noqa: Y015
+
+@_typing.final
+class AdoptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CardsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PID_NAMESPACE_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    pid: _builtins.int
+    pid_namespace: _builtins.int
+    @_builtins.property
+    def cards(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """uuid the workload knows -> uuid here"""
+
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """`card` is the one the workload knows"""
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        pid_namespace: _builtins.int = ...,
+        cards: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "identity", b"identity", "pid", b"pid", "pid_namespace", b"pid_namespace", "segments", b"segments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRequest: _TypeAlias = AdoptRequest  # noqa: Y015
 
 @_typing.final
 class LockReply(_message.Message):

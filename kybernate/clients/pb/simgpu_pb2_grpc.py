@@ -69,6 +69,21 @@ class DeviceStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.LockReply.FromString,
                 _registered_method=True)
+        self.Disconnect = channel.unary_unary(
+                '/kyb.simgpu.v1.Device/Disconnect',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.FromString,
+                _registered_method=True)
+        self.Adopt = channel.unary_unary(
+                '/kyb.simgpu.v1.Device/Adopt',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.AdoptRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.Attached.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/kyb.simgpu.v1.Device/Forget',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.FromString,
+                _registered_method=True)
         self.Segments = channel.unary_unary(
                 '/kyb.simgpu.v1.Device/Segments',
                 request_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
@@ -107,7 +122,8 @@ class DeviceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """A context lives as long as this stream; when it ends, its memory is free.
+        """A context lives as long as this stream; when it ends, its memory is free. A context whose
+        stream was ended by Disconnect lives on, and is attached to again by its identity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +159,30 @@ class DeviceServicer:
 
     def Unlock(self, request, context):
         """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Disconnect(self, request, context):
+        """End the workload's calls with ABORTED, so that its process image holds no connection. Until the
+        gate opens, the file IDENTITY.NAMESPACE stands in the folder `<socket>.closed`, and the workload
+        does not call. The context must be locked. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Adopt(self, request, context):
+        """The context of a process that came here from another card: locked, disconnected, no VRAM.
+        Idempotent: a context of this identity and namespace is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """The context's process is gone: end it, whether anybody is attached or not. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +260,21 @@ def add_DeviceServicer_to_server(servicer, server):
                     servicer.Unlock,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.LockReply.SerializeToString,
+            ),
+            'Disconnect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Disconnect,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.SerializeToString,
+            ),
+            'Adopt': grpc.unary_unary_rpc_method_handler(
+                    servicer.Adopt,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.AdoptRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.Attached.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.SerializeToString,
             ),
             'Segments': grpc.unary_unary_rpc_method_handler(
                     servicer.Segments,
@@ -436,6 +491,87 @@ class Device:
             '/kyb.simgpu.v1.Device/Unlock',
             kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_simgpu__pb2.LockReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Disconnect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.simgpu.v1.Device/Disconnect',
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Adopt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.simgpu.v1.Device/Adopt',
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.AdoptRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.Attached.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.simgpu.v1.Device/Forget',
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.ContextRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_simgpu__pb2.DisconnectReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,7 +37,9 @@ class DeviceStub:
     Inventory: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.InventoryRequest, _simgpu_pb2.InventoryReply]
     """As NVML: cards, memory used, processes, links."""
     Attach: _grpc.UnaryStreamMultiCallable[_simgpu_pb2.AttachRequest, _simgpu_pb2.Attached]
-    """A context lives as long as this stream; when it ends, its memory is free."""
+    """A context lives as long as this stream; when it ends, its memory is free. A context whose
+    stream was ended by Disconnect lives on, and is attached to again by its identity.
+    """
     Allocate: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.AllocateRequest, _simgpu_pb2.AllocateReply]
     """RESOURCE_EXHAUSTED when the card has no room, as a card refuses it."""
     Free: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.FreeRequest, _simgpu_pb2.FreeReply]
@@ -49,6 +51,17 @@ class DeviceStub:
     """
     Unlock: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]
     """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
+    Disconnect: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.DisconnectReply]
+    """End the workload's calls with ABORTED, so that its process image holds no connection. Until the
+    gate opens, the file IDENTITY.NAMESPACE stands in the folder `<socket>.closed`, and the workload
+    does not call. The context must be locked. Idempotent.
+    """
+    Adopt: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.AdoptRequest, _simgpu_pb2.Attached]
+    """The context of a process that came here from another card: locked, disconnected, no VRAM.
+    Idempotent: a context of this identity and namespace is left as it is.
+    """
+    Forget: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.DisconnectReply]
+    """The context's process is gone: end it, whether anybody is attached or not. Idempotent."""
     Segments: _grpc.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.SegmentsReply]
     CopyOut: _grpc.UnaryStreamMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.Chunk]
     """Contents of a segment at the bus's rate. The context must be locked."""
@@ -67,7 +80,9 @@ class DeviceAsyncStub(DeviceStub):
     Inventory: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.InventoryRequest, _simgpu_pb2.InventoryReply]  # type: ignore[assignment]
     """As NVML: cards, memory used, processes, links."""
     Attach: _aio.UnaryStreamMultiCallable[_simgpu_pb2.AttachRequest, _simgpu_pb2.Attached]  # type: ignore[assignment]
-    """A context lives as long as this stream; when it ends, its memory is free."""
+    """A context lives as long as this stream; when it ends, its memory is free. A context whose
+    stream was ended by Disconnect lives on, and is attached to again by its identity.
+    """
     Allocate: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.AllocateRequest, _simgpu_pb2.AllocateReply]  # type: ignore[assignment]
     """RESOURCE_EXHAUSTED when the card has no room, as a card refuses it."""
     Free: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.FreeRequest, _simgpu_pb2.FreeReply]  # type: ignore[assignment]
@@ -79,6 +94,17 @@ class DeviceAsyncStub(DeviceStub):
     """
     Unlock: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.LockReply]  # type: ignore[assignment]
     """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
+    Disconnect: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.DisconnectReply]  # type: ignore[assignment]
+    """End the workload's calls with ABORTED, so that its process image holds no connection. Until the
+    gate opens, the file IDENTITY.NAMESPACE stands in the folder `<socket>.closed`, and the workload
+    does not call. The context must be locked. Idempotent.
+    """
+    Adopt: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.AdoptRequest, _simgpu_pb2.Attached]  # type: ignore[assignment]
+    """The context of a process that came here from another card: locked, disconnected, no VRAM.
+    Idempotent: a context of this identity and namespace is left as it is.
+    """
+    Forget: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.DisconnectReply]  # type: ignore[assignment]
+    """The context's process is gone: end it, whether anybody is attached or not. Idempotent."""
     Segments: _aio.UnaryUnaryMultiCallable[_simgpu_pb2.ContextRef, _simgpu_pb2.SegmentsReply]  # type: ignore[assignment]
     CopyOut: _aio.UnaryStreamMultiCallable[_simgpu_pb2.SegmentRef, _simgpu_pb2.Chunk]  # type: ignore[assignment]
     """Contents of a segment at the bus's rate. The context must be locked."""
@@ -106,7 +132,9 @@ class DeviceServicer(metaclass=_abc_1.ABCMeta):
         request: _simgpu_pb2.AttachRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_simgpu_pb2.Attached], _abc.AsyncIterator[_simgpu_pb2.Attached]]:
-        """A context lives as long as this stream; when it ends, its memory is free."""
+        """A context lives as long as this stream; when it ends, its memory is free. A context whose
+        stream was ended by Disconnect lives on, and is attached to again by its identity.
+        """
 
     @_abc_1.abstractmethod
     def Allocate(
@@ -148,6 +176,35 @@ class DeviceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_simgpu_pb2.LockReply, _abc.Awaitable[_simgpu_pb2.LockReply]]:
         """Open it. FAILED_PRECONDITION while a segment holds no VRAM. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Disconnect(
+        self,
+        request: _simgpu_pb2.ContextRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_simgpu_pb2.DisconnectReply, _abc.Awaitable[_simgpu_pb2.DisconnectReply]]:
+        """End the workload's calls with ABORTED, so that its process image holds no connection. Until the
+        gate opens, the file IDENTITY.NAMESPACE stands in the folder `<socket>.closed`, and the workload
+        does not call. The context must be locked. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def Adopt(
+        self,
+        request: _simgpu_pb2.AdoptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_simgpu_pb2.Attached, _abc.Awaitable[_simgpu_pb2.Attached]]:
+        """The context of a process that came here from another card: locked, disconnected, no VRAM.
+        Idempotent: a context of this identity and namespace is left as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _simgpu_pb2.ContextRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_simgpu_pb2.DisconnectReply, _abc.Awaitable[_simgpu_pb2.DisconnectReply]]:
+        """The context's process is gone: end it, whether anybody is attached or not. Idempotent."""
 
     @_abc_1.abstractmethod
     def Segments(

@@ -7,7 +7,7 @@ agent and the simulated inventory.
 Errors: `OutOfMemory`, `ContextGone`, `NotNow` (Refused), `DeviceAway` (Retry); none of gRPC's.
 """
 
-from kybernate.clients.simgpu.driver import Driver, Process, Segment, Showing
+from kybernate.clients.simgpu.driver import Driver, Moved, Process, Segment, Showing
 from kybernate.clients.simgpu.errors import ContextGone, DeviceAway, NotNow, OutOfMemory
 from kybernate.clients.simgpu.workload import Attachment
 
@@ -16,6 +16,7 @@ __all__ = [
     "ContextGone",
     "DeviceAway",
     "Driver",
+    "Moved",
     "NotNow",
     "OutOfMemory",
     "Process",

@@ -11,6 +11,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # a closed channel leaves no connection behind
 )
 
 

@@ -6,7 +6,7 @@ Rule: sizes are pretended bytes; `content` is what really travels, 1/scale of it
 those of `kybernate.clients.simgpu.errors`. Timeouts are seconds; None waits for ever.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +16,18 @@ from kybernate.clients.pb import simgpu_pb2_grpc as rpc
 from kybernate.clients.simgpu.channel import open_channel
 from kybernate.clients.simgpu.contents import Contents
 from kybernate.clients.simgpu.errors import NotNow, translated
+from kybernate.clients.simgpu.numbers import Numbers
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.ids import GpuUuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A context of a process on one card. A stranger's has pid 0 and no context."""
+    """A context of a process on one card. A stranger's has pid 0 and no context.
+
+    `pid` is as the caller of the driver numbers processes, and 0 for one it cannot see; `own_pid`
+    is as the process itself does. `identity` is the context's, wherever its process is moved.
+    """
 
     pid: int
     context: str
@@ -32,6 +37,8 @@ class Process:
     idle_seconds: float
     submitted: int
     waiting: int  # pieces of work held at the closed gate
+    own_pid: int
+    identity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,17 @@ class Segment:
     content: int
     backed: bool
     digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A context as it is to be on another card. `cards` maps the UUIDs its process knows to those
+    it is on now; its segments name the former."""
+
+    identity: str
+    own_pid: int
+    cards: Mapping[GpuUuid, GpuUuid]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +86,7 @@ class Driver:
     def __init__(self, address: str | Path) -> None:
         self._channel = open_channel(address)
         self._device = rpc.DeviceStub(self._channel)
+        self._numbers = Numbers()
 
     def __enter__(self) -> "Driver":
         return self
@@ -87,7 +106,8 @@ class Driver:
     def showing(self, timeout: float | None = 5.0) -> Showing:
         """Cards, memory used, processes, in one picture."""
         with translated():
-            return _showing(self._device.Inventory(pb.InventoryRequest(), timeout=timeout))
+            reply = self._device.Inventory(pb.InventoryRequest(), timeout=timeout)
+        return _showing(reply, self._numbers)
 
     def lock(self, context: str, timeout: float | None = None) -> None:
         """Drain running work and hold new work. Idempotent; after DeviceAway it is not locked."""
@@ -98,6 +118,35 @@ class Driver:
         """Let work go on. Idempotent. NotNow while a segment's contents are not in VRAM."""
         with translated():
             self._device.Unlock(pb.ContextRef(context=context), timeout=timeout)
+
+    def disconnect(self, context: str, timeout: float | None = None) -> None:
+        """Have the workload close its connection until the gate opens. Idempotent. NotNow while it
+        is not locked."""
+        with translated():
+            self._device.Disconnect(pb.ContextRef(context=context), timeout=timeout)
+
+    def adopt(self, pid: int, moved: Moved, timeout: float | None = None) -> None:
+        """The context of a process that came here: locked, and without VRAM. Idempotent.
+
+        `pid` is any process of its namespace, by our numbers. ContextGone for an unknown card.
+        """
+        request = pb.AdoptRequest(
+            identity=moved.identity,
+            pid=moved.own_pid,
+            pid_namespace=self._numbers.namespace(pid),
+            cards={str(was): str(now) for was, now in moved.cards.items()},
+            segments=[
+                pb.Segment(segment=s.name, card=s.uuid, bytes=s.size, content=s.content)
+                for s in moved.segments
+            ],
+        )
+        with translated():
+            self._device.Adopt(request, timeout=timeout)
+
+    def forget(self, context: str, timeout: float | None = None) -> None:
+        """Its process is gone: end the context, attached or not. Idempotent."""
+        with translated():
+            self._device.Forget(pb.ContextRef(context=context), timeout=timeout)
 
     def segments(self, context: str, timeout: float | None = None) -> tuple[Segment, ...]:
         """The context's allocations, oldest first, with digests of what is in VRAM."""
@@ -168,11 +217,11 @@ class Driver:
             )
 
 
-def _showing(reply: pb.InventoryReply) -> Showing:
+def _showing(reply: pb.InventoryReply, numbers: Numbers) -> Showing:
     return Showing(
         gpus=tuple(_gpu(card) for card in reply.cards),
         used={GpuUuid(card.uuid): card.used for card in reply.cards},
-        processes=tuple(_process(one) for one in reply.processes),
+        processes=tuple(_process(one, numbers) for one in reply.processes),
         scale=reply.scale,
         driver=reply.driver,
         bus_bytes_per_second={
@@ -193,9 +242,9 @@ def _gpu(card: pb.Card) -> Gpu:
     )
 
 
-def _process(one: pb.Process) -> Process:
+def _process(one: pb.Process, numbers: Numbers) -> Process:
     return Process(
-        pid=one.pid,
+        pid=numbers.ours(one.pid, one.pid_namespace) if one.pid else 0,
         context=one.context,
         uuid=GpuUuid(one.card),
         used=one.used,
@@ -203,6 +252,8 @@ def _process(one: pb.Process) -> Process:
         idle_seconds=one.idle_seconds,
         submitted=one.submitted,
         waiting=one.waiting,
+        own_pid=one.pid,
+        identity=one.identity,
     )
 
 

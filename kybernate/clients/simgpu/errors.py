@@ -24,11 +24,16 @@ class DeviceAway(Retry):
     """The device is not there, the card is sick, or it took too long."""
 
 
+class Disconnected(Retry):
+    """The workload was told to let go of the device, and may come back later."""
+
+
 _KINDS: dict[grpc.StatusCode, type[Refused] | type[Retry]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: OutOfMemory,
     grpc.StatusCode.NOT_FOUND: ContextGone,
     grpc.StatusCode.FAILED_PRECONDITION: NotNow,
     grpc.StatusCode.INVALID_ARGUMENT: NotNow,
+    grpc.StatusCode.ABORTED: Disconnected,
 }
 
 
