@@ -45,6 +45,11 @@ class Duty(Generic[K]):
         queue = self._queue
         return 0 if queue is None else len(queue)
 
+    @property
+    def started(self) -> bool:
+        """Whether we lead: a look that takes long stops when this ends."""
+        return self._queue is not None
+
     def touch(self, key: K) -> None:
         """Look at this key soon, if we lead."""
         queue = self._queue

@@ -52,6 +52,8 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+STATEFULSETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 PRIORITYCLASSES = Resource(
     "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False
 )
@@ -73,3 +75,5 @@ GPUNODES = Resource(names.GROUP, names.VERSION, "gpunodes", "GpuNode", namespace
 GPUWORKLOADS = Resource(names.GROUP, names.VERSION, "gpuworkloads", "GpuWorkload")
 GPUCHECKPOINTS = Resource(names.GROUP, names.VERSION, "gpucheckpoints", "GpuCheckpoint")
 CHECKPOINTPOLICIES = Resource(names.GROUP, names.VERSION, "checkpointpolicies", "CheckpointPolicy")
+CHECKPOINTREQUESTS = Resource(names.GROUP, names.VERSION, "checkpointrequests", "CheckpointRequest")
+RESTOREREQUESTS = Resource(names.GROUP, names.VERSION, "restorerequests", "RestoreRequest")

@@ -206,7 +206,8 @@ def _allowed_parts(kind: Kind, subresource: str, old: Obj, new: Obj) -> Obj:
     kept = ("uid", "creationTimestamp", "deletionTimestamp", "generation", "namespace")
     new["metadata"] |= {name: old["metadata"][name] for name in kept if name in old["metadata"]}
     if subresource == "status":
-        mixed = old | {"status": new.get("status", {})}
+        # its own metadata: the history keeps the version before as it was
+        mixed = old | {"status": new.get("status", {}), "metadata": dict(old["metadata"])}
         return mixed if _own(kind) else mixed | {"metadata": new["metadata"]}
     if _has_status(kind):
         new.pop("status", None)
