@@ -37,6 +37,7 @@ class Picture:
     idle: Mapping[WorkloadKey, float] = field(default_factory=dict)
     foreign: Mapping[int, int] = field(default_factory=dict)
     strangers: frozenset[int] = frozenset()  # cards whose foreign bytes stayed
+    outsiders: tuple[GpuProcess, ...] = ()  # on cards, and of no workload
     health: Mapping[GroupName, Health] = field(default_factory=dict)
     pool_free: int = 0  # bytes left in the RAM pool
     bus: Bandwidth | None = None  # RAM to VRAM, as measured
@@ -90,7 +91,7 @@ class CardWatch:
         except InventoryAway:
             return None
         index = {gpu.uuid: gpu.index for gpu in gpus}
-        held, idle = self._attribute(processes, index)
+        held, idle, outsiders = self._attribute(processes, index)
         by_index = {index[uuid]: size for uuid, size in used.items() if uuid in index}
         known = {g: sum(h.get(g, 0) for h in held.values()) for g in by_index}
         foreign = {g: by_index[g] - known[g] for g in by_index if by_index[g] > known[g]}
@@ -103,6 +104,7 @@ class CardWatch:
             idle=idle,
             foreign=foreign,
             strangers=strangers,
+            outsiders=outsiders,
             health=self._health(gpus, strangers),
             pool_free=pool_free,
             bus=bus,
@@ -110,13 +112,18 @@ class CardWatch:
 
     def _attribute(
         self, processes: tuple[GpuProcess, ...], index: Mapping[GpuUuid, int]
-    ) -> tuple[dict[WorkloadKey, dict[int, int]], dict[WorkloadKey, float]]:
+    ) -> tuple[dict[WorkloadKey, dict[int, int]], dict[WorkloadKey, float], tuple[GpuProcess, ...]]:
+        """Bytes by workload and GPU, idle seconds by workload, and who is left over."""
         held: dict[WorkloadKey, dict[int, int]] = {}
         idle: dict[WorkloadKey, float] = {}
+        outsiders: list[GpuProcess] = []
         lives = self._lives.all()
         for process in processes:
+            if process.uuid not in index or process.pid == os.getpid():
+                continue
             life = next((one for one in lives if self._is_of(process.pid, one.body)), None)
-            if life is None or process.uuid not in index or process.pid == os.getpid():
+            if life is None:
+                outsiders.append(process)
                 continue
             there = held.setdefault(life.key, {})
             gpu = index[process.uuid]
@@ -124,7 +131,7 @@ class CardWatch:
             if process.idle_seconds is not None:
                 so_far = idle.get(life.key, process.idle_seconds)
                 idle[life.key] = min(so_far, process.idle_seconds)
-        return held, idle
+        return held, idle, tuple(outsiders)
 
     def _staying(self, foreign: Mapping[int, int]) -> frozenset[int]:
         now = self._clock.monotonic()

@@ -8,6 +8,7 @@ statuses are written. Workloads run on; parked ones stay parked.
 
 import os
 import signal
+from collections.abc import Sequence
 
 from kybernate.clients.clock import Clock
 from kybernate.clients.decisions import DecisionRecorder
@@ -25,7 +26,7 @@ from kybernate.runtime.health import Health
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.tls import TlsFiles
-from nodeagent import processes, recovery
+from nodeagent import neighbours, processes, recovery
 from nodeagent.announcements import Announcements
 from nodeagent.api.agent_service import AgentService, Serving
 from nodeagent.api.runtime_socket import RuntimeSocket
@@ -36,6 +37,7 @@ from nodeagent.cards import CardWatch
 from nodeagent.cgroups import Cgroups
 from nodeagent.changes import Changes
 from nodeagent.checkpoints.artifacts import Artifacts, Place
+from nodeagent.coexistence import Finding
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Feed
@@ -46,6 +48,7 @@ from nodeagent.lifelines import Lifelines
 from nodeagent.lives import Lives
 from nodeagent.measures import Measures
 from nodeagent.mechanisms.none import NoMechanism
+from nodeagent.neighbours import Neighbours, Surroundings
 from nodeagent.podresources import KubeletAway, KubeletSeats
 from nodeagent.policychange import PolicyChange
 from nodeagent.pool import Pool
@@ -189,6 +192,15 @@ class Process:
         )
         runtime = RuntimeSocket(self._containers, coordinator)
         self.servers = Servers(agent, runtime, self._artifacts.lending)
+        self._neighbours = Neighbours(
+            Surroundings(
+                inventory=self._cards.inventory,
+                picture=lambda: coordinator.picture,
+                kubelet=self._settings.podresources_socket.parent.parent,
+            ),
+            clock,
+            self._found,
+        )
         self._writer = Writer(
             self._kube,
             Sources(
@@ -200,6 +212,7 @@ class Process:
                 driver=self._cards.driver,
                 measured=self._measured,
                 uid_of=self._watching.uid_of,
+                conditions=self._neighbours.conditions,
             ),
             clock,
         )
@@ -231,10 +244,12 @@ class Process:
         self._artifacts.start()
         self._heartbeat.start()
         self._writer.start()
+        self._neighbours.start()
         get_logger(node=self._node, groups=sorted(self._groups)).info("serving")
 
     def stop(self) -> None:
         """Begin nothing more; end what is under way."""
+        self._neighbours.stop()
         self._feed.close()
         self.servers.stop()
         self._containers.stop()
@@ -250,6 +265,10 @@ class Process:
         self._lifelines.stop()
         self._telemetry.stop()
         self._cards.inventory.close()
+
+    def _found(self, new: Sequence[Finding], over: Sequence[Finding]) -> None:
+        neighbours.tell(self._events, self._node, new, over)
+        self._writer.nudge()
 
     def _policy_changed(self, revision: Revision) -> None:
         self._coordinator.policy_changed(revision)

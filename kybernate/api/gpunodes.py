@@ -19,7 +19,20 @@ from kybernate.model.workload import State, WorkloadClass
 
 Obj = Mapping[str, Any]
 
-_LONGEST_ACTIVE = 1024  # characters, the limit of the schema in manifests/components/crd
+# Characters, the limits of the schema in manifests/components/crd.
+_LONGEST_ACTIVE = 1024
+_LONGEST_MESSAGE = 32768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One of a node's conditions. `since` is when its status last changed, in epoch seconds."""
+
+    type: str
+    holds: bool
+    since: float
+    reason: str
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +47,7 @@ class Observed:
     mechanisms: Sequence[str] = ()
     policy_revision: str = ""
     endpoint: str = ""  # HOST:PORT of the agent
+    conditions: Sequence[Condition] = ()  # beside Ready
 
 
 def read_node(obj: Obj) -> NodeState:
@@ -83,7 +97,8 @@ def write_status(node: NodeState, seen: Observed) -> dict[str, Any]:
         "observedAt": timestamps.rfc3339(seen.at),
         "summary": _summary(node, len(seen.gpus)),
     }
-    status["conditions"] = [ready_condition(node.agent_ready, seen.ready_since)]
+    others = [_condition(one) for one in seen.conditions]
+    status["conditions"] = [ready_condition(node.agent_ready, seen.ready_since), *others]
     return status
 
 
@@ -98,6 +113,16 @@ def ready_condition(
         "reason": reason or default,
         "message": message,
         "lastTransitionTime": timestamps.rfc3339(since),
+    }
+
+
+def _condition(one: Condition) -> dict[str, Any]:
+    return {
+        "type": one.type,
+        "status": "True" if one.holds else "False",
+        "reason": one.reason,
+        "message": one.message[:_LONGEST_MESSAGE],
+        "lastTransitionTime": timestamps.rfc3339(one.since),
     }
 
 

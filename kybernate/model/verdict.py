@@ -78,6 +78,8 @@ class EventReason(StrEnum):
     POLICY_PUBLISHED = "PolicyPublished"
     GROUP_UNHEALTHY = "GroupUnhealthy"  # on the Node: a group is not given out for now
     GROUP_HEALTHY = "GroupHealthy"  # on the Node: it is again
+    PROBLEM_FOUND = "ProblemFound"  # on the Node: others give out, use or reshape its GPUs
+    PROBLEM_OVER = "ProblemOver"  # on the Node: they do no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

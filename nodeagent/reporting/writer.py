@@ -6,7 +6,7 @@ server is away nothing is queued: what stands afterwards is written.
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,6 +46,7 @@ class Sources:
     driver: Callable[[], str]
     measured: Callable[[], Measured]
     uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
+    conditions: Callable[[], Sequence[gpunodes.Condition]] = tuple  # the node's, beside Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,8 @@ class Writer:
         books, picture = self._s.coordinator.books, self._s.coordinator.picture
         state = standing.node_state(self._s.node, books, picture, self._s.measured())
         used = dict(picture.used) if picture else {}
-        print_ = standing.node_fingerprint(state, used)
+        conditions = tuple(self._s.conditions())
+        print_ = (standing.node_fingerprint(state, used), conditions)
         moment = self._clock.monotonic()  # a wall clock that is put back must not keep us silent
         if print_ == self._node_written and moment - self._node_at < AT_LEAST_EVERY:
             return
@@ -210,6 +212,7 @@ class Writer:
             mechanisms=[self._s.mechanism],
             policy_revision=self._s.coordinator.revision,
             endpoint=self._s.endpoint,
+            conditions=conditions,
         )
         self._patch_node({"status": gpunodes.write_status(state, observed)})
         self._node_written, self._node_at = print_, moment

@@ -30,6 +30,14 @@ class GpuProcess:
     submitted: int = 0  # pieces of work, ever; 0 where the source cannot tell
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How people have set a card up."""
+
+    mig: bool = False  # it is cut into instances
+    exclusive: bool = False  # the driver lets one process have it, and refuses all others
+
+
 class Inventory(Protocol):
     """All methods may raise InventoryAway. Thread safe."""
 
@@ -41,6 +49,9 @@ class Inventory(Protocol):
 
     def processes(self) -> tuple[GpuProcess, ...]:
         """Who is on which card. A process on two cards comes twice."""
+
+    def setups(self) -> Mapping[GpuUuid, Setup]:
+        """How every card is set up; those that the source cannot tell of are left out."""
 
     def driver(self) -> str:
         """The driver's version."""

@@ -6,7 +6,7 @@ Rule: it knows what was written, so nothing is ever in use and nothing is ever s
 
 from collections.abc import Mapping
 
-from kybernate.clients.gpus import GpuProcess
+from kybernate.clients.gpus import GpuProcess, Setup
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import GpuUuid
 
@@ -28,6 +28,10 @@ class ListedGpus:
     def processes(self) -> tuple[GpuProcess, ...]:
         """Nobody is there."""
         return ()
+
+    def setups(self) -> Mapping[GpuUuid, Setup]:
+        """Nothing is known of that."""
+        return {}
 
     def driver(self) -> str:
         """No driver was asked."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pynvml
 
-from kybernate.clients.gpus import GpuProcess, InventoryAway
+from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
 from kybernate.clients.gpus.nvml_links import links_between
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.ids import GpuUuid
@@ -72,6 +72,19 @@ class NvmlGpus:
                 for one in running
             ]
         return tuple(found)
+
+    def setups(self) -> Mapping[GpuUuid, Setup]:
+        """By the driver's word; a card that has no such modes is as usual."""
+        nvml = self._nvml
+        found = {}
+        for card, handle in zip(self._cards, self._handles, strict=True):
+            mig = self._ask(nvml.nvmlDeviceGetMigMode, handle) or (0, 0)  # now, after a reset
+            mode = self._ask(nvml.nvmlDeviceGetComputeMode, handle)
+            found[card.uuid] = Setup(
+                mig=mig[0] == nvml.NVML_DEVICE_MIG_ENABLE,
+                exclusive=mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
+            )
+        return found
 
     def driver(self) -> str:
         """For example 570.86.15."""

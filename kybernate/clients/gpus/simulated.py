@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kybernate.clients.errors import Refused, Retry
-from kybernate.clients.gpus import GpuProcess, InventoryAway
+from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
 from kybernate.clients.simgpu import Driver, Showing
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import GpuUuid
@@ -37,6 +37,10 @@ class SimulatedGpus:
             )
             for one in self._showing().processes
         )
+
+    def setups(self) -> Mapping[GpuUuid, Setup]:
+        """Simulated cards are always whole, and open to many."""
+        return {gpu.uuid: Setup() for gpu in self.gpus()}
 
     def driver(self) -> str:
         """What the device calls itself."""
