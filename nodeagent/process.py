@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Sequence
 
+from kybernate.clients import runtimecalls
 from kybernate.clients.clock import Clock
 from kybernate.clients.decisions import DecisionRecorder
 from kybernate.clients.events import EventRecorder
@@ -52,6 +53,10 @@ from nodeagent.neighbours import Neighbours, Surroundings
 from nodeagent.podresources import KubeletAway, KubeletSeats
 from nodeagent.policychange import PolicyChange
 from nodeagent.pool import Pool
+from nodeagent.probing import wiring as probing
+from nodeagent.probing.leaving import NoSealing
+from nodeagent.probing.notes import FOLDER, Notes
+from nodeagent.probing.prober import Prober
 from nodeagent.recovery import Recovered
 from nodeagent.reporting.standing import Measured
 from nodeagent.reporting.teller import KubeTeller
@@ -190,8 +195,10 @@ class Process:
                 unseated=self._unseated,
             )
         )
-        runtime = RuntimeSocket(self._containers, coordinator)
+        runtime = RuntimeSocket(self._containers, coordinator, self._prober())
         self.servers = Servers(agent, runtime, self._artifacts.lending)
+        notes = runtimecalls.beside(self._settings.socket).with_name(FOLDER)
+        self._notes = Notes(notes, lambda: coordinator.books)
         self._neighbours = Neighbours(
             Surroundings(
                 inventory=self._cards.inventory,
@@ -223,9 +230,25 @@ class Process:
         coordinator.on_change(Changes(self._feed).changed)
         coordinator.on_change(self._keeper.changed)
         coordinator.on_change(lambda *_: self._writer.nudge())
+        coordinator.on_change(lambda *_: self._notes.refresh())
         self.health.ready("gpus", lambda: None if coordinator.picture else "not seen yet")
         self._telemetry = serving.telemetry(
             self._settings.metrics_listen, self.health, self.metrics
+        )
+
+    def _prober(self) -> Prober:
+        return probing.prober_of(
+            probing.Agent(
+                kube=self._kube,
+                lives=self._lives,
+                coordinator=self._coordinator,
+                containers=self._containers,
+                watching=self._watching,
+                sealing=NoSealing(),
+                teller=self._teller,
+                clock=self._clock,
+            ),
+            self.metrics,
         )
 
     def start(self) -> None:
@@ -238,6 +261,7 @@ class Process:
         self._coordinator.start()
         self._policy_change.start()
         self._containers.start()
+        self._notes.begin()
         tls = TlsFiles(self._settings.tls_dir) if self._settings.tls_dir else None
         self.servers.start(self._settings.socket, self._settings.listen, tls)
         self._watching.start()

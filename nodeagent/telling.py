@@ -10,6 +10,7 @@ from typing import Protocol
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group
+from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Refusal
 from nodeagent.lives import Life
 
@@ -43,3 +44,6 @@ class Teller(Protocol):
 
     def sick(self, group: Group, why: str) -> None:
         """A group cannot be given out for now; an empty `why`: it can again."""
+
+    def went(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
+        """It was deleted without being sealed, though that was wished."""

@@ -44,7 +44,7 @@ class NotTaken(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request. `pid`, `fifo` and `started` come with HELD only; the last three with PROBE."""
+    """One request. `pid`, `fifo` and `started` come with HELD only."""
 
     op: Op
     pod: WorkloadKey
@@ -57,6 +57,9 @@ class Call:
     bundle: Path | None = None  # with CREATING, from what has bundles
     restored: bool = False  # with HELD: from a checkpoint; it is stopped, and never was at the FIFO
     failed: str = ""  # with ENDED: why the checkpoint that CREATING was answered with did not do
+    kind: str = ""  # with PROBE, as the next two: of probe or hook
+    spec: str = ""  # what it was, as `kybernate.api.probes` writes it; empty: only its own command
+    ended: str = ""  # how its own command ended, like `exit 1`; empty before it was run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,9 @@ def decode(line: bytes) -> Call:
         bundle=_path(body, "bundle", faults) if "bundle" in body else None,
         restored=held and body.get("restored") == "yes",
         failed=_words(body, "failed", faults),
+        kind=_text(body, "kind", faults) if probe else "",
+        spec=_words(body, "spec", faults) if probe else "",
+        ended=_words(body, "ended", faults) if probe else "",
     )
     faults.check()
     return call

@@ -66,6 +66,7 @@ class EventReason(StrEnum):
     RESUMED = "Resumed"
     SLICE_ENDED = "SliceEnded"
     CHECKPOINTED = "Checkpointed"
+    CHECKPOINT_SKIPPED = "CheckpointSkipped"  # it went without one; the last one is kept
     WOKEN = "Woken"
     PROMOTED = "Promoted"
     DEMOTED = "Demoted"

@@ -181,7 +181,10 @@ static int asked_of_agent(const struct settings *set, const struct seated *found
             if (probe->original && !ended && !last_without_gpu(set, found, answer.say)) return -1;
             return without_agent(set, found, probe, ended);
     }
-    if (answer.run) return probe->original ? -1 : 0;
+    if (answer.run && !probe->original && !ended)  // there is nothing to run
+        return asked_of_agent(set, found, probe, "exit 0", timeout);
+    if (answer.run && is_held(found)) return without_agent(set, found, probe, ended);
+    if (answer.run) return -1;
     if (*answer.say) printf("%s\n", answer.say);
     return answer.passed ? 0 : ended ? -1 : FAILED;
 }

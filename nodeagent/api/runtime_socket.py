@@ -22,6 +22,7 @@ from nodeagent import processes
 from nodeagent.announcements import Created
 from nodeagent.containers import Containers
 from nodeagent.coordinator import Coordinator
+from nodeagent.probing.prober import Prober
 
 _READ_S = 2.0  # a caller that says nothing for so long is let go
 _LOOK_S = 0.25  # between looks for what was not told
@@ -32,8 +33,9 @@ _HEARD = {"ok": "heard"}
 class RuntimeSocket:
     """`start` and `stop` once each."""
 
-    def __init__(self, containers: Containers, coordinator: Coordinator) -> None:
+    def __init__(self, containers: Containers, coordinator: Coordinator, prober: Prober) -> None:
         self._containers, self._coordinator = containers, coordinator
+        self._prober = prober
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -76,6 +78,8 @@ class RuntimeSocket:
                 self._containers.exited(call.pod, call.container_id)
             case Op.STATE:
                 return self._standing(call)
+            case Op.PROBE:
+                return self._prober.answer(call)
         return _HEARD
 
     def _standing(self, call: Call) -> dict[str, str]:

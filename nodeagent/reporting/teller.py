@@ -140,6 +140,10 @@ class KubeTeller:
         """As the port says."""
         self._tell(_of(life), EventReason.QUARANTINED, why, "Quarantining", warning=True)
 
+    def went(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
+        """As the port says."""
+        self._tell((key, uid), EventReason.CHECKPOINT_SKIPPED, why, "Deleting", warning=True)
+
     def sick(self, group: Group, why: str) -> None:
         """As the port says."""
         reason = EventReason.GROUP_UNHEALTHY if why else EventReason.GROUP_HEALTHY

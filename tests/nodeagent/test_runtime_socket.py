@@ -65,6 +65,11 @@ class Containers:
         self.ended.append((key, container_id))
 
 
+class Prober:
+    def answer(self, call):
+        return {"ok": "answered", "passed": "yes", "say": f"{call.kind} of {call.spec}"}
+
+
 @pytest.fixture
 def containers():
     return Containers()
@@ -83,7 +88,7 @@ def path():
 
 @pytest.fixture
 def listening(containers, books, path):
-    running = RuntimeSocket(containers, SimpleNamespace(books=books))
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
     running.start(path)
     yield running
     running.stop()
@@ -172,7 +177,7 @@ def test_what_was_put_down_while_nobody_listened_is_taken_up(containers, books, 
     (untold / "c1.json").write_bytes(encode(HELD))
     (untold / "c2.json").write_bytes(b"torn")
     (untold / ".c3.draft").write_bytes(b"half")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books))
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
     running.start(path)
     try:
         wait_for(lambda: [one.name for one in untold.iterdir()] == [".c3.draft"], "taken up")
@@ -181,12 +186,21 @@ def test_what_was_put_down_while_nobody_listened_is_taken_up(containers, books, 
     assert [made.container_id for made in containers.made] == ["c1"]
 
 
+def test_a_probe_goes_to_who_answers_probes(listening, path):
+    spec = '{"tcpSocket":{"port":80}}'
+    probe = Call(
+        op=Op.PROBE, pod=KEY, uid=PodUid("u1"), container_id="c1", kind="liveness", spec=spec
+    )
+    assert decode(encode(probe)) == probe
+    assert said(path, encode(probe))["say"] == f"liveness of {spec}"
+
+
 def test_what_cannot_be_taken_up_yet_stays_put_down(containers, books, path):
     untold = path.with_name(runtimecalls.UNTOLD)
     untold.mkdir()
     (untold / "c1.json").write_bytes(encode(HELD))
     containers.trouble = OSError("no room")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books))
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
     running.start(path)
     try:
         said(path, encode(ASKED))
@@ -231,7 +245,7 @@ def test_a_line_without_an_end_is_refused(listening, path):
 
 def test_a_folder_of_the_untold_that_is_none_ends_no_listening(containers, books, path):
     path.with_name(runtimecalls.UNTOLD).write_text("no folder")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books))
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
     running.start(path)
     try:
         for _ in range(3):
@@ -264,6 +278,7 @@ def test_what_one_end_says_the_other_understands(op, name, pid):
         pid=pid if held else 0,
         started=pid if held else 0,
         fifo=Path("/a b/ü") if held else None,
+        kind=name if op is Op.PROBE else "",
     )
     assert decode(encode(call)) == call
 
