@@ -44,6 +44,17 @@ def claims(pod: Mapping[str, Any]) -> tuple[SeatClaim, ...]:
     return tuple(claim for among in ContainerList for claim in _of_list(spec, among))
 
 
+def holders(
+    pod: Mapping[str, Any],
+) -> tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...]:
+    """The containers that ask for a seat, with their places in the pod; a good pod has one."""
+    found = dict.fromkeys(claim.index for claim in claims(pod) if claim.among is ContainerList.APP)
+    return tuple(
+        (("spec", ContainerList.APP.value, str(index)), pod["spec"]["containers"][index])
+        for index in found
+    )
+
+
 def _of_list(spec: Mapping[str, Any], among: ContainerList) -> Iterator[SeatClaim]:
     containers = spec.get(among)
     for index, container in enumerate(containers if isinstance(containers, list) else ()):

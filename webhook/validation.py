@@ -9,7 +9,7 @@ from typing import Any
 
 from kybernate.api import annotations, names, quantity
 from kybernate.api.errors import Fault, Malformed
-from webhook import seats
+from webhook import hooks, probes, seats
 from webhook.seats import ContainerList, SeatClaim
 
 _SCHEMA = "one seat for exactly one container of the pod"
@@ -27,6 +27,8 @@ def faults(pod: Mapping[str, Any], schedulers: Collection[str]) -> tuple[Fault, 
         *_seat_faults(claims),
         *_spec_faults(pod["spec"], schedulers),
         *_annotation_faults(pod.get("metadata") or {}),
+        *probes.faults(pod),
+        *hooks.faults(pod),
     )
 
 
