@@ -50,6 +50,7 @@ class Outcome:
     message: str
     seconds: float
     phases: tuple[PhaseTime, ...]
+    checkpoint: str = ""  # the name of the one that was sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,16 @@ class Progress:
     seconds_left: float
     message: str
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """What checkpoint is asked for. Without a `name` the agent gives it one; unless it is to be
+    left parked, a workload that was active is active again afterwards."""
+
+    name: str = ""
+    leave_parked: bool = False
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +216,31 @@ class Agent:
         )
         yield from _followed(self._agent.Park(request, timeout=within))
 
+    def checkpoint(
+        self,
+        key: WorkloadKey,
+        *,
+        told: Callable[[str], None] = lambda _: None,
+        within: float = 600.0,
+        name: str = "",
+        leave_parked: bool = False,
+    ) -> Outcome:
+        """Have it sealed, and wait for that. As `activate`."""
+        asked = Sealing(name=name, leave_parked=leave_parked)
+        return _outcome_of(self.sealing(key, asked, within), told)
+
+    def sealing(
+        self, key: WorkloadKey, asked: "Sealing", within: float = 600.0, uid: str = ""
+    ) -> Iterator[Progress]:
+        """The same, with every step on the way."""
+        request = pb.CheckpointRequest(
+            workload=_ref(key, uid),
+            idempotency_key=asked.idempotency_key or uuid.uuid4().hex,
+            name=asked.name,
+            leave_parked=asked.leave_parked,
+        )
+        yield from _followed(self._agent.Checkpoint(request, timeout=within))
+
     def state(self) -> NodeView:
         """Who is here now."""
         with translated():
@@ -300,6 +336,7 @@ def _outcome(message: pb.Outcome) -> Outcome:
         phases=tuple(
             PhaseTime(name=p.name, seconds=p.seconds, size=p.bytes) for p in message.phases
         ),
+        checkpoint=message.checkpoint,
     )
 
 

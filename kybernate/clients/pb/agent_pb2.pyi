@@ -38,6 +38,10 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """contents come in"""
     VERIFYING: _Phase.ValueType  # 4
     DONE: _Phase.ValueType  # 5
+    SEALING: _Phase.ValueType  # 6
+    """a checkpoint is made of it"""
+    WAKING: _Phase.ValueType  # 7
+    """it is made from a checkpoint"""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
 
@@ -50,6 +54,10 @@ RESUMING: Phase.ValueType  # 3
 """contents come in"""
 VERIFYING: Phase.ValueType  # 4
 DONE: Phase.ValueType  # 5
+SEALING: Phase.ValueType  # 6
+"""a checkpoint is made of it"""
+WAKING: Phase.ValueType  # 7
+"""it is made from a checkpoint"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 @_typing.final
@@ -125,6 +133,37 @@ class ParkRequest(_message.Message):
 Global___ParkRequest: _TypeAlias = ParkRequest  # noqa: Y015
 
 @_typing.final
+class CheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LEAVE_PARKED_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    name: _builtins.str
+    """of the GpuCheckpoint; empty: the agent gives it one"""
+    leave_parked: _builtins.bool
+    """whatever it was before"""
+    @_builtins.property
+    def workload(self) -> Global___WorkloadRef: ...
+    def __init__(
+        self,
+        *,
+        workload: Global___WorkloadRef | None = ...,
+        idempotency_key: _builtins.str = ...,
+        name: _builtins.str = ...,
+        leave_parked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "leave_parked", b"leave_parked", "name", b"name", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointRequest: _TypeAlias = CheckpointRequest  # noqa: Y015
+
+@_typing.final
 class StateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,7 +218,7 @@ class Progress(_message.Message):
     def workload(self) -> Global___WorkloadRef: ...
     @_builtins.property
     def outcome(self) -> Global___Outcome:
-        """in the last message of Activate and Park only"""
+        """in the last message of Activate, Park and Checkpoint only"""
 
     def __init__(
         self,
@@ -210,12 +249,15 @@ class Outcome(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     ok: _builtins.bool
     reason: _builtins.str
     """a Reason value when not ok"""
     message: _builtins.str
     seconds: _builtins.float
     """from request to done"""
+    checkpoint: _builtins.str
+    """the name of the one that was sealed"""
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhaseTime]: ...
     def __init__(
@@ -226,10 +268,11 @@ class Outcome(_message.Message):
         message: _builtins.str = ...,
         seconds: _builtins.float = ...,
         phases: _abc.Iterable[Global___PhaseTime] | None = ...,
+        checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "phases", b"phases", "reason", b"reason", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "message", b"message", "ok", b"ok", "phases", b"phases", "reason", b"reason", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,11 @@ class AgentStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ParkRequest.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Checkpoint = channel.unary_stream(
+                '/kyb.agent.v1alpha1.Agent/Checkpoint',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
+                _registered_method=True)
         self.State = channel.unary_unary(
                 '/kyb.agent.v1alpha1.Agent/State',
                 request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.StateRequest.SerializeToString,
@@ -73,6 +78,15 @@ class AgentServicer:
 
     def Park(self, request, context):
         """Move a workload's contents out of VRAM. The stream ends with an Outcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Checkpoint(self, request, context):
+        """Seal a workload into a checkpoint. One that is active is parked first, and resumed afterwards
+        unless it is to be left parked; one that has not started yet has nothing to seal. The stream
+        ends with an Outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +124,11 @@ def add_AgentServicer_to_server(servicer, server):
             'Park': grpc.unary_stream_rpc_method_handler(
                     servicer.Park,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ParkRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.SerializeToString,
+            ),
+            'Checkpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.Checkpoint,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.CheckpointRequest.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.SerializeToString,
             ),
             'State': grpc.unary_unary_rpc_method_handler(
@@ -181,6 +200,33 @@ class Agent:
             target,
             '/kyb.agent.v1alpha1.Agent/Park',
             kybernate_dot_clients_dot_pb_dot_agent__pb2.ParkRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kyb.agent.v1alpha1.Agent/Checkpoint',
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.CheckpointRequest.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
             options,
             channel_credentials,

@@ -39,6 +39,11 @@ class AgentStub:
     """Bring a workload into VRAM. The stream tells what is being done and ends with an Outcome."""
     Park: _grpc.UnaryStreamMultiCallable[_agent_pb2.ParkRequest, _agent_pb2.Progress]
     """Move a workload's contents out of VRAM. The stream ends with an Outcome."""
+    Checkpoint: _grpc.UnaryStreamMultiCallable[_agent_pb2.CheckpointRequest, _agent_pb2.Progress]
+    """Seal a workload into a checkpoint. One that is active is parked first, and resumed afterwards
+    unless it is to be left parked; one that has not started yet has nothing to seal. The stream
+    ends with an Outcome.
+    """
     State: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StateRequest, _agent_pb2.NodeStatus]
     """Who is here, what they hold, why they wait."""
     Watch: _grpc.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Progress]
@@ -53,6 +58,11 @@ class AgentAsyncStub(AgentStub):
     """Bring a workload into VRAM. The stream tells what is being done and ends with an Outcome."""
     Park: _aio.UnaryStreamMultiCallable[_agent_pb2.ParkRequest, _agent_pb2.Progress]  # type: ignore[assignment]
     """Move a workload's contents out of VRAM. The stream ends with an Outcome."""
+    Checkpoint: _aio.UnaryStreamMultiCallable[_agent_pb2.CheckpointRequest, _agent_pb2.Progress]  # type: ignore[assignment]
+    """Seal a workload into a checkpoint. One that is active is parked first, and resumed afterwards
+    unless it is to be left parked; one that has not started yet has nothing to seal. The stream
+    ends with an Outcome.
+    """
     State: _aio.UnaryUnaryMultiCallable[_agent_pb2.StateRequest, _agent_pb2.NodeStatus]  # type: ignore[assignment]
     """Who is here, what they hold, why they wait."""
     Watch: _aio.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Progress]  # type: ignore[assignment]
@@ -76,6 +86,17 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.Progress], _abc.AsyncIterator[_agent_pb2.Progress]]:
         """Move a workload's contents out of VRAM. The stream ends with an Outcome."""
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _agent_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.Progress], _abc.AsyncIterator[_agent_pb2.Progress]]:
+        """Seal a workload into a checkpoint. One that is active is parked first, and resumed afterwards
+        unless it is to be left parked; one that has not started yet has nothing to seal. The stream
+        ends with an Outcome.
+        """
 
     @_abc_1.abstractmethod
     def State(
