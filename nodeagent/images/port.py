@@ -25,8 +25,22 @@ class Unrestorable(Refused):
 class Unfitness(StrEnum):
     """Why a process cannot be put into an image: constant words."""
 
-    NO_RUNC = "NoRunc"  # its container is not runc's, or its bundle is gone
     NOT_BEGUN = "NotBegun"  # it is still held before its first instruction
+    TRACED = "Traced"  # a debugger holds it
+    IO_URING = "IoUring"
+    USERFAULTFD = "Userfaultfd"
+    PERF_EVENT = "PerfEvent"
+    KERNEL_OBJECT = "KernelObject"  # another one that only lives in the kernel, like a BPF program
+    DEVICE = "Device"  # a device file, open or mapped
+    SOCKET = "Socket"  # of a kind CRIU does not know
+    OUTSIDE_SOCKET = "OutsideSocket"  # a unix socket to a process outside the container
+    SYSV_MEMORY = "SysVMemory"  # it is the pod's, not the container's
+    DELETED_FILE = "DeletedFile"  # without a name, and too large to be carried in the image
+    PROJECTED_FILE = "ProjectedFile"  # of a secret, token or config map, whose folder will differ
+    NAMESPACE = "Namespace"  # it made one of its own
+    MOUNT = "Mount"  # the container mounted something itself
+    ROOT_FILE_SYSTEM = "RootFileSystem"  # its changes cannot be told apart
+    CRIU_OPTIONS = "CriuOptions"  # somebody chose CRIU's options for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +79,12 @@ class ProcessImages(Protocol):
         """Put an image into an empty folder. The workload stands and runs as before, whatever
         happens: frozen stays frozen, running goes on after a standstill. Raises DumpFailed,
         BodyGone.
+        """
+        ...
+
+    def woken(self, body: Body) -> None:
+        """Tell a restored container that it woke, if it asked for a signal. Call it once, after
+        `held` and before the container first goes on. Raises BodyGone.
         """
         ...
 

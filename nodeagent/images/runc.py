@@ -2,9 +2,11 @@
 Images by runc and CRIU.
 
 Called by: whoever holds a `ProcessImages`.
-An image's folder: `criu/` (what CRIU and runc write), `image.json` (its facts).
+An image's folder: `criu/` (what CRIU and runc write), `rootfs.tar` (changes to the root file
+system), `volumes/` (what is carried of other mounts), `config.json` (what the container was made
+of), `identity.json` (who it was), `image.json` (what it fits).
 A restoration's folder, `<bundle>/kyb-wake`, goes with the bundle: `criu/` (links to the image's
-files, and our own in place of those that must differ), `criu.conf`, `work/` (CRIU's logs).
+files, and our own in place of what must differ), `criu.conf`, `work/` (CRIU's logs).
 """
 
 import os
@@ -17,15 +19,17 @@ from pathlib import Path
 import orjson
 
 from nodeagent.freezer import Freezing, NotFrozen, NotThawed
-from nodeagent.images import criu, facts
+from nodeagent.images import criu, facts, fitness, identity, rootfs, sockets, tree, volumes, wire
 from nodeagent.images.body import CRIU_CONFIG, Body, read_config, write_config
 from nodeagent.images.port import Dumped, DumpFailed, Unfit, Unrestorable
+from nodeagent.images.sockets import Address
 
 CRIU, WORK = "criu", "work"
 WAKE = "kyb-wake"
+_OPTIONS = "criu.conf"
 _DUMP = (
-    "--leave-running", "--tcp-established", "--tcp-skip-in-flight", "--ext-unix-sk",
-    "--file-locks", "--link-remap", "--manage-cgroups-mode=ignore",
+    "--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks",
+    "--manage-cgroups-mode=ignore",
 )  # fmt: skip
 _LIMIT_S = 600.0  # 1 GiB takes a second; nothing real takes this
 
@@ -33,49 +37,81 @@ _LIMIT_S = 600.0  # 1 GiB takes a second; nothing real takes this
 class RuncImages:
     """A `ProcessImages`."""
 
-    def __init__(self, freezer: Freezing, runc: str = "runc", criu_program: str = "criu") -> None:
-        """Programs by name on PATH, or by path. runc itself looks for `criu` on its PATH."""
+    def __init__(
+        self,
+        freezer: Freezing,
+        runc: str = "runc",
+        criu_program: str = "criu",
+        plugins: Path | None = None,
+    ) -> None:
+        """Programs by name on PATH, or by path; runc itself looks for `criu` on its PATH.
+
+        `plugins` is the folder with the plugin of native/criu, which closes unix sockets to the
+        outside; without it, a workload that has one is unfit.
+        """
         self._freezer, self._runc, self._criu = freezer, runc, criu_program
+        self._more = (f"libdir {plugins}",) if plugins else ()
 
     def unfit(self, body: Body) -> tuple[Unfit, ...]:
         """As the port says."""
         body.check()
-        return ()
+        return fitness.of(body, plugin=bool(self._more))
 
     def dump(self, body: Body, into: Path) -> Dumped:
         """As the port says."""
         body.check()
-        into.mkdir(mode=0o700, parents=True, exist_ok=True)
         stood = self._freezer.frozen(body.pid, body.container_id)
         try:
+            into.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._freezer.freeze(body.pid, body.container_id)
             try:
-                self._dump(body, into)
+                found = self._dump(body, into)
             finally:
                 self._as_before(body, stood)
-        except (NotFrozen, NotThawed, OSError) as error:
+            return Dumped(folder=into, size=_size(into), facts=found)
+        except (NotFrozen, NotThawed, tree.BadTree, rootfs.NoOverlay, OSError) as error:
             raise DumpFailed(str(error)) from error
-        found = facts.of(body, criu.version(self._criu))
-        (into / facts.FILE).write_bytes(orjson.dumps(found))
-        return Dumped(folder=into, size=_size(into), facts=found)
 
     def restoration(self, image: Path, bundle: Path) -> Mapping[str, str]:
         """As the port says."""
         facts.check(image, criu.version(self._criu))
-        config = dict(read_config(bundle))
+        was, config = read_config(image), dict(read_config(bundle))
+        volumes.compare(was, config)
         wake = bundle / WAKE
         try:
+            before, now = identity.read(image), identity.of(config)
             shutil.rmtree(wake, ignore_errors=True)  # of a try before
-            _link(image / CRIU, wake / CRIU)
-            (wake / WORK).mkdir(mode=0o700)
-            chosen = wake / "criu.conf"
-            chosen.write_text(criu.options(self._criu, "leave-stopped"))
+            closed = self._images(image, wake, identity.moved(before, now))
+            self._files(image, bundle, config)
+            tree.put(bundle / "rootfs", identity.TOLD, identity.told(before, now))
             annotations = dict(_mapping(config.get("annotations")))
-            config["annotations"] = {**annotations, CRIU_CONFIG: str(chosen)}
+            config["annotations"] = {**annotations, CRIU_CONFIG: str(wake / _OPTIONS)}
             write_config(bundle, config)
-        except OSError as error:
+        except (OSError, tree.BadTree, wire.NotAnImage) as error:
             raise Unrestorable(str(error)) from error
-        return {"image": str(wake / CRIU), "work": str(wake / WORK)}
+        said = [f"{closed} connections are closed"] if closed else []
+        changed = "; ".join((*identity.changes(before, now), *said))
+        return {"image": str(wake / CRIU), "work": str(wake / WORK), "changed": changed}
+
+    def woken(self, body: Body) -> None:
+        """As the port says."""
+        body.check()
+        chosen = identity.wake_signal(body.config)
+        if chosen is not None:
+            with suppress(ProcessLookupError):
+                os.kill(body.pid, chosen)
+
+    def _images(self, image: Path, wake: Path, moved: Mapping[Address, Address]) -> int:
+        _link(image / CRIU, wake / CRIU)
+        (wake / WORK).mkdir(mode=0o700)
+        (wake / _OPTIONS).write_text(criu.options(self._criu, "leave-stopped", *self._more))
+        files = wake / CRIU / sockets.FILE
+        return sockets.refit(image / CRIU / sockets.FILE, files, moved)
+
+    def _files(self, image: Path, bundle: Path, config: Mapping[str, object]) -> None:
+        with (image / rootfs.FILE).open("rb") as source:
+            tree.unpack(source, bundle / "rootfs")
+        volumes.unpack(config, image)
 
     def _as_before(self, body: Body, stood: bool) -> None:
         if stood:
@@ -83,7 +119,7 @@ class RuncImages:
         else:
             self._freezer.thaw(body.pid, body.container_id)
 
-    def _dump(self, body: Body, into: Path) -> None:
+    def _dump(self, body: Body, into: Path) -> Mapping[str, str]:
         work = into.with_name(f".{into.name}.work")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
@@ -91,10 +127,24 @@ class RuncImages:
             self._checkpoint(body, into / CRIU, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        config = body.config
+        with (into / rootfs.FILE).open("xb") as out:
+            rootfs.pack(rootfs.upper(body.rootfs), body.rootfs, out)
+        volumes.pack(config, into)
+        found = facts.of(body, criu.version(self._criu))
+        for name, content in (
+            (facts.FILE, found),
+            (identity.FILE, identity.of(config)),
+            ("config.json", config),
+        ):
+            (into / name).write_bytes(orjson.dumps(content))
+        return found
 
     def _checkpoint(self, body: Body, image: Path, work: Path) -> None:
-        chosen = work / "criu.conf"
-        chosen.write_text(criu.options(self._criu))
+        chosen = work / _OPTIONS
+        chosen.write_text(criu.options(self._criu, "link-remap", "skip-in-flight", *self._more))
+        if (body.bundle / WAKE / _OPTIONS).exists():  # one that was restored: runc has it from us
+            shutil.copyfile(chosen, body.bundle / WAKE / _OPTIONS)
         paths = [f"--image-path={image}", f"--work-path={work}"]
         argv = [self._runc, f"--root={body.runc_root}", "checkpoint", *_DUMP, *paths]
         try:

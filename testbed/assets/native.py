@@ -16,10 +16,13 @@ from testbed.assets.cache import cache_folder
 from testbed.assets.compiler import BuildFailed
 
 RUNTIME = "kybernate-runc"
-_SOURCES = Path(__file__).parents[2] / "native" / "runtime"
+_NATIVE = Path(__file__).parents[2] / "native"
+_SOURCES = _NATIVE / "runtime"
+PLUGIN = "kyb-closed.so"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion")
 _STANDARD = ("-std=c11", "-D_GNU_SOURCE")
 STATIC = ("-Os", "-s", "-static")
+SHARED = ("-Os", "-s", "-shared", "-fPIC")
 CHECKED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 """For tests: what reads or writes where it should not ends at once, with a message."""
 
@@ -33,14 +36,25 @@ def runtime(flags: Sequence[str] = STATIC) -> Path:
     """kybernate-runc; compiled when it is not there yet (seconds). Raises BuildFailed."""
     sources = sorted(_SOURCES.glob("*.[ch]"))
     flags = (*_STANDARD, *_WARNINGS, *flags)
-    final = cache_folder() / f"{RUNTIME}-{_key(sources, flags)}"
-    if not (final / RUNTIME).exists():
+    return _compiled(RUNTIME, sources, flags)
+
+
+def _compiled(name: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+    final = cache_folder() / f"{name}-{_key(sources, flags)}"
+    if not (final / name).exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".draft-native-", dir=final.parent) as draft:
-            _compile([*flags, *map(str, sources)], Path(draft) / RUNTIME)
+            _compile([*flags, *map(str, sources)], Path(draft) / name)
             final.mkdir(exist_ok=True)
-            (Path(draft) / RUNTIME).replace(final / RUNTIME)
-    return final / RUNTIME
+            (Path(draft) / name).replace(final / name)
+    return final / name
+
+
+def criu_plugins() -> Path:
+    """The folder with our plugin of CRIU (native/criu), for its option `libdir`."""
+    sources = sorted((_NATIVE / "criu").glob("*.c"))
+    flags = (*_STANDARD, *_WARNINGS, *SHARED)
+    return _compiled(PLUGIN, sources, flags).parent
 
 
 def _key(sources: Sequence[Path], flags: Sequence[str]) -> str:
