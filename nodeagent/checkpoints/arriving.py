@@ -119,12 +119,16 @@ class Arriving:
 
     def content(self, signature: str, total: int) -> Iterator[memoryview]:
         """All bytes in order. Raises Unusable, PeerAway, Cancelled."""
-        done = 0
+        done, again = 0, False
         while done < total:
             try:
                 piece = self._next(done, signature)
             except Lost as problem:
                 self._pause(problem)
+                again = done == 0  # asked from the beginning, the peer sends its artifact again
+                continue
+            if again and piece is not None and piece.WhichOneof("piece") == "artifact":
+                again = False
                 continue
             if piece is None or not piece.content or done + len(piece.content) > total:
                 raise Unusable(Flaw.FILE_SIZE, f"the peer ended after {done} of {total} bytes")

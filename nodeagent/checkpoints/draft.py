@@ -99,11 +99,7 @@ class Draft:
         AlreadySealed.
         """
         with self._whole_or_gone():
-            files = self._hashed(self._surveyed())
-            namespace, name = self._key
-            manifest = Manifest(namespace=namespace, name=name, facts=facts, files=files)
-            content = manifests.encode(manifest)
-            manifests.decode(content)  # what we would refuse we do not make
+            manifest, content = self._described(facts)
             return self._install(content, manifest, self._keeper.keys.sign(content))
 
     def install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
@@ -119,6 +115,17 @@ class Draft:
             self._over = True
             shutil.rmtree(self._root, ignore_errors=True)
             self._keeper.space.give_back(self)
+
+    def _described(self, facts: Facts) -> tuple[Manifest, bytes]:
+        try:
+            files = self._hashed(self._surveyed())
+            namespace, name = self._key
+            manifest = Manifest(namespace=namespace, name=name, facts=facts, files=files)
+            content = manifests.encode(manifest)
+            manifests.decode(content)  # what we would refuse we do not make
+        except Unusable as problem:
+            raise NotSealed(str(problem)) from problem
+        return manifest, content
 
     def _surveyed(self) -> Survey:
         _prune(self.folder)
@@ -160,9 +167,6 @@ class Draft:
             self.discard()
             if error.errno in FULL:
                 raise NoRoom("the disk is full") from error
-            raise NotSealed(str(error)) from error
-        except Unusable as error:
-            self.discard()
             raise NotSealed(str(error)) from error
         except BaseException:
             self.discard()
