@@ -85,5 +85,18 @@ class Mechanism(Protocol):
     def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:
         """Back a part again and fill it; the digest of what is in VRAM then. Raises CardFull."""
 
+    def let_go(self, body: Body, limit: float) -> str:
+        """Have its processes drop what ties them to this machine's driver, so that an image can be
+        made of them. Only while locked and released, and while they run: the gate stays closed.
+        A text without which `adopt` cannot be; in place, `unlock` has them take it up again.
+        """
+
+    def adopt(self, body: Body, known: str) -> None:
+        """The GPU state of processes that were made from an image: locked, without VRAM, on the
+        body's cards, which stand for those of before in their order. `known` is `let_go`'s."""
+
+    def forget(self, body: Body) -> None:
+        """Its processes are gone: nothing is kept for it any more. Never raises."""
+
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         """Bytes and seconds of a small copy to a card, to begin the measurement with."""

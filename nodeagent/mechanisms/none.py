@@ -36,6 +36,17 @@ class NoMechanism:
         """Never."""
         raise NotPossible(_WHY)
 
+    def let_go(self, body: Body, limit: float) -> str:
+        """Never."""
+        raise NotPossible(_WHY)
+
+    def adopt(self, body: Body, known: str) -> None:
+        """Never."""
+        raise NotPossible(_WHY)
+
+    def forget(self, body: Body) -> None:
+        """Nothing is ever kept."""
+
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         """Unknown."""
         return None

@@ -17,7 +17,16 @@ from kybernate.model.ids import GpuUuid
 from nodeagent import processes
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
-from nodeagent.mechanisms import Body, BodyGone, CardFull, Moved, NotPossible, NotYet, Part
+from nodeagent.mechanisms import (
+    Body,
+    BodyGone,
+    CardFull,
+    Moved,
+    NotPossible,
+    NotYet,
+    Part,
+    simulated_moving,
+)
 from nodeagent.pool import Kept, Slot
 
 # Long enough for a rate (20 ms of a 50 GB/s bus), small enough to fit beside a tenant.
@@ -34,13 +43,14 @@ class Simulated:
         self._address = address
         self._freezer, self._cgroups = freezer, cgroups
         self._driver = simgpu.Driver(address)
+        self._known: dict[str, tuple[str, ...]] = {}  # contexts that were adopted, by container
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""
-        contexts = self._contexts(body)
+        contexts = self._handles(body)
         if not contexts:
             self._freezer.freeze(body.pid, body.container_id)
-            contexts = self._contexts(body)
+            contexts = self._handles(body)
             if not contexts:
                 return
         try:
@@ -53,7 +63,7 @@ class Simulated:
 
     def unlock(self, body: Body, limit: float) -> None:
         """As the port says."""
-        self._each(self._contexts(body), lambda context: self._driver.unlock(context, limit))
+        self._each(self._handles(body), lambda context: self._driver.unlock(context, limit))
         self._freezer.thaw(body.pid, body.container_id)
 
     def _unlock(self, contexts: tuple[str, ...], limit: float) -> None:
@@ -70,7 +80,7 @@ class Simulated:
         with _translated():
             return tuple(
                 Part(
-                    name=f"{context}/{segment.name}",
+                    name=f"{context.identity}/{segment.name}",
                     uuid=segment.uuid,
                     size=segment.size,
                     content=segment.content,
@@ -78,18 +88,12 @@ class Simulated:
                     digest=segment.digest,
                 )
                 for context in self._contexts(body)
-                for segment in self._driver.segments(context)
+                for segment in self._driver.segments(context.context)
             )
 
-    def copy_out(  # a part's name says its context, so the body is not needed here and below
-        self,
-        body: Body,  # noqa: ARG002
-        part: Part,
-        slot: Slot,
-        moved: Moved,
-    ) -> Kept:
+    def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
         """As the port says."""
-        context, _, segment = part.name.partition("/")
+        context, segment = self._named(body, part.name)
         with _translated():
             chunks = _counted(
                 self._driver.copy_out(context, segment), part.size, part.content, moved
@@ -97,18 +101,41 @@ class Simulated:
             content, digest = slot.write(part.name, chunks)
         return Kept(name=part.name, uuid=part.uuid, size=part.size, content=content, digest=digest)
 
-    def release(self, body: Body, part: Part, limit: float) -> None:  # noqa: ARG002
+    def release(self, body: Body, part: Part, limit: float) -> None:
         """As the port says."""
-        context, _, segment = part.name.partition("/")
+        context, segment = self._named(body, part.name)
         with _translated():
             self._driver.release(context, segment, limit)
 
-    def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:  # noqa: ARG002
+    def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:
         """As the port says. Raises Damaged where the slot is."""
-        context, _, segment = kept.name.partition("/")
+        context, segment = self._named(body, kept.name)
         chunks = _counted(slot.read(kept.name), kept.size, kept.content, moved)
         with _translated():
             return self._driver.copy_in(context, segment, chunks)
+
+    def let_go(self, body: Body, limit: float) -> str:
+        """As the port says."""
+        with _translated():
+            processes = self._processes(body)
+            handles = sorted({one.context for one in processes})
+            segments = {handle: self._driver.segments(handle) for handle in handles}
+            for handle in handles:
+                self._driver.disconnect(handle, limit)
+        return simulated_moving.describe(processes, segments, body.gpus)
+
+    def adopt(self, body: Body, known: str) -> None:
+        """As the port says."""
+        for context in simulated_moving.read(known, body.gpus):
+            with _translated():
+                self._driver.adopt(body.pid, context)
+        self._known[body.container_id] = self._handles(body)
+
+    def forget(self, body: Body) -> None:
+        """As the port says. Of a context that was not adopted its process's end is the end."""
+        with suppress(simgpu.NotNow, simgpu.ContextGone, Retry):
+            for context in self._known.pop(body.container_id, ()):
+                self._driver.forget(context)
 
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         """As the port says: out of a context of our own; by the device's word where it is full."""
@@ -130,12 +157,27 @@ class Simulated:
             return None
         return (_PROBE_BYTES, _PROBE_BYTES / rate) if rate else None
 
-    def _contexts(self, body: Body) -> tuple[str, ...]:
+    def _handles(self, body: Body) -> tuple[str, ...]:
+        return tuple(one.context for one in self._contexts(body))
+
+    def _contexts(self, body: Body) -> tuple[simgpu.Process, ...]:
+        """Each of its contexts, once however many cards it is on."""
+        found = {one.context: one for one in self._processes(body)}
+        return tuple(one for _, one in sorted(found.items()))
+
+    def _processes(self, body: Body) -> tuple[simgpu.Process, ...]:
+        """Its contexts, each once for every card it is on."""
         with _translated():
-            showing = self._driver.showing()
-        owners = {p.context: p.pid for p in showing.processes if p.context}
-        mine = (c for c, pid in owners.items() if self._is_of(pid, body))
-        return tuple(sorted(mine))
+            shown = self._driver.showing().processes
+        return tuple(one for one in shown if one.context and self._is_of(one.pid, body))
+
+    def _named(self, body: Body, part: str) -> tuple[str, str]:
+        """The context and the segment that a part's name means. Raises BodyGone."""
+        identity, _, segment = part.partition("/")
+        for one in self._contexts(body):
+            if one.identity == identity:
+                return one.context, segment
+        raise BodyGone(f"the workload has no context {identity!r}")
 
     def _is_of(self, pid: int, body: Body) -> bool:
         return processes.belongs(pid, body.pid, body.container_id, self._cgroups)

@@ -89,6 +89,7 @@ def _process(context: Context, uuid: str, now: float) -> pb.Process:
         waiting=context.waiting,
         pid_namespace=context.namespace,
         identity=context.identity,
+        known_card=uuid,
     )
 
 

@@ -148,6 +148,7 @@ class Process(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     PID_NAMESPACE_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    KNOWN_CARD_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """as the process itself sees it"""
     context: _builtins.str
@@ -165,6 +166,8 @@ class Process(_message.Message):
     """its number (the inode of /proc/PID/ns/pid); 0 unknown"""
     identity: _builtins.str
     """of the context: stays when its process is moved"""
+    known_card: _builtins.str
+    """the card's uuid as the process knows it"""
     def __init__(
         self,
         *,
@@ -178,10 +181,11 @@ class Process(_message.Message):
         waiting: _builtins.int = ...,
         pid_namespace: _builtins.int = ...,
         identity: _builtins.str = ...,
+        known_card: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "identity", b"identity", "idle_seconds", b"idle_seconds", "locked", b"locked", "pid", b"pid", "pid_namespace", b"pid_namespace", "submitted", b"submitted", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "context", b"context", "identity", b"identity", "idle_seconds", b"idle_seconds", "known_card", b"known_card", "locked", b"locked", "pid", b"pid", "pid_namespace", b"pid_namespace", "submitted", b"submitted", "used", b"used", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

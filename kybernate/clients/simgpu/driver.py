@@ -39,6 +39,7 @@ class Process:
     waiting: int  # pieces of work held at the closed gate
     own_pid: int
     identity: str
+    known_uuid: GpuUuid  # what the process calls the card: another name, after it was moved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +255,7 @@ def _process(one: pb.Process, numbers: Numbers) -> Process:
         waiting=one.waiting,
         own_pid=one.pid,
         identity=one.identity,
+        known_uuid=GpuUuid(one.known_card or one.card),
     )
 
 
