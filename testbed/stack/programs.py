@@ -7,8 +7,8 @@ Called by `testbed.stack.stack` and `testbed.stack.nodes`. Every process has a m
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import urllib3
@@ -24,6 +24,18 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "KYB_ASSETS")
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """Where programs run: by default as they are; on a real node, entered and at its address."""
+
+    address: str = ports.LOOPBACK
+    entered: Callable[[Sequence[str | Path]], list[str]] = lambda argv: [str(one) for one in argv]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+HERE = Where()
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A started process of ours. `port` is the one it serves at; 0 where it serves none."""
 
@@ -31,19 +43,20 @@ class Running:
     port: int
     metrics_port: int
     argv: tuple[str, ...] = ()
+    where: Where = HERE
 
     @property
     def url(self) -> str:
         """Where it serves."""
-        return f"https://{ports.LOOPBACK}:{self.port}"
+        return f"https://{self.where.address}:{self.port}"
 
     def ready(self) -> bool:
         """Whether it says so."""
-        return answers(f"http://{ports.LOOPBACK}:{self.metrics_port}/readyz")
+        return answers(f"http://{self.where.address}:{self.metrics_port}/readyz")
 
     def metrics(self) -> str:
         """The text of its /metrics."""
-        url = f"http://{ports.LOOPBACK}:{self.metrics_port}/metrics"
+        url = f"http://{self.where.address}:{self.metrics_port}/metrics"
         return urllib3.request("GET", url, timeout=5.0).data.decode()
 
 
@@ -52,6 +65,7 @@ def run(
     name: str,
     module: str,
     arguments: Callable[[int], Sequence[str | Path]],
+    where: Where = HERE,
 ) -> Running:
     """Start `python -m module` with `arguments(port)` and wait until it is ready.
 
@@ -60,10 +74,10 @@ def run(
     for attempt in range(_ATTEMPTS):
         port, metrics_port = ports.guess(), ports.guess()
         argv = [sys.executable, "-m", module, *map(str, arguments(port))]
-        argv += [f"--metrics-listen={ports.LOOPBACK}:{metrics_port}"]
-        running = Running(name, port, metrics_port, tuple(argv))
+        argv += [f"--metrics-listen={where.address}:{metrics_port}"]
+        running = Running(name, port, metrics_port, tuple(argv), where)
         try:
-            start(processes, name, running.argv, ready=running.ready)
+            start(processes, name, running.argv, ready=running.ready, where=where)
         except ProcessFailed as failed:
             if _CLASH not in str(failed) or attempt == _ATTEMPTS - 1:
                 raise
@@ -79,17 +93,19 @@ def start(
     *,
     ready: Callable[[], bool] = lambda: True,
     afterwards: Sequence[str] = (),
+    where: Where = HERE,
 ) -> None:
     """Start a program with the little of our environment that it needs.
 
     `afterwards` ends what it may leave running: see `testbed.processes`.
     """
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    env.update(where.environment)
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     env["PYTHONUNBUFFERED"] = "1"
     processes.start(
         name,
-        [str(part) for part in argv],
+        where.entered(argv),
         ready=ready,
         within=READY_S,
         env=env,
