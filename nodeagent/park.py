@@ -83,5 +83,5 @@ def _copy_out(story: Story, slot: Slot) -> None:
             if one.digest != part.digest:
                 raise Refused(f"part {part.name} changed while it was copied")
             kept.append(one)
-    with story.watch.phase("seal"):
+    with story.watch.phase("write down"):
         slot.seal(tuple(kept))

@@ -79,6 +79,20 @@ def tree(pid: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that a process tree has; those of processes that end meanwhile left out."""
+    return sum(_resident(one) for one in tree(pid))
+
+
+def _resident(pid: int) -> int:
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = next((line for line in lines if line.startswith("VmRSS:")), "VmRSS: 0 kB")
+    return int(found.split()[1]) * 1024
+
+
 def freeze(pid: int) -> None:
     """Stop a process tree, parents first, and whom they made meanwhile. All of them stand when it
     returns: a signal takes its time."""

@@ -31,6 +31,10 @@ class Mark(StrEnum):
     PARKED = "parked"
     RESUMING = "resuming"  # contents are coming in; the pool's copy is whole
     VERIFIED = "verified"  # VRAM is whole again; unlocked or about to be
+    SEALING = "sealing"  # a draft is being made; parked beneath
+    SEALED = "sealed"  # the checkpoint is whole on the disk; the workload is parked as before
+    WAKING = "waking"  # the checkpoint is claimed; its contents are coming into the pool
+    RESTORING = "restoring"  # contents are in the pool; the container is being made from the image
     QUARANTINED = "quarantined"
 
 
@@ -43,6 +47,10 @@ STATES: Mapping[Mark, State] = {
     Mark.PARKED: State.PARKED,
     Mark.RESUMING: State.ACTIVATING,
     Mark.VERIFIED: State.ACTIVATING,
+    Mark.SEALING: State.SEALING,
+    Mark.SEALED: State.SEALING,
+    Mark.WAKING: State.WAKING,
+    Mark.RESTORING: State.WAKING,
     Mark.QUARANTINED: State.QUARANTINED,
 }
 
@@ -91,6 +99,12 @@ class Record:
     last_active: float | None = None
     asked_to_park: bool = False
     seconds_in: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str = ""  # the name of the one that is being sealed, or that it is woken from
+    gpu_state: str = ""  # what the mechanism needs to adopt its processes, while they are made
+
+
+# Not written while empty: the bytes stay those of the records before there were such fields.
+_OPTIONAL = ("cards", "checkpoint", "gpu_state")
 
 
 def encode(record: Record) -> bytes:
@@ -99,8 +113,9 @@ def encode(record: Record) -> bytes:
     body["key"] = str(record.key)
     body["seat"] = record.seat.id
     body["mark"] = record.mark.value
-    if not record.cards:
-        del body["cards"]  # the bytes stay those of the first records
+    for name in _OPTIONAL:
+        if not body[name]:
+            del body[name]
     body["terms"]["workload_class"] = record.terms.workload_class.value
     body["terms"]["desired"] = record.terms.desired.value
     sealed = {"version": VERSION, "digest": _digest(body), "record": body}

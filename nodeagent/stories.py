@@ -70,6 +70,7 @@ class Limits:
     room: float = 5.0  # VRAM of a process that just ended shows for a moment
     tries: int = 3  # of a step that has to succeed or the workload is lost
     pause: float = 0.5  # between two of them
+    let_go: float = 10.0  # processes drop their connections to the driver within milliseconds
     release_fifo: float = 20.0  # a created container reaches its exec FIFO in well under a second
 
 
@@ -144,6 +145,10 @@ class Story:
             except Retry:
                 self.tools.clock.wait(_NEVER, limits.pause)
         return step()
+
+    def pause(self, seconds: float) -> None:
+        """Between two looks."""
+        self.tools.clock.wait(_NEVER, seconds)
 
     def freeze(self) -> None:
         """The last step of parking. Its closed gate is what keeps it from VRAM: one that does not

@@ -34,12 +34,16 @@ class Reason(StrEnum):
     UNKNOWN_WORKLOAD = "no such workload on this node"
     QUARANTINED = "workload is quarantined"
     WANTED_PARKED = "somebody asked that the workload stays parked"
+    # making checkpoints
+    NOT_STARTED = "workload has not started yet, so there is nothing to seal"
+    NOT_SEALABLE = "no checkpoint can be made of the workload"
+    NO_CHECKPOINT_ROOM = "no room for a checkpoint"
+    NAME_TAKEN = "there is a checkpoint of this name"
     # about checkpoints
     CHECKPOINT_ABSENT = "there is no such checkpoint"
     CHECKPOINT_NOT_READY = "checkpoint is not ready"
     CHECKPOINT_CLAIMED = "another pod wakes from this checkpoint"
     CHECKPOINT_UNUSABLE = "checkpoint cannot be used here"
-    NO_CHECKPOINT_ROOM = "no room for a checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +67,14 @@ class EventReason(StrEnum):
     PREEMPTION_PLANNED = "PreemptionPlanned"
     PREEMPTION_REFUSED = "PreemptionRefused"
     PARKED = "Parked"
+    STARTED = "Started"  # it has its GPU for the first time
     RESUMED = "Resumed"
     SLICE_ENDED = "SliceEnded"
     CHECKPOINTED = "Checkpointed"
+    CHECKPOINT_FAILED = "CheckpointFailed"  # the workload is as before
     CHECKPOINT_SKIPPED = "CheckpointSkipped"  # it went without one; the last one is kept
     WOKEN = "Woken"
+    WAKE_FAILED = "WakeFailed"  # from this checkpoint: the next one, or a cold start
     PROMOTED = "Promoted"
     DEMOTED = "Demoted"
     EVACUATED = "Evacuated"
