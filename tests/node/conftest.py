@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).parents[2]
 IMAGE = "kyb.test/models:1"
 PROFILES = """\
 profiles:
-  - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
+  - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 24}
 """
 # containerd's BinaryName has no arguments and no environment of its own.
 LAUNCHER = """#!/bin/sh
@@ -102,7 +102,7 @@ class SeatNode:
 
     def _seats_there(self) -> bool:
         seen = self.plane.api.get(f"/api/v1/nodes/{NODE}")["status"]["allocatable"]
-        return seen.get("kyb.ai/gpu-1x-seat") == "6"
+        return seen.get("kyb.ai/gpu-1x-seat") == "24"
 
     # what is there
 
@@ -217,7 +217,11 @@ class SeatNode:
             force = ("--force", "--grace-period=0") if one.startswith("pod/") else ()
             self.plane.kubectl("delete", one, "--ignore-not-found", "--wait=true", *force)
         self.made.clear()
-        wait_for(lambda: not self.view().workloads, "the agent has let go of all", PATIENCE_S)
+        wait_for(self._is_empty, "the agent has let go of all", PATIENCE_S)
+
+    def _is_empty(self) -> bool:
+        view = self.view()
+        return view is not None and not view.workloads
 
 
 @pytest.fixture(scope="session")
@@ -233,11 +237,11 @@ def real_programs() -> None:
         pytest.skip(problem)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def seat_node(
     real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SeatNode]:
-    """One, for the tests of a file. A holder keeps its GPU for an hour, unless it is asked."""
+    """One, for all tests. A holder keeps its GPU for an hour, unless it is asked."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as name, FakeOpa(3600.0) as opa:
         folder = Path(name)
         runtimes = {

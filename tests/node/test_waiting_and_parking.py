@@ -49,7 +49,7 @@ def test_a_parked_pod_stays_running_and_says_why_nothing_can_be_run_in_it(seats)
     with_terminal = exec_into(seats, "parked", "--stdin", "--tty")
     assert with_terminal.returncode != 0
     assert "default/parked is Parked" in with_terminal.stderr + with_terminal.stdout
-    assert runc_state(seats, "parked") == "running"
+    assert runc_state(seats, "parked") == "paused"  # runc's word for a frozen cgroup
     assert seats.phase("parked") == "Running"
 
 
