@@ -52,6 +52,11 @@ class Slot:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where it stands, for a mechanism that has files of its own beside the parts."""
+        return self._folder
+
     def write(self, name: str, chunks: Iterator[bytes]) -> tuple[int, str]:
         """Store a part. Real bytes and their BLAKE2b-256."""
         digest = hashlib.blake2b(digest_size=32)
