@@ -2,7 +2,7 @@
 //
 // CRIU alone refuses to dump them. With this one they are in the image, and come back as what the
 // program finds when the other side ends a connection: nothing more to read, and nobody to write
-// to. That is what it finds of its connections over the network, too (nodeagent/images/sockets.py).
+// to. That is what it finds of its connections over the network, too (nodeagent/images/refit.py).
 // Rule: only the interface of CRIU's plugins is used, which it keeps by its version number.
 #include <fcntl.h>
 #include <limits.h>

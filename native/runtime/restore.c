@@ -13,6 +13,11 @@
 enum { MORE = 24, LOG_MOST = 64 * 1024 * 1024 };
 static const char ERROR[] = "Error (";
 
+// Said on the way, and not why: the end, and a limit it cannot raise without CAP_SYS_RESOURCE.
+static bool is_why(const char *said) {
+    return strncmp(said, "Restoring FAILED.", 17) != 0 && strncmp(said, "rlimit: ", 8) != 0;
+}
+
 // The first error in CRIU's log; those after it follow from it.
 static void cause(const struct answer *from, char words[WORDS_ROOM]) {
     char path[PATH_ROOM], *text;
@@ -20,9 +25,12 @@ static void cause(const struct answer *from, char words[WORDS_ROOM]) {
     snprintf(words, WORDS_ROOM, "CRIU left no word about it");
     if (!path_join(path, from->work, "restore.log") || !file_read(path, LOG_MOST, &text, &size))
         return;
-    const char *error = strstr(text, ERROR);
-    const char *said = error ? strstr(error, "): ") : NULL;
-    if (said) snprintf(words, WORDS_ROOM, "%.*s", (int)strcspn(said + 3, "\n"), said + 3);
+    for (const char *at = strstr(text, ERROR); at; at = strstr(at + 1, ERROR)) {
+        const char *said = strstr(at, "): ");
+        if (!said || !is_why(said + 3)) continue;
+        snprintf(words, WORDS_ROOM, "%.*s", (int)strcspn(said + 3, "\n"), said + 3);
+        break;
+    }
     free(text);
 }
 
@@ -40,8 +48,7 @@ static void add_pair(char **argv, int *used, const char *flag, const char *value
 
 static char **arguments_of(const struct arguments *asked, const struct answer *from) {
     static char *const flags[] = {"restore", "--detach", "--no-subreaper", "--tcp-established",
-                                  "--ext-unix-sk", "--file-locks",
-                                  "--manage-cgroups-mode=ignore"};
+                                  "--ext-unix-sk", "--file-locks"};
     char **argv = calloc((size_t)asked->verb + MORE, sizeof *argv);
     int used = asked->verb;
     if (!argv) return NULL;

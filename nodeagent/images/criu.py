@@ -14,7 +14,8 @@ from pathlib import Path
 
 _VERSION = re.compile(r"Version: ([0-9.]+)")
 _ERROR = re.compile(r"Error \([^)]*\): (.*)")
-_ENDINGS = ("Dumping FAILED.", "Restoring FAILED.")
+# Said on the way, and not why: the ends, and a limit that it cannot raise without CAP_SYS_RESOURCE.
+_NOT_WHY = ("Dumping FAILED.", "Restoring FAILED.", "rlimit: ")
 _GHOST_LIMIT = 2**30  # bytes of a file that has no name any more; CRIU's own is 1 MiB
 _PATIENCE_S = 10.0
 
@@ -40,7 +41,7 @@ def sentence(log: Path) -> str:
     except OSError:
         return ""
     found = (match.group(1).strip() for line in lines if (match := _ERROR.search(line)))
-    return next((text for text in found if text and text not in _ENDINGS), "")
+    return next((text for text in found if text and not text.startswith(_NOT_WHY)), "")
 
 
 @cache

@@ -16,13 +16,14 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
 from nodeagent.images.port import Unrestorable
-from nodeagent.images.sockets import Address
+from nodeagent.images.refit import Address
 
 FILE = "identity.json"
 TOLD = "run/kyb/identity.json"  # below the container's root
@@ -33,18 +34,20 @@ _NAMED = {
     "namespace": "io.kubernetes.cri.sandbox-namespace",
     "uid": "io.kubernetes.cri.sandbox-uid",
 }
-_NEW_NET = 0x40000000
+_NEW_NET, _NEW_UTS = 0x40000000, 0x04000000
 _SIOCGIFCONF, _IFREQ, _MOST = 0x8912, 40, 64
 
 Identity = Mapping[str, object]
+Seen = TypeVar("Seen")
 
 
 def of(config: Mapping[str, object]) -> Identity:
     """Of a container that is there or about to be made. Raises OSError."""
     annotations, process = _mapping(config.get("annotations")), _mapping(config.get("process"))
-    path = network(config)
+    path = namespace(config, "network")
     return {
         **{name: annotations.get(key, "") for name, key in _NAMED.items()},
+        "host": _host(config),
         "addresses": [str(one) for one in (addresses(path) if path else ())],
         "environment": _environment(process),
     }
@@ -63,7 +66,7 @@ def changes(was: Identity, now: Identity) -> tuple[str, ...]:
     """What differs, in words for an event; variables by name only."""
     said = [
         f"{name} {was.get(name)} is now {now.get(name)}"
-        for name in ("pod", "namespace")
+        for name in ("pod", "namespace", "host")
         if was.get(name) != now.get(name)
     ]
     before, after = _texts(was.get("addresses")), _texts(now.get("addresses"))
@@ -98,42 +101,54 @@ def wake_signal(config: Mapping[str, object]) -> signal.Signals | None:
     return SIGNALS.get(chosen)
 
 
-def network(config: Mapping[str, object]) -> Path | None:
-    """The pod's network namespace; None where the container has one of its own or the node's."""
+def namespace(config: Mapping[str, object], kind: str) -> Path | None:
+    """The pod's; None where the container has one of its own or the node's."""
     spaces = _mapping(config.get("linux")).get("namespaces")
     for one in spaces if isinstance(spaces, list) else []:
-        if isinstance(one, dict) and one.get("type") == "network" and one.get("path"):
+        if isinstance(one, dict) and one.get("type") == kind and one.get("path"):
             return Path(str(one["path"]))
     return None
 
 
-def addresses(namespace: Path) -> tuple[Address, ...]:
+def addresses(space: Path) -> tuple[Address, ...]:
     """Of a network namespace, without the loopback and link-local ones. Raises OSError."""
-    found: list[Address] = []
+    found = _inside(space, _NEW_NET, lambda: (*_of_ipv4(), *_of_ipv6()))
+    return tuple(one for one in found if not one.is_loopback and not one.is_link_local)
+
+
+def _host(config: Mapping[str, object]) -> str:
+    """The pod's host name; empty where the container does not have that. Raises OSError."""
+    space = namespace(config, "uts")
+    return _inside(space, _NEW_UTS, lambda: os.uname().nodename) if space else ""
+
+
+def _inside(space: Path, kind: int, look: Callable[[], Seen]) -> Seen:
+    """What is seen in a namespace, by a thread that enters it and ends. Raises OSError."""
+    seen: list[Seen] = []
     failed: list[OSError] = []
 
-    def look() -> None:
+    def run() -> None:
         try:
-            _enter(namespace)
-            found.extend((*_of_ipv4(), *_of_ipv6()))
+            _enter(space, kind)
+            seen.append(look())
         except OSError as error:
             failed.append(error)
 
-    inside = threading.Thread(target=look, name="netns")  # a namespace is a thread's
+    inside = threading.Thread(target=run, name="namespace")
     inside.start()
     inside.join()
     if failed:
         raise failed[0]
-    return tuple(one for one in found if not one.is_loopback and not one.is_link_local)
+    return seen[0]
 
 
-def _enter(namespace: Path) -> None:
+def _enter(space: Path, kind: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(space, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if libc.setns(descriptor, _NEW_NET):
+        if libc.setns(descriptor, kind):
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(namespace))
+            raise OSError(number, os.strerror(number), str(space))
     finally:
         os.close(descriptor)
 

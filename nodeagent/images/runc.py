@@ -19,18 +19,18 @@ from pathlib import Path
 import orjson
 
 from nodeagent.freezer import Freezing, NotFrozen, NotThawed
-from nodeagent.images import criu, facts, fitness, identity, rootfs, sockets, tree, volumes, wire
+from nodeagent.images import criu, facts, fitness, identity, refit, rootfs, tree, volumes, wire
 from nodeagent.images.body import CRIU_CONFIG, Body, read_config, write_config
+from nodeagent.images.identity import Identity
 from nodeagent.images.port import Dumped, DumpFailed, Unfit, Unrestorable
-from nodeagent.images.sockets import Address
 
 CRIU, WORK = "criu", "work"
 WAKE = "kyb-wake"
 _OPTIONS = "criu.conf"
-_DUMP = (
-    "--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks",
-    "--manage-cgroups-mode=ignore",
-)  # fmt: skip
+_DUMP = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks")
+# The new container's cgroups are runc's to make, not CRIU's to restore. (As options of CRIU's,
+# because runc 1.1 does not know all of its own that later ones have.)
+_RESTORE = ("leave-stopped", "manage-cgroups=ignore")
 _LIMIT_S = 600.0  # 1 GiB takes a second; nothing real takes this
 
 
@@ -81,7 +81,7 @@ class RuncImages:
         try:
             before, now = identity.read(image), identity.of(config)
             shutil.rmtree(wake, ignore_errors=True)  # of a try before
-            closed = self._images(image, wake, identity.moved(before, now))
+            closed = self._images(image, wake, before, now)
             self._files(image, bundle, config)
             tree.put(bundle / "rootfs", identity.TOLD, identity.told(before, now))
             annotations = dict(_mapping(config.get("annotations")))
@@ -101,12 +101,16 @@ class RuncImages:
             with suppress(ProcessLookupError):
                 os.kill(body.pid, chosen)
 
-    def _images(self, image: Path, wake: Path, moved: Mapping[Address, Address]) -> int:
+    def _images(self, image: Path, wake: Path, before: Identity, now: Identity) -> int:
+        """Fill the restoration's folder; how many connections are closed."""
         _link(image / CRIU, wake / CRIU)
         (wake / WORK).mkdir(mode=0o700)
-        (wake / _OPTIONS).write_text(criu.options(self._criu, "leave-stopped", *self._more))
-        files = wake / CRIU / sockets.FILE
-        return sockets.refit(image / CRIU / sockets.FILE, files, moved)
+        (wake / _OPTIONS).write_text(criu.options(self._criu, *_RESTORE, *self._more))
+        old, new = image / CRIU, wake / CRIU
+        for names in old.glob(refit.HOST_NAMES):
+            refit.host_name(names, new / names.name, str(now["host"]))
+        moved = identity.moved(before, now)
+        return refit.sockets(old / refit.FILE, new / refit.FILE, moved)
 
     def _files(self, image: Path, bundle: Path, config: Mapping[str, object]) -> None:
         with (image / rootfs.FILE).open("rb") as source:
@@ -170,10 +174,15 @@ class RuncImages:
 
 
 def _link(image: Path, into: Path) -> None:
-    """A folder with the names of an image's files; only names, as these can be many GiB."""
+    """A folder with the names of an image's files; only names, as these can be many GiB.
+
+    The links are relative: CRIU opens them when its root is the container's already, but the folder
+    it opens them in is still where it was.
+    """
     into.mkdir(mode=0o700, parents=True)
+    to = os.path.relpath(image.resolve(), into.resolve())
     for file in image.iterdir():
-        (into / file.name).symlink_to(file)
+        (into / file.name).symlink_to(f"{to}/{file.name}")
 
 
 def _mapping(value: object) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """
 CRIU's image files, as far as we change them: entries of protobuf fields, read and written again.
 
-Called by: `nodeagent.images.sockets`.
+Called by: `nodeagent.images.refit`.
 Rule: what is not understood stays as it is, byte for byte. Field numbers are those of CRIU's
 images/*.proto, which it keeps compatible.
 """

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodeagent.images import sockets, wire
+from nodeagent.images import refit as refitting
+from nodeagent.images import wire
 from nodeagent.images.wire import Message
 
 HEAD = b"\x19\x43\x56\x54\x00\x00\x00\x00"
@@ -43,7 +44,7 @@ def inet(source, target=("0.0.0.0", 0), state=ESTABLISHED, proto=socket.IPPROTO_
 def refit(tmp_path):
     def run(*entries, moved=MOVED):
         wire.write(tmp_path / "files.img", HEAD, entries)
-        closed = sockets.refit(tmp_path / "files.img", tmp_path / "new.img", moved)
+        closed = refitting.sockets(tmp_path / "files.img", tmp_path / "new.img", moved)
         head, found = wire.read(tmp_path / "new.img")
         assert head == HEAD
         return closed, [Message(one).message(4) for one in found]
@@ -53,7 +54,8 @@ def refit(tmp_path):
 
 def ends(isk):
     return [
-        (str(sockets._address(isk, where)), isk.number(port)) for where, port in ((11, 7), (12, 8))
+        (str(refitting._address(isk, where)), isk.number(port))
+        for where, port in ((11, 7), (12, 8))
     ]
 
 
@@ -123,7 +125,7 @@ def test_a_datagram_socket_keeps_whom_it_sends_to(refit):
 def test_other_files_stay_byte_for_byte(tmp_path):
     other = b"\x08\x01\x10\x05\x1a\x03abc\x25\x01\x02\x03\x04"
     wire.write(tmp_path / "files.img", HEAD, [other])
-    sockets.refit(tmp_path / "files.img", tmp_path / "new.img", MOVED)
+    refitting.sockets(tmp_path / "files.img", tmp_path / "new.img", MOVED)
     assert (tmp_path / "new.img").read_bytes() == (tmp_path / "files.img").read_bytes()
 
 
@@ -131,7 +133,7 @@ def test_the_image_itself_is_never_written_to(tmp_path):
     wire.write(tmp_path / "files.img", HEAD, [inet(LOOP_A, LOOP_B)])
     before = (tmp_path / "files.img").read_bytes()
     (tmp_path / "link.img").symlink_to(tmp_path / "files.img")
-    sockets.refit(tmp_path / "files.img", tmp_path / "link.img", MOVED)
+    refitting.sockets(tmp_path / "files.img", tmp_path / "link.img", MOVED)
     assert (tmp_path / "files.img").read_bytes() == before
     assert not (tmp_path / "link.img").is_symlink()
 
@@ -149,7 +151,7 @@ def test_the_image_itself_is_never_written_to(tmp_path):
 def test_what_criu_did_not_write_is_refused(tmp_path, raw):
     (tmp_path / "files.img").write_bytes(raw)
     with pytest.raises(wire.NotAnImage):
-        sockets.refit(tmp_path / "files.img", tmp_path / "new.img", MOVED)
+        refitting.sockets(tmp_path / "files.img", tmp_path / "new.img", MOVED)
 
 
 @given(st.binary(max_size=60))

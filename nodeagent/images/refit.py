@@ -1,6 +1,6 @@
 """
-An image's internet sockets, made to fit another pod: what stays connected, what is closed, and
-which address things listen on.
+An image made to fit another pod: which connections stay, which are closed, which address things
+listen on, and the host name.
 
 Called by: `nodeagent.images.runc`, on a restoration's own copy of the image file.
 Rules:
@@ -20,12 +20,14 @@ from nodeagent.images import wire
 from nodeagent.images.wire import Message
 
 FILE = "files.img"
+HOST_NAMES = "utsns-*.img"
 # file_entry and inet_sk_entry of CRIU's images/fdinfo.proto and images/sk-inet.proto
 _ISK = 4
 _FAMILY, _TYPE, _PROTO, _STATE = 3, 4, 5, 6
 _SRC_PORT, _DST_PORT, _SRC, _DST = 7, 8, 11, 12
 _IFNAME, _SHUTDOWN = 17, 19
 _TCP_CLOSE = 7
+_NODE_NAME = 1  # of utsns_entry
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -41,7 +43,7 @@ class _Ends:
         return _Ends(self.proto, self.target, self.source)
 
 
-def refit(source: Path, into: Path, moved: Mapping[Address, Address]) -> int:
+def sockets(source: Path, into: Path, moved: Mapping[Address, Address]) -> int:
     """Write an image's `files.img` anew, with the addresses that moved; how many were closed.
 
     Raises wire.NotAnImage, OSError.
@@ -63,6 +65,19 @@ def refit(source: Path, into: Path, moved: Mapping[Address, Address]) -> int:
     into.unlink(missing_ok=True)  # a link to the image's own
     wire.write(into, head, [file.raw() for file in files])
     return closed
+
+
+def host_name(source: Path, into: Path, host: str) -> None:
+    """Write an image's host name anew: CRIU would give the old one to the whole new pod.
+
+    Raises wire.NotAnImage, OSError.
+    """
+    head, entries = wire.read(source)
+    names = [Message(entry) for entry in entries]
+    for one in names:
+        one.put(_NODE_NAME, host.encode())
+    into.unlink(missing_ok=True)
+    wire.write(into, head, [one.raw() for one in names])
 
 
 def _kept(files: Sequence[Message]) -> frozenset[_Ends]:
