@@ -11,6 +11,8 @@ from nodeagent.feed import Doing, Ended, Feed, Update
 _DOING: Mapping[State, Doing] = {
     State.PARKING: Doing.PARKING,
     State.ACTIVATING: Doing.RESUMING,
+    State.SEALING: Doing.SEALING,
+    State.WAKING: Doing.WAKING,
     State.ACTIVE: Doing.DONE,
 }
 

@@ -28,6 +28,8 @@ class Doing(StrEnum):
     PARKING = "parking"
     RESUMING = "resuming"
     VERIFYING = "verifying"
+    SEALING = "sealing"
+    WAKING = "waking"
     DONE = "done"
 
 
@@ -39,6 +41,7 @@ class Ended:
     reason: Reason | None = None
     message: str = ""
     phases: tuple[PhaseTime, ...] = ()
+    checkpoint: str = ""  # the name of the one that was sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ class Life:
     lock: threading.Lock = field(default_factory=threading.Lock)
     last_switch: tuple[PhaseTime, ...] = ()
     last_switch_seconds: float = 0.0
+    woke: tuple[PhaseTime, ...] = ()  # of how it was made from a checkpoint, until it has its GPU
     gone: bool = False
 
     @property

@@ -27,7 +27,7 @@ from kybernate.runtime.health import Health
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.tls import TlsFiles
-from nodeagent import neighbours, processes, recovery
+from nodeagent import checkpointing, neighbours, processes, recovery
 from nodeagent.announcements import Announcements
 from nodeagent.api.agent_service import AgentService, Serving
 from nodeagent.api.runtime_socket import RuntimeSocket
@@ -37,6 +37,7 @@ from nodeagent.bandwidth import Bandwidths
 from nodeagent.cards import CardWatch
 from nodeagent.cgroups import Cgroups
 from nodeagent.changes import Changes
+from nodeagent.checkpointing import LastSealing
 from nodeagent.checkpoints.artifacts import Artifacts, Place
 from nodeagent.coexistence import Finding
 from nodeagent.containers import Containers, Node
@@ -54,7 +55,6 @@ from nodeagent.podresources import KubeletAway, KubeletSeats
 from nodeagent.policychange import PolicyChange
 from nodeagent.pool import Pool
 from nodeagent.probing import wiring as probing
-from nodeagent.probing.leaving import NoSealing
 from nodeagent.probing.notes import FOLDER, Notes
 from nodeagent.probing.prober import Prober
 from nodeagent.recovery import Recovered
@@ -63,12 +63,16 @@ from nodeagent.reporting.teller import KubeTeller
 from nodeagent.reporting.writer import Sources, Writer
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards, mechanism_of
+from nodeagent.stage import Stage
 from nodeagent.stories import Limits, Tools
 from nodeagent.switching import GpuLocks, Switches
 from nodeagent.watching import Watching
 
 CONTROLLER = "kyb.ai/nodeagent"
 NAMESPACE = "kyb-system"
+# A switch that waits for work to drain ends within the drain limit; what comes after, copies
+# included, within this.
+SETTLE = 30.0
 FAULT = "KYB_FAULT"  # before:MARK or after:MARK, for crash tests: see `journal.BreakingJournal`
 
 
@@ -137,13 +141,11 @@ class Process:
         )
 
     def _build_coordination(self) -> None:
+        stage = Stage(
+            tools=self._tools, feed=self._feed, teller=self._teller, bandwidths=self._bandwidths
+        )
         self._switches = Switches(
-            tools=self._tools,
-            lives=self._lives,
-            locks=GpuLocks(self._uuids),
-            feed=self._feed,
-            teller=self._teller,
-            bandwidths=self._bandwidths,
+            stage=stage, lives=self._lives, locks=GpuLocks(self._uuids), teller=self._teller
         )
         books = Books(
             memory={gpu.index: gpu.memory for gpu in self._cards.gpus},
@@ -153,6 +155,18 @@ class Process:
         )
         self._coordinator = Coordinator(
             books, self._policy, self._switches, self._watch.look, self._teller, self._clock
+        )
+        self._sealings = checkpointing.sealings_of(
+            checkpointing.Parts(
+                node=self._node,
+                kube=self._kube,
+                cards=self._cards,
+                artifacts=self._artifacts,
+                stage=stage,
+                lives=self._lives,
+                coordinator=self._coordinator,
+                criu_plugins=self._settings.criu_plugins,
+            )
         )
         self._keeper = Keeper(self._lives, self._tools.journal, lambda: self._coordinator.books)
         self._lifelines = Lifelines()
@@ -191,6 +205,7 @@ class Process:
                 tickets=tickets,
                 pool=self._pool,
                 bandwidths=self._bandwidths,
+                sealings=self._sealings,
                 clock=clock,
                 unseated=self._unseated,
             )
@@ -231,6 +246,7 @@ class Process:
         coordinator.on_change(self._keeper.changed)
         coordinator.on_change(lambda *_: self._writer.nudge())
         coordinator.on_change(lambda *_: self._notes.refresh())
+        coordinator.on_change(self._sealings.changed)
         self.health.ready("gpus", lambda: None if coordinator.picture else "not seen yet")
         self._telemetry = serving.telemetry(
             self._settings.metrics_listen, self.health, self.metrics
@@ -244,7 +260,7 @@ class Process:
                 coordinator=self._coordinator,
                 containers=self._containers,
                 watching=self._watching,
-                sealing=NoSealing(),
+                sealing=LastSealing(self._sealings),
                 teller=self._teller,
                 clock=self._clock,
             ),
@@ -275,10 +291,11 @@ class Process:
         """Begin nothing more; end what is under way."""
         self._neighbours.stop()
         self._feed.close()
+        self._sealings.stop()
         self.servers.stop()
         self._containers.stop()
         self._policy_change.stop()
-        self._coordinator.stop()
+        self._coordinator.stop(self._settings.drain_limit + SETTLE)
         self._watching.stop()
         self._artifacts.stop()
         self._keeper.stop()

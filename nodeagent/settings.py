@@ -60,6 +60,11 @@ class Settings(ProcessSettings):
         help="folder for checkpoints, on a fast disk; it has to outlive the agent. Without it: "
         "checkpoints/ in the state folder",
     )
+    criu_plugins: Path | None = setting(
+        None,
+        help="folder of the CRIU plugin that closes unix sockets to outside a container; without "
+        "it no checkpoint is made of a workload that has one",
+    )
     checkpoint_limit: int = setting(
         512 * GIB,
         unit="bytes",

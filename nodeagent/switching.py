@@ -6,7 +6,7 @@ stories and says what happened; what follows from that is the coordinator's to d
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,21 +16,15 @@ from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.tier import Tier
-from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
-from nodeagent import park, processes, resume, start
-from nodeagent.bandwidth import Bandwidths
-from nodeagent.feed import Doing, Ended, Feed, Update
+from nodeagent import park, resume, start
+from nodeagent.feed import Doing, Ended
 from nodeagent.lives import Life, Lives
-from nodeagent.mechanisms import BodyGone
 from nodeagent.phases import PhaseTime, Stopwatch
-from nodeagent.records import STATES, Mark, Record
-from nodeagent.stories import JournalAway, Lost, Story, Tools, Undone
+from nodeagent.records import Mark
+from nodeagent.stage import Endings, Stage, remember
+from nodeagent.stories import Story
 from nodeagent.telling import Teller
-
-# A process whose GPU state is gone ends within this, or it is quarantined.
-_DYING_S = 2.0
-
 
 _NOT_REACHED = {
     Mark.ACTIVE: Happening.PARK_FAILED,
@@ -74,17 +68,15 @@ class GpuLocks:
 class Switches:
     """Runs switches. Thread safe for plans over different GPUs."""
 
-    tools: Tools
+    stage: Stage
     lives: Lives
     locks: GpuLocks
-    feed: Feed
     teller: Teller
-    bandwidths: Bandwidths
 
     def carry_out(self, plan: SwitchPlan, books: Books) -> None:
         """The whole switch. Never raises: whatever goes wrong is told and ends in some state."""
         log = get_logger(switch=str(plan.key))
-        watch = Stopwatch(self.tools.clock)
+        watch = Stopwatch(self.stage.tools.clock)
         try:
             with self.locks.held(plan.gpus):
                 if self._park_all(plan, books, watch) and plan.resume is not None:
@@ -123,15 +115,15 @@ class Switches:
 
     def _park(self, life: Life, plan: SwitchPlan, books: Books) -> tuple[PhaseTime, ...] | None:
         """The phases, or None when it holds its VRAM still."""
-        story = self._story(life, Doing.PARKING)
-        failed = _Endings(happening=Happening.PARK_FAILED, tell=self.teller.park_failed)
-        if not self._run(life, story, lambda: park.park(story), books, failed):
+        story = self.stage.story(life, Doing.PARKING)
+        failed = Endings(happening=Happening.PARK_FAILED, tell=self.teller.park_failed)
+        if not self.stage.run(life, story, lambda: park.park(story), books, failed):
             return () if life.gone else None
-        _remember(life, story)
+        remember(life, story)
         self._measured(story, "copy out")
         books.happened(life, Happening.PARKED)
         self.teller.parked(life, plan)
-        self._ended(life, Ended(ok=True, message="parked", phases=life.last_switch))
+        self.stage.ended(life, Ended(ok=True, message="parked", phases=life.last_switch))
         return life.last_switch
 
     # moving in
@@ -143,148 +135,28 @@ class Switches:
         if plan.park and not books.happened(life, Happening.GRANTED):
             return
         first = life.record.mark is Mark.HELD
-        story = self._story(life, Doing.RESUMING)
-        failed = _Endings(
+        story = self.stage.story(life, Doing.RESUMING)
+        failed = Endings(
             happening=Happening.START_FAILED if first else Happening.ACTIVATION_FAILED,
             tell=self.teller.resume_failed,
         )
         run = start.start if first else resume.resume
-        if not self._run(life, story, lambda: run(story), books, failed):
+        if not self.stage.run(life, story, lambda: run(story), books, failed):
             return
-        _remember(life, story)
+        remember(life, story)
         self._measured(story, "copy in")
+        life.woke = ()
         books.happened(life, Happening.RUNS)
-        self.teller.resumed(life, plan)
+        (self.teller.started if first else self.teller.resumed)(life, plan)
         for phase in story.watch.phases()[:-1]:
             watch.add(phase.name, phase.seconds, phase.size)
-        self._ended(life, Ended(ok=True, message=str(plan), phases=watch.phases()))
-
-    # what both share
-
-    def _story(self, life: Life, doing: Doing) -> Story:
-        def tell(_: str, done: int, total: int) -> None:
-            rate = self.bandwidths.bus()
-            left = rate.seconds(max(0, total - done)) if rate else 0.0
-            self.feed.publish(
-                Update(
-                    key=life.key,
-                    uid=life.record.uid,
-                    state=STATES[story.record.mark],
-                    doing=doing,
-                    done=done,
-                    total=total,
-                    seconds_left=left,
-                )
-            )
-
-        story = Story(
-            tools=self.tools,
-            body=life.body,
-            record=life.record,
-            watch=Stopwatch(self.tools.clock),
-            tell=tell,
-            need=life.need(),
-        )
-        return story
-
-    def _run(
-        self,
-        life: Life,
-        story: Story,
-        run: Callable[[], Record],
-        books: Books,
-        failed: "_Endings",
-    ) -> bool:
-        """Whether the story came to its end; every other ending is told here."""
-        with life.lock:
-            if life.gone:
-                return False
-            story.record = life.record
-            try:
-                life.record = run()
-            except Undone as undone:
-                life.record = undone.record
-                self._failed(life, undone, books, failed)
-                return False
-            except Lost as lost:
-                life.record = lost.record
-                self._lost(life, str(lost), books)
-                return False
-            except JournalAway as away:
-                self._failed(life, story.undone(None, str(away)), books, failed)
-                return False
-            except BodyGone as gone:
-                self._gone(life, story, str(gone), books)
-                return False
-            except Exception as fault:  # ours: say so, and touch the workload no more
-                get_logger(workload=str(life.key)).exception("a story failed")
-                life.record = story.mark(Mark.QUARANTINED)
-                self._lost(life, f"fault in the agent: {fault}", books)
-                return False
-        return True
-
-    def _failed(self, life: Life, undone: Undone, books: Books, failed: "_Endings") -> None:
-        books.happened(life, failed.happening)
-        failed.tell(life, str(undone))
-        self._ended(life, Ended(ok=False, reason=undone.reason, message=str(undone)))
-
-    def _lost(self, life: Life, why: str, books: Books) -> None:
-        books.happened(life, Happening.LOST)
-        self.teller.quarantined(life, why)
-        self._ended(life, Ended(ok=False, reason=Reason.QUARANTINED, message=why))
-
-    def _gone(self, life: Life, story: Story, why: str, books: Books) -> None:
-        """Its GPU state is gone. So is its process, in a moment; one that is not is quarantined."""
-        clock, never = self.tools.clock, threading.Event()
-        until = clock.monotonic() + _DYING_S
-        while processes.is_same(life.record.pid, life.record.pid_started):
-            if clock.monotonic() >= until:
-                life.record = story.mark(Mark.QUARANTINED)
-                self._lost(life, f"it lives, but its GPU state is gone: {why}", books)
-                return
-            clock.wait(never, 0.05)
-        self._ended(life, Ended(ok=False, reason=Reason.UNKNOWN_WORKLOAD, message=f"gone: {why}"))
+        self.stage.ended(life, Ended(ok=True, message=str(plan), phases=watch.phases()))
 
     def _measured(self, story: Story, phase: str) -> None:
         copied = story.watch.of(phase)
         if copied is not None:
-            self.bandwidths.measured(Tier.RAM, copied.size, copied.seconds)
-
-    def _ended(self, life: Life, ended: Ended) -> None:
-        self.feed.publish(
-            Update(
-                key=life.key,
-                uid=life.record.uid,
-                state=STATES[life.record.mark],
-                doing=Doing.DONE,
-                message=ended.message,
-                ended=ended,
-            )
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Endings:
-    """What follows when a story is undone."""
-
-    happening: Happening
-    tell: Callable[[Life, str], None]
-
-
-def _remember(life: Life, story: Story) -> None:
-    life.last_switch = story.watch.phases()
-    life.last_switch_seconds = story.watch.seconds
+            self.stage.bandwidths.measured(Tier.RAM, copied.size, copied.seconds)
 
 
 def _seconds(phases: tuple[PhaseTime, ...] | None) -> float:
     return sum(phase.seconds for phase in phases or ())
-
-
-def phases_text(phases: Iterable[PhaseTime]) -> str:
-    """`lock 0.01 + copy out 0.80 (40.0 GiB) + ...`, what took less than 5 ms left out."""
-    parts = []
-    for phase in phases:
-        size = f" ({phase.size / 2**30:.1f} GiB)" if phase.size else ""
-        if phase.seconds >= 0.005:
-            parts.append(f"{phase.name} {phase.seconds:.2f}{size}")
-    return " + ".join(parts)

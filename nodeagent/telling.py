@@ -5,6 +5,7 @@ Called by the coordinator and the switches. Implemented by `reporting.decisions`
 `GpuWorkload.status`); in tests by a list.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from kybernate.decisions.switching import SwitchPlan
@@ -12,7 +13,9 @@ from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Refusal
+from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.lives import Life
+from nodeagent.phases import PhaseTime
 
 
 class Teller(Protocol):
@@ -30,14 +33,29 @@ class Teller(Protocol):
     def parked(self, life: Life, plan: SwitchPlan) -> None:
         """Its contents are out of VRAM."""
 
+    def started(self, life: Life, plan: SwitchPlan) -> None:
+        """It has its GPU for the first time, and begins."""
+
     def resumed(self, life: Life, plan: SwitchPlan) -> None:
-        """It runs."""
+        """It runs again."""
 
     def park_failed(self, life: Life, why: str) -> None:
         """It was to be parked and is active still."""
 
     def resume_failed(self, life: Life, why: str) -> None:
         """It was to run and is where it was."""
+
+    def sealed(self, life: Life, sealed: Sealed, phases: Iterable[PhaseTime]) -> None:
+        """There is a checkpoint of it, made in these phases."""
+
+    def seal_failed(self, life: Life, why: str) -> None:
+        """It was to be sealed and is as it was."""
+
+    def woken(self, life: Life) -> None:
+        """It was made from a checkpoint and is parked until it gets its GPU."""
+
+    def wake_failed(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
+        """It was to be made from a checkpoint, and is not made from that one."""
 
     def quarantined(self, life: Life, why: str) -> None:
         """Its contents cannot be brought back."""

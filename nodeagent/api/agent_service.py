@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import grpc
@@ -19,16 +21,18 @@ from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.decisions import seating
 from kybernate.decisions.seating import Offer
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import NodeName, WorkloadKey
+from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import State, Wishes
+from kybernate.runtime.logs import get_logger
 from nodeagent.api import wire
 from nodeagent.api.tickets import KeyReused, Ticket, Tickets, Verb
 from nodeagent.bandwidth import Bandwidths
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Ended, Feed, Listener
 from nodeagent.pool import Pool
+from nodeagent.sealings import Sealings, Wish
 
 if TYPE_CHECKING:
     Context = grpc.ServicerContext
@@ -38,6 +42,9 @@ else:
 # Of the threads a server has (`servers.THREADS`), streams leave some to calls that are answered at
 # once: the kubelet waits for a preferred seat.
 STREAMS = 96
+# A checkpoint without a deadline, seconds: hundreds of GiB to a fast disk.
+_SEALING_S = 600.0
+Request = pb.ActivateRequest | pb.ParkRequest | pb.CheckpointRequest
 # How often a silent stream looks whether its client is still there, and why it still waits.
 _LOOK_S = 0.5
 
@@ -52,6 +59,7 @@ class Serving:
     tickets: Tickets
     pool: Pool
     bandwidths: Bandwidths
+    sealings: Sealings
     clock: Clock
     unseated: Callable[[str], tuple[Wishes, ...]]  # of pods bound here without a seat, by resource
 
@@ -72,6 +80,20 @@ class AgentService(rpc.AgentServicer):
     def Park(self, request: pb.ParkRequest, context: Context) -> Iterator[pb.Progress]:  # noqa: N802
         """Parked until somebody asks for it."""
         yield from self._follow(request, context, Verb.PARK)
+
+    def Checkpoint(  # noqa: N802
+        self, request: pb.CheckpointRequest, context: Context
+    ) -> Iterator[pb.Progress]:
+        """Sealed, whatever it does now."""
+        wish = Wish(
+            key=WorkloadKey(request.workload.namespace or "default", request.workload.name),
+            uid=PodUid(request.workload.pod_uid) or None,
+            name=request.name,
+            leave_parked=request.leave_parked,
+            within=min(context.time_remaining() or _SEALING_S, _SEALING_S),
+        )
+        begin = partial(self._seal, wish)
+        yield from self._follow(request, context, Verb.CHECKPOINT, begin)
 
     def State(self, request: pb.StateRequest, context: Context) -> pb.NodeStatus:  # noqa: N802, ARG002
         """Cards, workloads, tiers."""
@@ -110,7 +132,11 @@ class AgentService(rpc.AgentServicer):
         return pb.PreferSeatsReply(seats=[seat.id for seat in seats])
 
     def _follow(
-        self, request: pb.ActivateRequest | pb.ParkRequest, context: Context, verb: Verb
+        self,
+        request: Request,
+        context: Context,
+        verb: Verb,
+        begin: Callable[[Ticket], None] | None = None,
     ) -> Iterator[pb.Progress]:
         try:
             key = wire.key_of(request.workload)
@@ -118,7 +144,10 @@ class AgentService(rpc.AgentServicer):
         except (ValueError, KeyReused) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         with self._streaming(context), self._s.feed.listening() as listener:
-            self._ask(ticket, request.workload.pod_uid)
+            if begin is None:
+                self._ask(ticket, request.workload.pod_uid)
+            elif self._s.tickets.begin(ticket):
+                Thread(target=begin, args=(ticket,), name="sealing", daemon=True).start()
             yield from self._until_ended(ticket, listener, context)
         if ticket.ended is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the agent stops; it stays wanted")
@@ -133,6 +162,22 @@ class AgentService(rpc.AgentServicer):
             yield
         finally:
             self._streams.release()
+
+    def _seal(self, wish: Wish, ticket: Ticket) -> None:
+        """To the end, also when who asked has gone away."""
+        try:
+            made = self._s.sealings.seal(wish)
+        except Exception as fault:  # ours: who asked must not wait for ever
+            get_logger(workload=str(wish.key)).exception("a sealing ended in an error")
+            self._s.tickets.end(ticket, Ended(ok=False, message=f"fault in the agent: {fault}"))
+            return
+        if made.sealed is None:
+            refusal = made.refusal or Refusal(reason=Reason.NOT_SEALABLE)
+            self._s.tickets.end(ticket, wire.refused(refusal))
+            return
+        name = made.sealed.manifest.name
+        ended = Ended(ok=True, message=f"checkpoint {name}", phases=made.phases, checkpoint=name)
+        self._s.tickets.end(ticket, ended)
 
     def _ask(self, ticket: Ticket, uid: str) -> None:
         """Have it wanted, or parked; what is done already ends at once."""

@@ -29,6 +29,7 @@ class Verb(StrEnum):
 
     ACTIVATE = State.ACTIVE.value
     PARK = State.PARKED.value
+    CHECKPOINT = "Checkpoint"  # no state: whoever makes it says when it is done
 
 
 class KeyReused(Refused):
@@ -42,6 +43,7 @@ class Ticket:
     verb: Verb
     workload: WorkloadKey
     began: float  # monotonic
+    begun: bool = False
     ended: Ended | None = None
     seconds: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
@@ -79,6 +81,12 @@ class Tickets:
             self._open = [one for one in self._open if one.ended is None][-KEPT:]
             return ticket
 
+    def begin(self, ticket: Ticket) -> bool:
+        """Whether it is ours to do: nobody began before."""
+        with self._lock:
+            begun, ticket.begun = ticket.begun, True
+            return not begun
+
     def end(self, ticket: Ticket, ended: Ended) -> None:
         """The last word. The first one counts."""
         with self._lock:
@@ -101,7 +109,8 @@ class Tickets:
         if ended is None:
             return
         with self._lock:
-            there = [one for one in self._open if one.workload == update.key]
+            there = [t for t in self._open if t.workload == update.key]
+            there = [t for t in there if t.verb is not Verb.CHECKPOINT]
         for ticket in there:
             if _settles(ticket, update.state, ended):
                 self.end(ticket, ended)

@@ -19,6 +19,8 @@ _PHASES: Mapping[Doing, "pb.Phase.ValueType"] = {
     Doing.PARKING: pb.PARKING,
     Doing.RESUMING: pb.RESUMING,
     Doing.VERIFYING: pb.VERIFYING,
+    Doing.SEALING: pb.SEALING,
+    Doing.WAKING: pb.WAKING,
     Doing.DONE: pb.DONE,
 }
 
@@ -67,6 +69,7 @@ def outcome(ended: Ended, seconds: float, phases: Iterable[PhaseTime]) -> pb.Out
         message=ended.message or (ended.reason.value if ended.reason else ""),
         seconds=seconds,
         phases=[pb.PhaseTime(name=p.name, seconds=p.seconds, bytes=p.size) for p in phases],
+        checkpoint=ended.checkpoint,
     )
 
 

@@ -1,6 +1,6 @@
 """The sentences: one event and one kept decision for everything that is decided or happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from kybernate.api import timestamps
@@ -12,8 +12,10 @@ from kybernate.model.gpu import Group
 from kybernate.model.ids import NodeName, PodUid, Revision, WorkloadKey
 from kybernate.model.verdict import Decision, EventReason, Reason, Refusal
 from kybernate.runtime.logs import get_logger
+from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.lives import Life
-from nodeagent.switching import phases_text
+from nodeagent.phases import PhaseTime
+from nodeagent.stage import phases_text
 
 _Life = tuple[WorkloadKey, PodUid]
 
@@ -117,15 +119,21 @@ class KubeTeller:
             _of(life), EventReason.PARKED, text, "Parking", seconds=seconds, revision=plan.revision
         )
 
+    def started(self, life: Life, plan: SwitchPlan) -> None:
+        """As the port says."""
+        self._runs(life, plan, EventReason.STARTED, "Starting")
+
     def resumed(self, life: Life, plan: SwitchPlan) -> None:
         """As the port says."""
+        self._runs(life, plan, EventReason.RESUMED, "Resuming")
+
+    def _runs(self, life: Life, plan: SwitchPlan, reason: EventReason, action: str) -> None:
         seconds = life.last_switch_seconds
         after = f" after {', '.join(k.name for k in plan.park)}" if plan.park else ""
         gpus = ", ".join(map(str, life.group.gpus))
         text = f"active on GPU {gpus}{after} in {seconds:.2f} s: {phases_text(life.last_switch)}"
         self._tell(
-            _of(life), EventReason.RESUMED, text, "Resuming", seconds=seconds,
-            revision=plan.revision,
+            _of(life), reason, text, action, seconds=seconds, revision=plan.revision
         )  # fmt: skip
 
     def park_failed(self, life: Life, why: str) -> None:
@@ -135,6 +143,30 @@ class KubeTeller:
     def resume_failed(self, life: Life, why: str) -> None:
         """As the port says."""
         self._tell(_of(life), EventReason.RESUME_FAILED, why, "Resuming", warning=True)
+
+    def sealed(self, life: Life, sealed: Sealed, phases: Iterable[PhaseTime]) -> None:
+        """As the port says."""
+        phases = tuple(phases)
+        seconds = sum(phase.seconds for phase in phases)
+        size = f"{sealed.size / 2**20:.0f} MiB"
+        text = f"checkpoint {sealed.manifest.name} ({size}) made in {seconds:.2f} s: "
+        text += phases_text(phases)
+        self._tell(_of(life), EventReason.CHECKPOINTED, text, "Sealing", seconds=seconds)
+
+    def seal_failed(self, life: Life, why: str) -> None:
+        """As the port says."""
+        self._tell(_of(life), EventReason.CHECKPOINT_FAILED, why, "Sealing", warning=True)
+
+    def woken(self, life: Life) -> None:
+        """As the port says."""
+        seconds = sum(phase.seconds for phase in life.woke)
+        text = f"made from checkpoint {life.record.checkpoint} in {seconds:.2f} s: "
+        text += phases_text(life.woke)
+        self._tell(_of(life), EventReason.WOKEN, text, "Waking", seconds=seconds)
+
+    def wake_failed(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
+        """As the port says."""
+        self._tell((key, uid), EventReason.WAKE_FAILED, why, "Waking", warning=True)
 
     def quarantined(self, life: Life, why: str) -> None:
         """As the port says."""

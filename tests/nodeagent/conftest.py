@@ -101,6 +101,20 @@ class FakeMechanism:
         moved(kept.size)
         return _digest(content)
 
+    def let_go(self, body: Body, limit: float) -> str:
+        self._did("let_go")
+        assert self.locked
+        assert not any(self.vram.values()), "only what is out of VRAM goes"
+        return ",".join(self.vram)
+
+    def adopt(self, body: Body, known: str) -> None:
+        self._did("adopt")
+        self.vram = dict.fromkeys(known.split(","))
+        self.locked = True
+
+    def forget(self, body: Body) -> None:
+        self._did("forget")
+
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         return None
 

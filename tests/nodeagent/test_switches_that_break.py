@@ -11,6 +11,7 @@ from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.testing.builders import a_group
 from nodeagent.lives import Life, Lives
 from nodeagent.records import Mark
+from nodeagent.stage import Stage
 from nodeagent.switching import GpuLocks, Switches
 
 Desk = Any  # tests/nodeagent/conftest.py
@@ -43,10 +44,8 @@ def test_holders_that_were_not_reached_are_active_as_before(
         record = desk.record(Mark.ACTIVE, key=key, uid=PodUid(key.name))
         lives.add(Life(record=record, group=a_group(0), uuids={0: GpuUuid("GPU-0")}))
     nobody: Any = SimpleNamespace()
-    switches = Switches(
-        tools=desk.tools, lives=lives, locks=GpuLocks([0]), feed=nobody, teller=nobody,
-        bandwidths=nobody,
-    )  # fmt: skip
+    stage = Stage(tools=desk.tools, feed=nobody, teller=nobody, bandwidths=nobody)
+    switches = Switches(stage=stage, lives=lives, locks=GpuLocks([0]), teller=nobody)
     monkeypatch.setattr("nodeagent.switching.ThreadPoolExecutor", no_more)
     plan = SwitchPlan(park=tuple(keys), resume=None, gpus=(0,), why="a test")
     switches.carry_out(plan, heard)  # type: ignore[arg-type]

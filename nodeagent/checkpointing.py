@@ -1,0 +1,82 @@
+"""
+Sealing and waking put together from the agent's parts. Called by `process`.
+"""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from kybernate.clients.kube import Kube
+from kybernate.model.ids import NodeName, PodUid, WorkloadKey
+from kybernate.model.probing import Outcome
+from nodeagent import processes, provenance
+from nodeagent.checkpoints.artifacts import Artifacts
+from nodeagent.coordinator import Coordinator
+from nodeagent.images import RuncImages
+from nodeagent.lives import Lives
+from nodeagent.provenance import Machine, Provenance
+from nodeagent.seal import Means
+from nodeagent.sealings import Sealings, Wish
+from nodeagent.sources import Cards
+from nodeagent.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What it takes."""
+
+    node: NodeName
+    kube: Kube
+    cards: Cards
+    artifacts: Artifacts
+    stage: Stage
+    lives: Lives
+    coordinator: Coordinator
+    criu_plugins: Path | None
+
+
+def provenance_of(parts: Parts) -> Provenance:
+    """Of this machine and its cards."""
+    gpus = parts.cards.gpus
+    machine = Machine(
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        boot=processes.boot_id(),
+        cpu=provenance.features(),
+        mechanism=parts.stage.tools.mechanism.name,
+        product=gpus[0].product if gpus else "",
+        driver=parts.cards.driver(),
+    )
+    return Provenance(
+        api=parts.kube, node=parts.node, machine=machine, clock=parts.stage.tools.clock
+    )
+
+
+def sealings_of(parts: Parts) -> Sealings:
+    """It listens to the coordinator, where it is told to."""
+    images = RuncImages(parts.stage.tools.freezer, plugins=parts.criu_plugins)
+    artifacts = parts.artifacts
+    means = Means(store=artifacts.store, images=images, describe=provenance_of(parts).facts)
+    return Sealings(
+        stage=parts.stage,
+        lives=parts.lives,
+        coordinator=parts.coordinator,
+        means=means,
+        publish=artifacts.publisher.publish,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LastSealing:
+    """Sealing for the hook of a pod that goes (`probing.leaving.Sealing`)."""
+
+    sealings: Sealings
+
+    def seconds(self, key: WorkloadKey) -> float:
+        """As the port says."""
+        return self.sealings.seconds(key)
+
+    def seal(self, key: WorkloadKey, uid: PodUid, within: float) -> Outcome:
+        """As the port says."""
+        made = self.sealings.seal(Wish(key=key, uid=uid, leave_parked=True, within=within))
+        return Outcome(passed=made.sealed is not None, say=str(made.refusal or ""))
