@@ -89,7 +89,7 @@ class RuncImages:
             write_config(bundle, config)
         except (OSError, tree.BadTree, wire.NotAnImage) as error:
             raise Unrestorable(str(error)) from error
-        said = [f"{closed} connections are closed"] if closed else []
+        said = [f"connections to the outside that are closed: {closed}"] if closed else []
         changed = "; ".join((*identity.changes(before, now), *said))
         return {"image": str(wake / CRIU), "work": str(wake / WORK), "changed": changed}
 

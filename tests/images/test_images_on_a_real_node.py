@@ -1,5 +1,11 @@
 """Images of real containers, and new pods from them. What is real: see conftest."""
 
+import json
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
 import pytest
 
 from kybernate.testing.agentnode import wait_for
@@ -8,24 +14,104 @@ pytestmark = [pytest.mark.controlplane, pytest.mark.node]
 
 PATIENCE_S = 90.0
 COUNTER = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done"
+EVERYTHING = ("python3", "-c", (Path(__file__).parent / "program.py").read_text())
+SCRATCH = {"volumes": [{"name": "scratch", "emptyDir": {}}]}
+WHOLE = {"exitCode": 0}
+
+
+def with_scratch():
+    return {
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "env": [{"name": "KYB_WAKE_SIGNAL", "value": "SIGUSR1"}],
+    }
 
 
 def last(images, name):
-    lines = [line for line in images.lines(name) if line.isdecimal()]
-    return int(lines[-1]) if lines else -1
+    lines = [line.strip() for line in images.lines(name)]
+    return int(next((line for line in reversed(lines) if line.isdecimal()), -1))
 
 
 def counts_beyond(images, name, number):
     wait_for(lambda: last(images, name) > number, f"{name} counts beyond {number}", PATIENCE_S)
 
 
-def test_a_counter_goes_on_in_a_new_pod_and_runs_on_in_the_old_one(images):
-    images.run("counts", "sh", "-c", COUNTER)
-    counts_beyond(images, "counts", 3)
-    image = images.dump("counts")
-    at = last(images, "counts")
-    counts_beyond(images, "counts", at + 3)
-    images.wake("goes-on", image, "sh", "-c", COUNTER)
-    first = wait_for(lambda: images.lines("goes-on"), "it says something", PATIENCE_S)[0]
-    assert 0 < int(first) <= at + 3
-    counts_beyond(images, "goes-on", int(first) + 3)
+def ask(images, name):
+    """What the program of program.py says of all it holds."""
+    address = images.pod(name)["status"]["podIP"]
+
+    def look():
+        try:
+            with urllib.request.urlopen(f"http://{address}:8080/", timeout=30) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+    return wait_for(look, f"{name} answers", PATIENCE_S)
+
+
+def test_a_server_goes_on_in_a_new_pod_with_all_it_held(images):
+    images.run("holds-all", *EVERYTHING, container=with_scratch(), **SCRATCH)
+    before = ask(images, "holds-all")
+    address = images.pod("holds-all")["status"]["podIP"]
+    with socket.create_connection((address, 9000)):
+        wait_for(lambda: ask(images, "holds-all")["outside"] == ["open"], "it is connected")
+        assert images.ask("unfit", id=images.container("holds-all")) == []
+        image = images.dump("holds-all")
+        after = ask(images, "holds-all")
+        assert after["outside"] == ["open"]  # the one that was dumped goes on as if nothing were
+        assert after["told"] == []
+    images.delete("holds-all")
+    images.wake("woke", image, *EVERYTHING, container=with_scratch(), **SCRATCH)
+    woke = ask(images, "woke")
+    assert woke.pop("outside") != ["open"]
+    assert before["count"] < woke.pop("count")
+    assert (woke.pop("host"), woke.pop("told")) == ("woke", ["SIGUSR1"])
+    assert woke == {
+        "child": 3, "log": 3,
+        "unix": "HELLO\n", "loopback": "HELLO\n", "own": "HELLO\n", "own-address": True,
+        "halves": "half", "gone": 3 * 2**20, "shared": "kept!", "plain": "plain",
+        "scratch": "scratch", "torn": "torn", "new": "new", "renamed": [False, True, False],
+        "pipe": "through", "memfd": "memfd", "event": [1], "pid": 1, "user": 0,
+    }  # fmt: skip
+
+
+def test_what_is_different_in_the_new_pod_is_said_to_people_and_to_the_container(images):
+    images.run("first", "sh", "-c", COUNTER)
+    counts_beyond(images, "first", 3)
+    old = images.pod("first")["status"]["podIP"]
+    image = images.dump("first")
+    images.wake("second", image, "sh", "-c", COUNTER)
+    new = images.pod("second")["status"]["podIP"]
+    changed = images.changed("second")
+    assert "pod first is now second" in changed
+    assert f"address {old} is now {new}" in changed
+    assert "HOSTNAME stay as they were" in changed
+    told = json.loads(images.exec("second", "cat", "/run/kyb/identity.json"))
+    assert (told["now"]["addresses"], told["before"]["pod"]) == ([new], "first")
+    assert images.exec("second", "hostname").strip() == "second"
+    token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    assert images.exec("second", "cat", token) != images.exec("first", "cat", token)
+
+
+def test_a_parked_container_stays_frozen_through_its_dump_and_its_image_wakes_standing(images):
+    found = images.run("parked", "sh", "-c", COUNTER)
+    counts_beyond(images, "parked", 3)
+    images.ask("freeze", id=found)
+    at = last(images, "parked")
+    image = images.dump("parked")
+    assert images.ask("standing", id=found)["frozen"]
+    assert last(images, "parked") == at
+    images.images["standing"] = image
+    woken = images.run("standing", "sh", "-c", COUNTER)
+    standing = images.ask("standing", id=woken)
+    assert standing["frozen"]
+    assert standing["stopped"] == standing["all"]
+    assert images.lines("standing") == []
+    images.ask("thaw", id=woken)
+    counts_beyond(images, "standing", at + 2)
+    assert int(images.lines("standing")[0]) == at + 1
+    again = images.dump("standing")  # what woke can be dumped like anything else
+    beyond = last(images, "standing")
+    counts_beyond(images, "standing", beyond + 3)
+    images.wake("third", again, "sh", "-c", COUNTER)
+    counts_beyond(images, "third", beyond + 3)
