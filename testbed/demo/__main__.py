@@ -1,7 +1,8 @@
 """`python -m testbed.demo`: start, play once, show what kubectl shows, stop. Exit code 0: all told.
 
-`--work DIR` keeps the logs there; without it they go with a temporary folder, unless something
-failed.
+On a real node (kubelet, containerd, runc) where this machine can run one, else on a light node;
+`--light` asks for that. `--work DIR` keeps the logs there; without it they go with a temporary
+folder, unless something failed.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import urllib3
 from rich.console import Console
 from rich.table import Table
 
@@ -23,12 +25,14 @@ from testbed.demo.asking import Client
 from testbed.demo.screen import screen
 from testbed.demo.stage import NODE, Stage, Unexpected, pod_of, quiet_state
 from testbed.kubectl import KubectlFailed
+from testbed.node.commands import CommandFailed
+from testbed.node.realnode import NodeUnavailable
 from testbed.processes import ProcessFailed
-from testbed.stack import NodeSpec, Stack
+from testbed.stack import NodeSpec, Stack, realnodes
 
 FAULTS = (
-    Unexpected, ProcessFailed, KubectlFailed, AgentAway, AgentRefused,
-    assets.BuildFailed, assets.GoUnavailable, OSError,
+    Unexpected, ProcessFailed, KubectlFailed, AgentAway, AgentRefused, CommandFailed,
+    NodeUnavailable, assets.BuildFailed, assets.GoUnavailable, OSError, urllib3.exceptions.HTTPError,
 )  # fmt: skip
 EVENTS_SHOWN = 40
 console = Console(highlight=False, soft_wrap=True)
@@ -38,11 +42,13 @@ def main() -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--work", type=Path, help="folder of the cluster; a short path")
-    work = parser.parse_args().work
+    parser.add_argument("--light", action="store_true", help="no real node, also where one can be")
+    given = parser.parse_args()
+    work = given.work
     folder = work or Path(tempfile.mkdtemp(prefix="kyb-demo-"))
     started = time.monotonic()
     try:
-        play(folder, started)
+        play(folder, started, given.light)
     except FAULTS as fault:
         console.print(f"\ndemo: {fault}", style="red", markup=False)
         console.print(f"logs are in {folder}")
@@ -56,10 +62,16 @@ def main() -> int:
     return 0
 
 
-def play(folder: Path, started: float) -> None:
+def play(folder: Path, started: float, light: bool) -> None:
     """The whole evening. Raises one of FAULTS."""
+    problem = "--light asks for it" if light else realnodes.why_not()
     console.print("== A real control plane, our processes, and a node with one simulated GPU")
-    with Stack.start(folder, [NodeSpec(name=NODE)], partial(progress, started)) as stack:
+    if problem:
+        console.print(f"   the node is a light one, pods are local processes: {problem}")
+    else:
+        console.print("   the node is a real one: kubelet, containerd, runc, real containers")
+    spec = NodeSpec(name=NODE, real=problem is None)
+    with Stack.start(folder, [spec], partial(progress, started)) as stack:
         agent = Agent.on_node(stack.nodes[NODE].folder.agent_socket)
         client = Client(agent, partial(pod_of, stack), time.monotonic)
         with screen(partial(quiet_state, agent)) as shown:

@@ -161,7 +161,10 @@ def _shown_active(stage: Stage, app: str) -> bool:
 
 
 def _log(stage: Stage) -> str:
-    """The trainer's output. `kubectl logs` needs a kubelet's API, which a light node has not."""
+    """The trainer's output."""
+    if stage.stack.real:
+        return stage.stack.plane.kubectl("logs", f"job/{TRAINER}", "--tail=-1", check=False)
+    # `kubectl logs` needs a kubelet's API, which a light node has not.
     logs = (stage.stack.nodes[NODE].folder.work / "logs").glob(f"default_{TRAINER}-*.log")
     return "".join(path.read_text() for path in logs)
 

@@ -5,6 +5,7 @@ Called by the acts. Counts what it asked, so that the end can compare with what 
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from kybernate.model.ids import WorkloadKey
 from testbed.demo.objects import PORT
 
 PATIENCE_S = 120.0
+LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,17 @@ class Client:
 
 
 def _predict(address: str) -> dict[str, int]:
+    """Ask as soon as it listens: one that was parked while it started does a moment later."""
     url = f"http://{address}:{PORT}/predict"
-    answer = urllib3.request("POST", url, timeout=PATIENCE_S, retries=False)
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            answer = urllib3.request("POST", url, timeout=PATIENCE_S, retries=False)
+            break
+        except urllib3.exceptions.NewConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_EVERY_S)
     body: dict[str, int] = json.loads(answer.data)
     if answer.status != 200:
         raise RuntimeError(f"{url} answered {answer.status}: {body}")

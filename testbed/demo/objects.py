@@ -82,6 +82,8 @@ def _template(
         "name": "main",
         "image": "kybernate/models:0.1.0",
         "command": command,
+        # A server of the models listens here; on a real node a pod has an address to itself.
+        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "resources": {"limits": {seat: "1"}},
     }
     return {

@@ -25,10 +25,10 @@ class Place:
     tls: Path
     opa_url: str = ""
 
-    def arguments(self, port: int) -> list[str]:
+    def arguments(self, port: int, address: str = ports.LOOPBACK) -> list[str]:
         """The flags they share."""
         opa = [f"--opa-url={self.opa_url}"] if self.opa_url else []
-        listen = f"--listen={ports.LOOPBACK}:{port}"
+        listen = f"--listen={address}:{port}"
         return [listen, f"--kubeconfig={self.kubeconfig}", f"--tls-dir={self.tls}", *opa]
 
 

@@ -1,7 +1,7 @@
-"""The programs of one light node, started in the order in which they need each other.
+"""The programs of one node, started in the order in which they need each other.
 
-Called by `testbed.stack.stack`. light node (the agent's token is bound to the Node) → simulated GPU
-→ agent → device plugin.
+Called by `testbed.stack.stack`. kubelet or light node (the agent's token is bound to the Node) →
+simulated GPU → agent → device plugin.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from testbed.stack.control import Place
 
 # A unix socket's path is at most 107 bytes; ours end in names of up to 40.
 LONGEST_FOLDER = 50
+KUBELET = Path("/var/lib/kubelet")
 H100 = "NVIDIA H100 80GB HBM3"
 # A 12.9 GiB model left an H100 in 0.30 s (docs/explanation/performance.md), about 46 GB/s.
 BUS = 46e9
@@ -25,7 +26,7 @@ BUS = 46e9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """A light node to start. Sizes are those of the pretended cards."""
+    """A node to start. Sizes are those of the pretended cards."""
 
     name: str
     cards: int = 1
@@ -33,6 +34,8 @@ class NodeSpec:
     product: str = H100
     bus: float = BUS  # bytes a second, each way
     pool: str = "400Gi"
+    real: bool = False  # kubelet, containerd and runc instead of a light node; as root
+    kubelet: Mapping[str, Any] = field(default_factory=dict)  # a real one's configuration
     profiles: Mapping[str, Any] = field(
         default_factory=lambda: {
             "profiles": [
@@ -49,9 +52,10 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """Where a node's sockets and files are."""
+    """Where a node's sockets and files are. `kubelet` is a real one's folder, in its node."""
 
     root: Path
+    kubelet: Path | None = None
 
     @property
     def gpu_socket(self) -> Path:
@@ -70,13 +74,15 @@ class NodeFolder:
 
     @property
     def podresources_socket(self) -> Path:
-        """The light node's PodResources."""
+        """The kubelet's PodResources."""
+        if self.kubelet:
+            return self.kubelet / "pod-resources" / "kubelet.sock"
         return self.root / "podres.sock"
 
     @property
     def plugins(self) -> Path:
         """What the kubelet calls its device-plugin folder."""
-        return self.root / "plugins"
+        return self.kubelet / "device-plugins" if self.kubelet else self.root / "plugins"
 
     @property
     def profiles(self) -> Path:
@@ -86,7 +92,7 @@ class NodeFolder:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A light node's programs, as argument lists."""
+    """A node's programs, as argument lists."""
 
     spec: NodeSpec
     folder: NodeFolder
@@ -109,13 +115,13 @@ class Node:
         place = [f"--socket={self.folder.gpu_socket}", f"--name={self.spec.name}"]
         return [*place, *cards, f"--bus={self.spec.bus:g}"]
 
-    def agent(self, place: Place, port: int) -> list[str]:
+    def agent(self, place: Place, port: int, address: str = ports.LOOPBACK) -> list[str]:
         """The node agent, on the simulated cards."""
         return [
-            *place.arguments(port),
+            *place.arguments(port, address),
             *self._cards(),
             f"--node={self.spec.name}",
-            f"--advertise={ports.LOOPBACK}:{port}",
+            f"--advertise={address}:{port}",
             f"--state-dir={self.folder.root / 'state'}",
             f"--pool-limit={self.spec.pool}",
             f"--socket={self.folder.agent_socket}",
@@ -155,7 +161,9 @@ def end_pods(work: Path) -> None:
 
 def prepare(work: Path, spec: NodeSpec) -> Node:
     """The node's folder below `work`, with its profile file."""
-    folder = NodeFolder(work / "n" / spec.name)
-    folder.plugins.mkdir(parents=True, exist_ok=True)
+    folder = NodeFolder(work / "n" / spec.name, KUBELET if spec.real else None)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    if not spec.real:
+        folder.plugins.mkdir(exist_ok=True)
     folder.profiles.write_text(yaml.safe_dump(dict(spec.profiles)))
     return Node(spec, folder)

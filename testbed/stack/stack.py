@@ -18,12 +18,13 @@ from kybernate.api import names
 from kybernate.api.opa_config import BUNDLE
 from testbed import assets, projection
 from testbed.controlplane import ControlPlane
+from testbed.node.realnode import RealNode
 from testbed.opa import Opa
 from testbed.processes import Processes
-from testbed.stack import control, install, nodes, programs
+from testbed.stack import control, install, nodes, programs, realnodes
 from testbed.stack.control import Place
 from testbed.stack.nodes import Node, NodeSpec
-from testbed.stack.programs import Running
+from testbed.stack.programs import HERE, Running, Where
 
 Progress = Callable[[str], None]
 SERVERS = ("kyb-controller", "kyb-extender", "kyb-webhook", "kyb-nodeagent")
@@ -42,6 +43,7 @@ class Stack:
     opa: Opa | None = None
     running: dict[str, Running] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    real: dict[str, RealNode] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -80,6 +82,8 @@ class Stack:
 
     def stop(self) -> None:
         """End all of it, a detached one too."""
+        for real in self.real.values():
+            real.stop()
         self.processes.stop_all()
         for name in reversed(self.processes.names()):
             self.processes.stop(name)
@@ -113,12 +117,17 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """`kill -9` of one process, by the name of its log. Raises KeyError."""
-        self.processes.kill(name)
+        self._group(name).kill(name)
 
     def start_again(self, name: str) -> None:
         """One of `running` that has ended, at its addresses. Raises ProcessFailed."""
         ended = self.running[name]
-        programs.start(self.processes, name, ended.argv, ready=ended.ready)
+        programs.start(self._group(name), name, ended.argv, ready=ended.ready, where=ended.where)
+
+    def _group(self, name: str) -> Processes:
+        """What was started under this name is in here."""
+        groups = (real.processes for real in self.real.values())
+        return next((one for one in groups if name in one.names()), self.processes)
 
     def policy_revision(self) -> str:
         """Of the policies OPA decides by now."""
@@ -138,7 +147,7 @@ class Stack:
         self._start_servers()
         for spec in specs:
             progress(f"starting node {spec.name}")
-            self._start_node(spec)
+            self._start_node(spec, progress)
         progress("starting kube-scheduler")
         self.start_scheduler()
 
@@ -176,15 +185,30 @@ class Stack:
         self.run("webhook", "webhook", partial(control.webhook, webhook))
         install.webhooks(self.plane, self.running["webhook"].url)
 
-    def _start_node(self, spec: NodeSpec) -> None:
+    def _start_node(self, spec: NodeSpec, progress: Progress) -> None:
         node = nodes.prepare(self.work, spec)
         self.nodes[spec.name] = node
-        self.start_lightnode(spec.name)
+        if spec.real:
+            work = self.work / "r" / spec.name
+            self.real[spec.name] = realnodes.start(self.plane, node, work, progress)
+            assert self.opa is not None
+            self.real[spec.name].reach(int(self.opa.url.rpartition(":")[2]))
+        else:
+            self.start_lightnode(spec.name)
+        processes, where = self._at(spec.name)
         argv = [sys.executable, "-m", "testbed.gpu", *node.gpu()]
         ready = node.folder.gpu_socket.exists
-        programs.start(self.processes, f"gpu-{spec.name}", argv, ready=ready)
+        programs.start(processes, f"gpu-{spec.name}", argv, ready=ready, where=where)
         self.start_agent(spec.name)
-        self.run(f"deviceplugin-{spec.name}", "deviceplugin", lambda _: node.deviceplugin())
+        name = f"deviceplugin-{spec.name}"
+        self.running[name] = programs.run(
+            processes, name, "deviceplugin", lambda _: node.deviceplugin(), where
+        )
+
+    def _at(self, node: str) -> tuple[Processes, Where]:
+        """The group that programs of this node are in, and how they come to run there."""
+        real = self.real.get(node)
+        return (real.processes, realnodes.where(real)) if real else (self.processes, HERE)
 
     def start_lightnode(self, name: str) -> None:
         """Of this node, with the pods it left."""
@@ -209,8 +233,7 @@ class Stack:
         url = self.opa.url if self.opa else ""
         kubeconfig = self.kubeconfig("kyb-nodeagent", node=name)
         place = Place(kubeconfig, self.tls("kyb-nodeagent"), url)
-        shared = [
-            f"--client-tls-dir={self.tls(AGENTS)}",
-            f"--checkpoint-keys={self.tls(KEYS)}",
-        ]
-        self.run(f"nodeagent-{name}", "nodeagent", lambda port: [*node.agent(place, port), *shared])
+        processes, where = self._at(name)
+        arguments = partial(node.agent, place, address=where.address)
+        running = f"nodeagent-{name}"
+        self.running[running] = programs.run(processes, running, "nodeagent", arguments, where)
