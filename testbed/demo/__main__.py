@@ -32,7 +32,8 @@ from testbed.stack import NodeSpec, Stack, realnodes
 
 FAULTS = (
     Unexpected, ProcessFailed, KubectlFailed, AgentAway, AgentRefused, CommandFailed,
-    NodeUnavailable, assets.BuildFailed, assets.GoUnavailable, OSError, urllib3.exceptions.HTTPError,
+    NodeUnavailable, assets.BuildFailed, assets.GoUnavailable, OSError,
+    urllib3.exceptions.HTTPError,
 )  # fmt: skip
 EVENTS_SHOWN = 40
 console = Console(highlight=False, soft_wrap=True)
