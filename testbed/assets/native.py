@@ -19,10 +19,16 @@ RUNTIME = "kybernate-runc"
 _NATIVE = Path(__file__).parents[2] / "native"
 _SOURCES = _NATIVE / "runtime"
 PLUGIN = "kyb-closed.so"
+GUEST = "libkybguest.so"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion")
+_INPUTS = (".c", ".h", ".def")
 _STANDARD = ("-std=c11", "-D_GNU_SOURCE")
 STATIC = ("-Os", "-s", "-static")
 SHARED = ("-Os", "-s", "-shared", "-fPIC")
+PRELOADED = (
+    *("-O2", "-s", "-shared", "-fPIC", "-fvisibility=hidden", "-ftls-model=initial-exec"),
+    *("-Wl,-z,now", "-Wl,-z,noexecstack"),
+)
 CHECKED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 """For tests: what reads or writes where it should not ends at once, with a message."""
 
@@ -36,10 +42,17 @@ def runtime(flags: Sequence[str] = STATIC) -> Path:
     """kybernate-runc; compiled when it is not there yet (seconds). Raises BuildFailed."""
     sources = sorted(_SOURCES.glob("*.[ch]"))
     flags = (*_STANDARD, *_WARNINGS, *flags)
-    return _compiled(RUNTIME, sources, flags)
+    return compiled(RUNTIME, sources, flags)
 
 
-def _compiled(name: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+def guest(flags: Sequence[str] = PRELOADED) -> Path:
+    """libkybguest.so, likewise."""
+    sources = sorted(one for one in (_NATIVE / "guest").iterdir() if one.suffix in _INPUTS)
+    return compiled(GUEST, sources, (*_STANDARD, *_WARNINGS, *flags))
+
+
+def compiled(name: str, sources: Sequence[Path], flags: Sequence[str]) -> Path:
+    """A program or library by its sources and all of the compiler's flags."""
     final = cache_folder() / f"{name}-{_key(sources, flags)}"
     if not (final / name).exists():
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +67,7 @@ def criu_plugins() -> Path:
     """The folder with our plugin of CRIU (native/criu), for its option `libdir`."""
     sources = sorted((_NATIVE / "criu").glob("*.c"))
     flags = (*_STANDARD, *_WARNINGS, *SHARED)
-    return _compiled(PLUGIN, sources, flags).parent
+    return compiled(PLUGIN, sources, flags).parent
 
 
 def _key(sources: Sequence[Path], flags: Sequence[str]) -> str:
@@ -65,7 +78,7 @@ def _key(sources: Sequence[Path], flags: Sequence[str]) -> str:
 
 
 def _compile(argv: Sequence[str], target: Path) -> None:
-    flags = [one for one in argv if not one.endswith(".h")]
+    flags = [one for one in argv if not one.endswith((".h", ".def"))]
     try:
         done = subprocess.run(
             ["cc", *flags, "-o", str(target)], capture_output=True, text=True, check=False
@@ -77,4 +90,4 @@ def _compile(argv: Sequence[str], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(runtime())
+    print(runtime(), guest(), sep="\n")

@@ -1,0 +1,244 @@
+// The thread that speaks with the agent, and what it answers.
+//
+// Rule: memory is only touched behind a closed gate, so the table stands still.
+// Rule: the gate never opens over memory that is missing or not filled, whoever asks; an agent that
+// goes away leaves it as it is.
+// Rule: descriptors exist while they are sent, under the lock that a fork waits for: no child keeps
+// one, or its memory would never come free.
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest.h"
+#include "packets.h"
+#include "protocol.h"
+
+#define VERSION "libkybguest 0.1"
+static const struct timespec AGAIN = {0, 200 * 1000 * 1000};  // an agent that is away costs this
+static const uint32_t LONGEST_MS = 600 * 1000;
+
+static uint64_t epoch;
+static uint8_t nonce[NONCE];
+static atomic_int running;
+
+static struct answer answer_to(uint32_t verb, int32_t status) {
+    struct answer one = {.verb = verb, .status = status, .epoch = epoch, .protocol = PROTOCOL,
+                         .closed = gate_is_closed()};
+    memcpy(one.nonce, nonce, NONCE);
+    return one;
+}
+
+static bool send_answer(int to, struct answer *head, const void *more, size_t size) {
+    struct iovec parts[] = {{head, sizeof *head}, {(void *)more, size}};
+    return packet_send(to, parts, size ? 2 : 1, NULL, 0);
+}
+
+static void card_of(const struct segment *one, uint8_t card[CARD_ID]) {
+    memset(card, 0, CARD_ID);
+    driver.cuDeviceGetUuid(card, one->made.where.id);
+}
+
+static struct entry entry_of(const struct segment *one) {
+    struct entry made = {.id = one->id, .address = one->at, .size = one->size,
+                         .state = one->state, .touched = one->touched};
+    card_of(one, made.card);
+    return made;
+}
+
+// The segments that may leave; those of one card where one is given. `first` and `count` choose
+// among them; `total` is how many there are.
+static uint32_t choose(const struct request *asked, bool of_card, struct segment **chosen,
+                       uint32_t *total) {
+    static CUdevice last = -1;
+    static uint8_t last_card[CARD_ID];
+    uint32_t seen = 0, taken = 0;
+    for (size_t i = 0; i < segment_count; i++) {
+        struct segment *one = segments[i];
+        if (one->in_place) continue;
+        if (last != one->made.where.id) card_of(one, last_card);
+        last = one->made.where.id;
+        if (of_card && memcmp(last_card, asked->card, CARD_ID)) continue;
+        if (seen >= asked->first && taken < asked->count && taken < BATCH) chosen[taken++] = one;
+        seen++;
+    }
+    *total = seen;
+    return taken;
+}
+
+static void use_context(const struct segment *one, bool on) {
+    static bool pushed;
+    CUcontext before;
+    if (on) pushed = one->owner && !driver.cuCtxPushCurrent_v2(one->owner);
+    else if (pushed) driver.cuCtxPopCurrent_v2(&before);
+}
+
+static CUresult apply(struct segment *one, CUresult (*change)(struct segment *)) {
+    use_context(one, true);
+    CUresult wrong = change(one);
+    use_context(one, false);
+    return wrong;
+}
+
+static CUresult filled(struct segment *one) {
+    if (one->state == EMPTY) one->state = BACKED;
+    return one->state == BACKED ? CUDA_SUCCESS : CUDA_INVALID_VALUE;
+}
+
+static bool answer_list(int to, const struct request *asked) {
+    struct segment *chosen[BATCH];
+    struct entry entries[BATCH];
+    struct answer head = answer_to(LIST, DONE);
+    lock_take(&table_lock);
+    head.count = choose(asked, false, chosen, &head.total);
+    for (uint32_t i = 0; i < head.count; i++) entries[i] = entry_of(chosen[i]);
+    lock_give(&table_lock);
+    return send_answer(to, &head, entries, head.count * sizeof *entries);
+}
+
+static bool answer_change(int to, const struct request *asked,
+                          CUresult (*change)(struct segment *)) {
+    struct segment *chosen[BATCH];
+    struct answer head = answer_to(asked->verb, gate_is_closed() ? DONE : GATE_OPEN);
+    lock_take(&table_lock);
+    uint32_t count = head.status ? 0 : choose(asked, true, chosen, &head.total);
+    while (head.count < count && !head.status) {
+        head.status = apply(chosen[head.count], change);
+        if (!head.status) head.count++;
+    }
+    lock_give(&table_lock);
+    return send_answer(to, &head, NULL, 0);
+}
+
+static CUresult export_one(struct segment *one, bool anew, int *fd) {
+    CUresult wrong = anew ? apply(one, segment_back) : CUDA_SUCCESS;
+    if (!wrong && one->state == RELEASED) wrong = CUDA_INVALID_VALUE;
+    if (!wrong)
+        wrong = driver.cuMemExportToShareableHandle(fd, one->real, POSIX_DESCRIPTOR, 0);
+    if (!wrong) fcntl(*fd, F_SETFD, FD_CLOEXEC);
+    return wrong;
+}
+
+static bool answer_export(int to, const struct request *asked, bool anew) {
+    struct segment *chosen[BATCH];
+    struct entry entries[BATCH];
+    int fds[BATCH];
+    struct answer head = answer_to(asked->verb, gate_is_closed() ? DONE : GATE_OPEN);
+    lock_take(&table_lock);
+    uint32_t count = head.status ? 0 : choose(asked, true, chosen, &head.total);
+    while (head.count < count && !head.status) {
+        head.status = export_one(chosen[head.count], anew, &fds[head.count]);
+        if (head.status) break;
+        entries[head.count] = entry_of(chosen[head.count]);
+        head.count++;
+    }
+    struct iovec parts[] = {{&head, sizeof head}, {entries, head.count * sizeof *entries}};
+    bool sent = packet_send(to, parts, 2, fds, head.count);
+    for (uint32_t i = 0; i < head.count; i++) close(fds[i]);
+    lock_give(&table_lock);
+    return sent;
+}
+
+static bool answer_close(int to, const struct request *asked) {
+    uint32_t limit = asked->milliseconds < LONGEST_MS ? asked->milliseconds : LONGEST_MS;
+    double until = seconds_now() + limit / 1000.0;
+    bool was_closed = gate_is_closed();
+    struct answer head = answer_to(CLOSE, DONE);
+    const char *why = "";
+    if (!gate_close(until)) why = "calls into the driver, or a graph's capture, did not end";
+    else if (!drain(until)) why = "submitted work did not end";
+    if (*why) {
+        if (!was_closed) gate_open();
+        head = answer_to(CLOSE, STILL_BUSY);
+        strncpy(head.why, why, WHY - 1);
+    } else {
+        if (!was_closed) epoch++;
+        head = answer_to(CLOSE, DONE);
+    }
+    return send_answer(to, &head, NULL, 0);
+}
+
+static bool is_whole(void) {
+    for (size_t i = 0; i < segment_count; i++)
+        if (segments[i]->state != BACKED) return false;
+    return true;
+}
+
+static bool answer_open(int to) {
+    lock_take(&table_lock);
+    bool whole = is_whole();
+    for (size_t i = 0; whole && i < segment_count; i++) segments[i]->touched = false;
+    lock_give(&table_lock);
+    if (whole) gate_open();
+    struct answer head = answer_to(OPEN, whole ? DONE : NOT_WHOLE);
+    return send_answer(to, &head, NULL, 0);
+}
+
+static bool answer_left(int to) {
+    char text[2048];
+    struct answer head = answer_to(LEFT, DONE);
+    head.count = (uint32_t)left_text(text, sizeof text);
+    return send_answer(to, &head, text, head.count);
+}
+
+// One request. Zero: the connection is of no use any more.
+int control_answer(int to, const void *packet, size_t size) {
+    struct request asked = {0};
+    if (size == sizeof asked) memcpy(&asked, packet, sizeof asked);
+    switch (asked.verb) {
+        case CLOSE: return answer_close(to, &asked);
+        case OPEN: return answer_open(to);
+        case LIST: return answer_list(to, &asked);
+        case EXPORT: return answer_export(to, &asked, false);
+        case RELEASE: return answer_change(to, &asked, segment_release);
+        case BACK: return answer_export(to, &asked, true);
+        case FILLED: return answer_change(to, &asked, filled);
+        case LEFT: return answer_left(to);
+        default: {
+            struct answer head = answer_to(asked.verb, NOT_UNDERSTOOD);
+            return send_answer(to, &head, NULL, 0);
+        }
+    }
+}
+
+static void serve(int agent) {
+    char packet[256];
+    struct answer hello = answer_to(HELLO, DONE);
+    memcpy(hello.why, VERSION, sizeof VERSION);
+    bool goes_on = send_answer(agent, &hello, NULL, 0);
+    while (goes_on) {
+        long size = packet_receive(agent, packet, sizeof packet, NULL);
+        goes_on = size > 0 && control_answer(agent, packet, (size_t)size);
+    }
+}
+
+static void *control(void *unused) {
+    (void)unused;
+    for (;;) {
+        int agent = packet_socket(agent_socket(), strlen(agent_socket()), false);
+        if (agent >= 0) {
+            serve(agent);
+            close(agent);
+        }
+        nanosleep(&AGAIN, NULL);
+    }
+    return NULL;
+}
+
+static void choose_nonce(void) {
+    int random = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (random < 0) return;
+    if (read(random, nonce, sizeof nonce) != sizeof nonce) memset(nonce, 0, sizeof nonce);
+    close(random);
+}
+
+void control_start(void) {
+    if (atomic_exchange(&running, 1)) return;
+    choose_nonce();
+    if (!thread_start(control)) atomic_store(&running, 0);
+}
+
+void control_forked(void) {
+    atomic_store(&running, 0);
+    epoch = 0;
+}

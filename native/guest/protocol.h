@@ -1,0 +1,57 @@
+// What agent and guest say to each other: docs/reference/guest.md has it in words.
+//
+// The guest connects (unix, SOCK_SEQPACKET: a message is a packet) and says hello; from then on the
+// agent asks and the guest answers, one at a time. All numbers are little-endian.
+#ifndef KYB_GUEST_PROTOCOL_H
+#define KYB_GUEST_PROTOCOL_H
+
+#include <stdint.h>
+
+enum { PROTOCOL = 1, BATCH = 128, CARD_ID = 16, NONCE = 16, WHY = 64 };
+
+enum verb {
+    HELLO = 1,    // guest -> agent, first: `why` names our version
+    CLOSE = 2,    // the gate, within `milliseconds`; work that was submitted has ended
+    OPEN = 3,     // refused while memory is missing or not filled
+    LIST = 4,     // entries from `first`, of all cards
+    EXPORT = 5,   // entries and descriptors of a card's segments
+    RELEASE = 6,  // give their memory back to the card
+    BACK = 7,     // as EXPORT, made anew where released
+    FILLED = 8,   // their contents are right
+    LEFT = 9,     // text: what stays on the card
+};
+
+enum status {  // above zero: the driver's own error
+    DONE = 0,
+    NOT_UNDERSTOOD = -1,
+    STILL_BUSY = -2,
+    GATE_OPEN = -3,
+    NOT_WHOLE = -4,
+};
+
+struct request {
+    uint32_t verb, first, count, milliseconds;
+    uint8_t card[CARD_ID];
+};
+
+struct answer {
+    uint32_t verb;
+    int32_t status;
+    uint32_t count;   // entries that follow, or bytes of text; done before a driver's error
+    uint32_t total;   // segments in all (LIST), or of the card
+    uint64_t epoch;   // how often the gate was closed
+    uint32_t closed, protocol;
+    uint8_t nonce[NONCE];  // this process's
+    char why[WHY];
+};
+
+struct entry {
+    uint64_t id, address, size;
+    uint32_t state, touched;
+    uint8_t card[CARD_ID];
+};
+
+_Static_assert(sizeof(struct request) == 32, "no padding");
+_Static_assert(sizeof(struct answer) == 112, "no padding");
+_Static_assert(sizeof(struct entry) == 48, "no padding");
+#endif

@@ -1,0 +1,47 @@
+"""
+Fingerprints of VRAM: 16 bytes for each 2 MiB, made by the card itself (`fingerprint.cu`).
+
+Called by `parts`. A key is random and belongs to one copy; it is stored in front of the copy's
+fingerprints, so that a resume, in whatever process, hashes as the park did.
+"""
+
+import ctypes
+import secrets
+import struct
+from importlib.resources import files
+from typing import Any
+
+from nodeagent.gpuworker.driver import GRAIN, Driver
+
+SIZE = 16
+_PRIME = 2**61 - 1
+_WORDS, _POINTS, _THREADS = 68, 4, 512
+KEY_SIZE = _WORDS * 4 + _POINTS * 8
+
+
+def new_key() -> bytes:
+    """A fresh random key."""
+    points = (1 + secrets.randbelow(_PRIME - 1) for _ in range(_POINTS))
+    return secrets.token_bytes(_WORDS * 4) + struct.pack(f"<{_POINTS}Q", *points)
+
+
+class Fingerprints:
+    """The kernel, loaded once."""
+
+    def __init__(self, driver: Driver) -> None:
+        """Raises DriverError."""
+        self._driver = driver
+        image = (files(__package__) / "fingerprint.ptx").read_bytes() + b"\0"
+        self._kernel = driver.kernel(image, b"kyb_fingerprint")
+
+    def take(self, at: int, size: int, into: int, key: bytes, stream: Any) -> None:
+        """Fingerprint `size` bytes (a multiple of 2 MiB) into the card's memory, some time."""
+        self._driver.launch(
+            self._kernel,
+            size // GRAIN,
+            _THREADS,
+            stream,
+            ctypes.c_uint64(at),
+            ctypes.c_uint64(into),
+            (ctypes.c_char * KEY_SIZE).from_buffer_copy(key),
+        )

@@ -1,0 +1,165 @@
+"""
+The guests that are connected: processes with libkybguest.so that use the driver.
+
+Called by `guest`, the mechanism. Guests connect to us, again and again while we are away, so after
+an agent's restart they are back within a quarter of a second.
+Rule: who a guest is, the kernel says (its process number), not the guest.
+"""
+
+import os
+import socket
+import struct
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kybernate.clients.errors import Retry
+from kybernate.runtime.logs import get_logger
+from nodeagent.mechanisms import guestwire
+from nodeagent.mechanisms.guestwire import Answer, Malformed, Verb
+
+_HELLO_S = 5.0
+_MOST = 1024  # connections; a workload may open as many as it likes
+_CREDENTIALS = struct.Struct("3i")
+
+
+class GuestAway(Retry):
+    """A guest did not answer, or said what it cannot mean."""
+
+
+@dataclass(slots=True)
+class Guest:
+    """One process. One request at a time; thread safe."""
+
+    pid: int
+    nonce: bytes
+    _socket: socket.socket
+    _lock: threading.Lock
+
+    def ask(  # the request's fields, and how long
+        self,
+        verb: Verb,
+        limit: float,
+        *,
+        first: int = 0,
+        count: int = guestwire.BATCH,
+        card: bytes = b"",
+    ) -> tuple[Answer, list[int]]:
+        """Its answer and the descriptors, which are the caller's to close. Raises GuestAway."""
+        packet = guestwire.request(
+            verb, first=first, count=count, card=card, milliseconds=int(limit * 1000)
+        )
+        with self._lock:
+            try:
+                self._socket.settimeout(limit + _HELLO_S)
+                self._socket.send(packet)
+                return _received(self._socket, verb)
+            except (OSError, EOFError, Malformed) as error:
+                self._socket.close()  # half an answer may still come: the next one is a new start
+                raise GuestAway(f"the guest of process {self.pid} is away: {error!r}") from error
+
+    def close(self) -> None:
+        """Forget it."""
+        self._socket.close()
+
+
+class Guests:
+    """Where guests connect, and who is there. `path` is the socket."""
+
+    def __init__(self, path: Path) -> None:
+        """Listens from now on. Raises OSError."""
+        self._guests: dict[int, Guest] = {}
+        self._changed = threading.Condition()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        path.chmod(0o666)  # any user in a container; who it is, the kernel says
+        self._listener.listen(128)
+        threading.Thread(target=self._accept, name="guests", daemon=True).start()
+
+    def of(self, pid: int) -> Guest | None:
+        """The guest in a process."""
+        with self._changed:
+            return self._guests.get(pid)
+
+    def await_all(self, pids: frozenset[int], limit: float) -> bool:
+        """Until all of these processes have said hello."""
+        with self._changed:
+            return self._changed.wait_for(lambda: pids <= self._guests.keys(), limit)
+
+    def forget(self, guest: Guest) -> None:
+        """It is gone, or it connects again."""
+        with self._changed:
+            if self._guests.get(guest.pid) is guest:
+                del self._guests[guest.pid]
+        guest.close()
+
+    def close(self) -> None:
+        """Listen no more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._changed:
+            for guest in self._guests.values():
+                guest.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                one, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._greet, args=(one,), daemon=True).start()
+
+    def _greet(self, one: socket.socket) -> None:
+        pid = _CREDENTIALS.unpack(
+            one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )[0]
+        try:
+            one.settimeout(_HELLO_S)
+            hello, _ = _received(one, Verb.HELLO)
+        except (OSError, EOFError, Malformed) as error:
+            get_logger().warning("a guest was not understood", pid=pid, why=str(error))
+            one.close()
+            return
+        guest = Guest(pid, hello.nonce, one, threading.Lock())
+        with self._changed:
+            self._drop_ended()
+            if len(self._guests) >= _MOST:
+                one.close()
+                return
+            old = self._guests.pop(pid, None)
+            self._guests[pid] = guest
+            self._changed.notify_all()
+        if old is not None:
+            old.close()
+
+    def _drop_ended(self) -> None:
+        for pid in [pid for pid in self._guests if not Path(f"/proc/{pid}").exists()]:
+            self._guests.pop(pid).close()
+
+
+def _received(source: socket.socket, verb: Verb) -> tuple[Answer, list[int]]:
+    """The answer to a verb; descriptors only where they belong."""
+    packet, descriptors, flags, _ = socket.recv_fds(source, guestwire.ANSWER_ROOM, guestwire.BATCH)
+    try:
+        if not packet:
+            raise EOFError("it hung up")
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise Malformed("a packet that is too long")
+        answer = guestwire.answer(packet)
+        shared = answer.count if verb in (Verb.EXPORT, Verb.BACK) else 0
+        if answer.verb is not verb or len(descriptors) != shared:
+            raise Malformed(f"{answer.verb.name} with {len(descriptors)} descriptors")
+    except BaseException:
+        closed(descriptors)
+        raise
+    return answer, descriptors
+
+
+def closed(descriptors: list[int]) -> None:
+    """Close them all."""
+    for one in descriptors:
+        os.close(one)

@@ -1,0 +1,147 @@
+"""
+What agent and guest say to each other, as values: native/guest/protocol.h in Python.
+
+Pure. Used by `guests`. What comes from a guest is a workload's word: every field is checked, and
+`Malformed` is raised before anything is believed.
+"""
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import TypeVar
+
+PROTOCOL = 1
+BATCH = 128  # segments of one packet; the kernel passes at most 253 descriptors
+_REQUEST = struct.Struct("<4I16s")
+_ANSWER = struct.Struct("<Ii2IQ2I16s64s")
+_ENTRY = struct.Struct("<3Q2I16s")
+ANSWER_ROOM = _ANSWER.size + max(BATCH * _ENTRY.size, 4096)
+_GRAIN = 2 * 1024 * 1024
+_LARGEST = 2**48
+_Kind = TypeVar("_Kind", bound=enum.IntEnum)
+
+
+class Malformed(Exception):
+    """A guest said something it cannot mean."""
+
+
+class Verb(enum.IntEnum):
+    """What is asked of a guest."""
+
+    HELLO = 1
+    CLOSE = 2
+    OPEN = 3
+    LIST = 4
+    EXPORT = 5
+    RELEASE = 6
+    BACK = 7
+    FILLED = 8
+    LEFT = 9
+
+
+class Status(enum.IntEnum):
+    """How it went; above zero it is the driver's own error."""
+
+    DONE = 0
+    NOT_UNDERSTOOD = -1
+    STILL_BUSY = -2
+    GATE_OPEN = -3
+    NOT_WHOLE = -4
+
+
+class State(enum.IntEnum):
+    """Of a segment."""
+
+    BACKED = 0
+    RELEASED = 1
+    EMPTY = 2  # backed, not yet filled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Some of a workload's VRAM. `touched`: released or made anew since the gate was closed."""
+
+    id: int
+    address: int
+    size: int
+    state: State
+    touched: bool
+    card: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A guest's answer. `count` is what was done, `total` what there is."""
+
+    verb: Verb
+    status: int
+    count: int
+    total: int
+    epoch: int
+    closed: bool
+    nonce: bytes
+    why: str
+    segments: tuple[Segment, ...] = ()
+    text: str = ""
+
+
+def request(
+    verb: Verb, *, first: int = 0, count: int = 0, milliseconds: int = 0, card: bytes = b""
+) -> bytes:
+    """A packet that asks."""
+    return _REQUEST.pack(verb, first, count, milliseconds, card)
+
+
+def answer(packet: bytes) -> Answer:
+    """What a packet says. Raises Malformed."""
+    if len(packet) < _ANSWER.size:
+        raise Malformed(f"a packet of {len(packet)} bytes")
+    verb, status, count, total, epoch, closed, protocol, nonce, why = _ANSWER.unpack_from(packet)
+    if protocol != PROTOCOL:
+        raise Malformed(f"protocol {protocol}; {PROTOCOL} is spoken here")
+    rest = packet[_ANSWER.size :]
+    listed = verb in (Verb.LIST, Verb.EXPORT, Verb.BACK)
+    return Answer(
+        verb=_known(Verb, verb, "verb"),
+        status=status,
+        count=count,
+        total=total,
+        epoch=epoch,
+        closed=bool(closed),
+        nonce=nonce,
+        why=_text(why.split(b"\0", 1)[0]),
+        segments=_segments(rest, count) if listed else (),
+        text=_text(rest) if verb == Verb.LEFT else "",
+    )
+
+
+def _segments(packet: bytes, count: int) -> tuple[Segment, ...]:
+    if count > BATCH or len(packet) != count * _ENTRY.size:
+        raise Malformed(f"{count} segments in {len(packet)} bytes")
+    return tuple(_segment(*fields) for fields in _ENTRY.iter_unpack(packet))
+
+
+def _segment(id_: int, address: int, size: int, *rest: int | bytes) -> Segment:
+    state, touched, card = rest
+    if not 0 < size < _LARGEST or size % _GRAIN:
+        raise Malformed(f"a segment of {size} bytes")
+    assert isinstance(card, bytes)
+    return Segment(
+        id=id_,
+        address=address,
+        size=size,
+        state=_known(State, state, "state"),
+        touched=bool(touched),
+        card=card,
+    )
+
+
+def _known(kind: type[_Kind], value: int | bytes, what: str) -> _Kind:
+    try:
+        return kind(int(value))
+    except ValueError:
+        raise Malformed(f"{what} {value!r}") from None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("ascii", "replace")
