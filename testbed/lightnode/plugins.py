@@ -4,7 +4,7 @@ The kubelet's side of the device plugin protocol, over real gRPC on the real soc
 
 Called by: device plugins (Registration), `podlife` (admit), `nodeobject` (counts), `podresources`.
 Rule: as the kubelet does, it removes every socket in the folder when it starts, admits one pod at a
-time, asks for a preference where there is a choice, and takes the preference as a hint.
+time, asks for a preference, and takes the preference as a hint.
 """
 
 import json
@@ -192,7 +192,8 @@ class Plugins(rpc.RegistrationServicer):
     def _preferred(
         self, endpoint: _Endpoint | None, free: list[str], count: int
     ) -> Collection[str]:
-        if endpoint is None or not endpoint.prefers or count >= len(free):
+        # As the real one, which asks with no choice, too (tests/deviceplugin/golden).
+        if endpoint is None or not endpoint.prefers or count > len(free):
             return ()
         wish = pb.ContainerPreferredAllocationRequest(
             available_deviceIDs=free, allocation_size=count

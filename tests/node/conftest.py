@@ -56,6 +56,7 @@ class SeatNode:
     folder: Path
     opa_url: str
     made: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)  # pods that a file's other tests need still
 
     @property
     def agent_socket(self) -> Path:
@@ -83,6 +84,10 @@ class SeatNode:
         gpu = [sys.executable, "-m", "testbed.gpu", socket, f"--name={NODE}", *cards]
         self._start("gpu", gpu, (self.folder / "gpu.sock").exists)
         self.start_agent()
+        self.start_plugin()
+
+    def start_plugin(self) -> None:
+        """The kubelet has its seats when it returns."""
         plugin = [
             sys.executable, "-m", "deviceplugin", *self._cards(),
             f"--agent-socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
@@ -180,6 +185,29 @@ class SeatNode:
         self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
         self.made.append(f"{body['kind'].lower()}/{body['metadata']['name']}")
 
+    def run_plain(self, name, seat=True, runtime=None, command=("sleep", "1000"), **spec):
+        """Create a pod that does nothing on its seat; it is Running when this returns."""
+        container = {
+            "name": "c",
+            "image": "kyb.test/box:1",
+            "imagePullPolicy": "Never",
+            "command": list(command),
+        }
+        if seat:
+            container["resources"] = {"limits": {"kyb.ai/gpu-1x-seat": "1"}}
+        whole = {
+            "nodeName": NODE,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+            **spec,
+        }
+        if runtime:
+            whole["runtimeClassName"] = f"real-{runtime}"
+        metadata = {"name": name, "namespace": "default"}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole}
+        self.create(body)
+        wait_for(lambda: self.phase(name) == "Running", f"{name} runs", PATIENCE_S)
+
     def serve(self, name, **more):
         """A model server; it answers by itself when it has its GPU."""
         self.run(name, "serve", "--vram=60Gi", "--address=0.0.0.0", **more)
@@ -221,7 +249,7 @@ class SeatNode:
 
     def _is_empty(self) -> bool:
         view = self.view()
-        return view is not None and not view.workloads
+        return view is not None and {one.key.name for one in view.workloads} <= self.kept
 
 
 @pytest.fixture(scope="session")
