@@ -10,7 +10,7 @@ import http.client
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
@@ -24,7 +24,8 @@ _REDIRECTS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _GOOD = range(200, 400)
 _SAFE = "/?&=%:@!$'()*+,;~[]-._"
-_USUAL = {"user-agent": "kube-probe/kybernate", "accept": "*/*"}
+_USUAL = (("User-Agent", "kube-probe/kybernate"), ("Accept", "*/*"))
+_Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,9 @@ class _Place:
 def get(action: HttpGet, connect: Connect, own: str, seconds: float) -> Outcome:
     """What came of it, `seconds` in all. `own` is the pod's own address."""
     place = _Place(action.tls, action.host, action.port, _path(action.path))
-    headers = dict(action.headers)
     for _ in range(_REDIRECTS + 1):
         try:
-            status, where = _asked(place, headers, connect, own, seconds)
+            status, where = _asked(place, action.headers, connect, own, seconds)
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Outcome(passed=False, say=f"HTTP probe failed: {error or type(error).__name__}")
         following = _redirected(place, own, where) if status in _REDIRECTING else None
@@ -58,7 +58,7 @@ def _judged(status: int) -> Outcome:
 
 
 def _asked(
-    place: _Place, headers: dict[str, str], connect: Connect, own: str, seconds: float
+    place: _Place, headers: _Headers, connect: Connect, own: str, seconds: float
 ) -> tuple[int, str]:
     """The answer's status, and where it sends us."""
     line = connect(place.host, place.port)
@@ -74,15 +74,13 @@ def _asked(
             spoken.close()
 
 
-def _send(
-    spoken: http.client.HTTPConnection, place: _Place, headers: dict[str, str], own: str
-) -> None:
-    given = {name.lower() for name in headers}
+def _send(spoken: http.client.HTTPConnection, place: _Place, headers: _Headers, own: str) -> None:
+    given = {name.lower() for name, _ in headers}
+    own_host = ("Host", _authority(place.host or own, place.port))
+    usual = [one for one in (own_host, *_USUAL) if one[0].lower() not in given]
     spoken.putrequest("GET", place.path, skip_host=True, skip_accept_encoding=True)
-    if "host" not in given:
-        spoken.putheader("Host", _authority(place.host or own, place.port))
-    for name, value in (*_USUAL.items(), *headers.items()):
-        if (name not in given or name in headers) and (value or name.lower() not in _USUAL):
+    for name, value in (*usual, *headers):
+        if value:  # an empty one is how a usual one is left out
             spoken.putheader(name, value.encode())
     spoken.putheader("Connection", "close")
     spoken.endheaders()
@@ -92,8 +90,7 @@ def _send(
 def _limited(line: socket.socket, seconds: float) -> Iterator[None]:
     """Ends whatever is read or written after that many seconds, also what comes drop by drop."""
     late = threading.Event()
-    number = line.fileno()
-    mine = socket.socket(fileno=socket.dup(number)) if hasattr(socket, "dup") else line.dup()
+    mine = line.dup()  # TLS takes the other one over
 
     def end() -> None:
         late.set()
