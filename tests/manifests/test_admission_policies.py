@@ -311,6 +311,7 @@ def test_of_a_node_the_controller_changes_two_annotations(account: Any, new_node
     [
         pytest.param("kyb-ca", "Opaque", 201, id="ours"),
         pytest.param("kyb-client-tls", "kubernetes.io/tls", 201, id="ours-for-tls"),
+        pytest.param("kyb-checkpoint-keys", "Opaque", 201, id="that-of-checkpoints"),
         pytest.param("somebody-elses", "Opaque", 403, id="another-name"),
         pytest.param("kyb-ca", "kubernetes.io/service-account-token", 403, id="a-token"),
     ],

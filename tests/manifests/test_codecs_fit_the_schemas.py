@@ -1,12 +1,14 @@
 """What our codecs write, the real API server takes strictly and gives back to them unchanged."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kybernate.api import gpunodes, gpuworkloads
+from kybernate.api import checkpoints, gpunodes, gpuworkloads
 from kybernate.api.checkpoints import read_checkpoint
+from kybernate.model.checkpoint import Checkpoint, Claim
 from kybernate.model.gpu import Gpu, Group, Health, Profile, Seat
 from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceName, WorkloadKey
 from kybernate.model.node import NodeState, Tenant
@@ -124,6 +126,40 @@ def test_a_gpuworkload_comes_back_as_each_wrote_its_part(
     assert kept.status == 200, kept.message
     assert gpuworkloads.read_status(kept.body) == status
     assert gpuworkloads.read_decisions(kept.body) == (decision,)
+
+
+def test_a_checkpoint_comes_back_as_its_agents_wrote_it(
+    account: Callable[..., Any],
+    namespace: str,
+    new_node: Callable[[], str],
+    new_name: Callable[[str], str],
+) -> None:
+    here, there = NodeName(new_node()), NodeName(new_node())
+    sealed = Checkpoint(
+        namespace=namespace,
+        name=new_name("llama-0"),
+        size=40 * GIB,
+        ready=True,
+        workload="statefulset.llama.0",
+        sealed_at=NOW,
+        labels={"app": "llama"},
+        signature="ed25519:aa:bb",
+    )
+    claim = Claim(pod_uid=PodUid("u1"), node=there, pod="llama-0")
+    path = f"{KYB}/namespaces/{namespace}/gpucheckpoints"
+    sealer, waker = account("kyb-nodeagent", node=here), account("kyb-nodeagent", node=there)
+    kind = {"apiVersion": "kyb.ai/v1alpha1", "kind": "GpuCheckpoint"}
+    made = sealer.create(f"{path}?{STRICT}", {**kind, **checkpoints.new_object(sealed, here)})
+    assert made.status == 201, made.message
+    status = checkpoints.write_sealed(sealed, "sha256:aa", NOW)
+    body = {"status": {**status, "copies": [{"node": here, "tier": "nvme"}]}}
+    written = sealer.merge(f"{path}/{sealed.name}/status?{STRICT}", body)
+    assert written.status == 200, written.message
+    body = {"status": {"claim": checkpoints.write_claim(claim)}}
+    claimed = waker.merge(f"{path}/{sealed.name}/status?{STRICT}", body)
+    assert claimed.status == 200, claimed.message
+    expected = replace(sealed, copies={here: Tier.NVME}, claim=claim)
+    assert read_checkpoint(claimed.body) == expected
 
 
 def test_a_checkpoint_is_read_as_it_stands_there(

@@ -104,22 +104,48 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
     path = f"/apis/kyb.ai/v1alpha1/namespaces/{namespace}"
     status = {
         "sizeBytes": 42949672960,
+        "size": "40.0 GiB",
         "copies": [{"node": "node-a", "tier": "nvme"}],
-        "claim": {"podUID": "u1", "node": "node-a"},
+        "claim": {"podUID": "u1", "node": "node-b", "pod": "llama-0"},
         "conditions": [_ready("True")],
     }
-    spec = {"workload": "statefulset.llama.0"}
+    spec = {"workload": "statefulset.llama.0", "node": "node-a"}
     _write(admin, f"{path}/gpucheckpoints", "one", "GpuCheckpoint", spec, status)
     head, row = _table(installed.kubectl("get", "gcp", "-n", namespace))
-    assert head == ["NAME", "WORKLOAD", "GOLD", "READY", "BYTES", "TIER", "CLAIMED-BY", "AGE"]
-    assert row[:-1] == [
-        "one", "statefulset.llama.0", "false", "True", "42949672960", "nvme", "node-a",
-    ]  # fmt: skip
+    assert head == ["NAME", "WORKLOAD", "READY", "SIZE", "NODE", "CLAIM", "AGE"]
+    assert row[:-1] == ["one", "statefulset.llama.0", "True", "40.0 GiB", "node-a", "llama-0"]
+    wide, _ = _table(installed.kubectl("get", "gcp", "-n", namespace, "-o", "wide"))
+    assert {"GOLD", "SEALED-ON", "SEALED", "TIER", "CLAIM-NODE", "WHY"} <= set(wide)
     policy = {"selector": {}, "every": "5m"}
     _write(admin, f"{path}/checkpointpolicies", "one", "CheckpointPolicy", policy, {"workloads": 2})
     head, row = _table(installed.kubectl("get", "cpol", "-n", namespace))
     assert head == ["NAME", "EVERY", "KEEP", "WORKLOADS", "READY", "AGE"]
     assert row[:4] == ["one", "5m", "3", "2"]
+
+
+def test_requests_show_how_far_they_are_and_why(
+    installed: ControlPlane, admin: Any, namespace: str
+) -> None:
+    path = f"/apis/kyb.ai/v1alpha1/namespaces/{namespace}"
+    status = {
+        "state": "Running",
+        "message": "the agent of node-a seals it",
+        "checkpoint": "llama-0-1",
+        "progress": {"percent": 40},
+    }
+    spec: Object = {"workload": "llama-0"}
+    _write(admin, f"{path}/checkpointrequests", "one", "CheckpointRequest", spec, status)
+    head, row = _table(installed.kubectl("get", "creq", "-n", namespace))
+    assert head == ["NAME", "WORKLOAD", "STATE", "PERCENT", "CHECKPOINT", "WHY", "AGE"]
+    assert row[:-1] == [
+        "one", "llama-0", "Running", "40", "llama-0-1", "the agent of node-a seals it",
+    ]  # fmt: skip
+    spec = {"checkpoint": "llama-0-1", "owner": {"kind": "StatefulSet", "name": "llama"}}
+    status = {"state": "Failed", "message": "it is claimed", "pod": "llama-0", "node": "node-b"}
+    _write(admin, f"{path}/restorerequests", "one", "RestoreRequest", spec, status)
+    head, row = _table(installed.kubectl("get", "rreq", "-n", namespace))
+    assert head == ["NAME", "CHECKPOINT", "STATE", "POD", "NODE", "WHY", "AGE"]
+    assert row[:-1] == ["one", "llama-0-1", "Failed", "llama-0", "node-b", "it is claimed"]
 
 
 def test_all_of_ours_are_listed_by_one_word(
