@@ -147,8 +147,8 @@ class Checkpointing:
         self, request: CheckpointRequest, status: CheckpointStatus, outcome: Outcome
     ) -> float | None:
         if outcome.ok:
-            took = f"sealed in {outcome.seconds:.1f} s"
-            return self._end(request, status, took)
+            status = replace(status, checkpoint=outcome.checkpoint or status.checkpoint)
+            return self._end(request, status, f"sealed in {outcome.seconds:.1f} s")
         said = outcome.message or outcome.reason
         if outcome.reason in PASSING:
             self._write(request, replace(status, reason=plans.BUSY, message=said))

@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from controller.bundle_app import bundle_app
+from controller.checkpointing import Checkpointing
+from controller.claims import Claims
+from controller.departures import Departures
 from controller.duties import Duty
 from controller.issuing import Issuing, Lifetimes
+from controller.keeping import CONFIGMAP as KEPT
+from controller.keeping import Keeping
 from controller.openings import Openings
 from controller.policies import CONFIGMAP, Announcer, Outcome, Policies, Waking
 from controller.publication import Publication
 from controller.readiness import Readiness
+from controller.restoring import Restoring
+from controller.sealers import AgentSealer
 from controller.serving import BundleServer
 from controller.settings import Settings
 from controller.signing import Signing
@@ -55,6 +62,12 @@ class Process:
         self._policies = Policies(kube, clock, settings.namespace, self._publication, self._told)
         self._waking = self._make_waking()
         self._openings = Openings(kube, clock, self._workloads.any_unplaced)
+        self._claims = Claims(kube, clock)
+        self._workloads.on_gone = self._claims.pod_gone
+        self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
+        self._restoring = Restoring(kube, clock, self._workloads.living)
+        self._departures = Departures(kube, clock, settings.namespace)
+        self._keeping = Keeping(kube, clock, settings.namespace, self._publication)
         self._issuing = self._make_issuing() if settings.certificates else None
         self._signing = self._make_signing()
         app = bundle_app(self._publication)
@@ -87,12 +100,17 @@ class Process:
         """What only the leader does."""
         issuing = [self._issuing.duty] if self._issuing else []
         issuing.append(self._signing.duty)
-        parts = (self._workloads, self._readiness, self._waking, self._openings)
-        return [*issuing, *(part.duty for part in parts)]
+        return [*issuing, self._waking.duty, *(part.duty for part in self._parts())]
+
+    def _parts(self) -> tuple[Any, ...]:
+        """What watches, and acts where it leads."""
+        requests = (self._checkpointing, self._restoring, self._claims)
+        books = (self._workloads, self._readiness, self._departures)
+        return (*books, *requests, self._openings, self._keeping)
 
     def _watches(self) -> list[Reflector[Any]]:
         issuing = self._issuing.watches if self._issuing else ()
-        parts = (self._policies, self._workloads, self._readiness, self._openings)
+        parts = (self._policies, *self._parts())
         return [*issuing, *(watch for part in parts for watch in part.watches)]
 
     def _lead(self) -> None:
@@ -107,6 +125,7 @@ class Process:
     def _told(self, configmap: ObjectRef, outcome: Outcome) -> None:
         self._announcer(configmap, outcome)
         self._waking.duty.touch(CONFIGMAP)
+        self._keeping.duty.touch(KEPT)
 
     def _make_waking(self) -> Waking:
         url = self._settings.opa_url

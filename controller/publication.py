@@ -60,6 +60,18 @@ class Publication:
             self._refused = None
             return self._in_force()
 
+    def adopt(self, content: bytes) -> bool:
+        """Take over a bundle that was published before, where there is none; whether that was so.
+
+        One that cannot be read is not taken.
+        """
+        with self._offering:
+            revision = _revision(content) if self._current is None else None
+            if revision is None:
+                return False
+            self._current = Bundle(revision=revision, content=content)
+            return True
+
     def _replace(self, files: Mapping[str, str]) -> None:
         try:
             bundle = bundles.build(files, self._opa)

@@ -1,4 +1,4 @@
-"""The agents' part of a CheckpointRequest, as a port.
+"""The agents' part of a CheckpointRequest, as a port, and its adapter.
 
 Called by: `checkpointing`. Errors are `AgentAway` and `AgentRefused` of `kybernate.clients.agents`;
 that a workload cannot be sealed is no error but an `Outcome` that is not ok.
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from kybernate.clients.agents import Progress
+from kybernate.clients import reaching
+from kybernate.clients.agents import Progress, Sealing
+from kybernate.clients.kube import Kube
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 
 
@@ -37,3 +39,20 @@ class Sealer(Protocol):
         Raises AgentAway, AgentRefused, ApiError.
         """
         ...
+
+
+class AgentSealer:
+    """The agents themselves, each where its GpuNode says."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+
+    def seal(self, asked: Asked) -> Iterator[Progress]:
+        """As `Sealer` says; the connection lasts as long as the call."""
+        sealing = Sealing(
+            name=asked.checkpoint,
+            leave_parked=asked.parked,
+            idempotency_key=asked.idempotency_key,
+        )
+        with reaching.agent_of(self._kube, asked.node) as agent:
+            yield from agent.sealing(asked.workload, sealing, asked.within, asked.pod_uid)

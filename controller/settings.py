@@ -9,7 +9,9 @@ from kybernate.api.errors import Fault, Malformed
 from kybernate.runtime.settings import ProcessSettings, setting
 
 SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
-CLIENT = "kyb-client"  # who calls agents; its only name. Agents call each other with another
+# Who calls agents, agents that call each other, kube-scheduler that calls the extender: each has
+# one name, and whoever is called goes by it.
+CLIENTS = ("kyb-client", names.AGENT_CLIENT, names.SCHEDULER_CLIENT)
 
 _DAY = 24 * 3600.0
 
@@ -89,11 +91,11 @@ class Settings(ProcessSettings):
             Want(secret=f"{server}-tls", names=frozenset({*self._names(server), *self.extra_names}))
             for server in SERVERS
         )
-        client = Want(secret=f"{CLIENT}-tls", names=frozenset({CLIENT}), client=True)
-        agents = Want(
-            secret=f"{names.AGENT_CLIENT}-tls", names=frozenset({names.AGENT_CLIENT}), client=True
+        clients = tuple(
+            Want(secret=f"{client}-tls", names=frozenset({client}), client=True)
+            for client in CLIENTS
         )
-        wants = (*servers, client, agents)
+        wants = (*servers, *clients)
         return Terms(overlap=self.certificate_overlap, notice=self.authority_notice, wants=wants)
 
     def _names(self, server: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Rule: nothing is deleted because a pod is gone: the pod owns its GpuWorkload, so
 garbage collector does that, and does it also while we are away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -66,11 +66,17 @@ class Workloads:
 
     def __init__(self, kube: Kube, clock: Clock) -> None:
         self._kube = kube
-        self._pods = Reflector(kube, PODS, project=_seat_pod, on_change=self._changed)
+        self._pods = Reflector(kube, PODS, project=_seat_pod, on_change=self._pod_changed)
         self._known = Reflector(kube, GPUWORKLOADS, project=_known, on_change=self._changed)
+        self.on_gone: Callable[[str, str], None] = lambda _namespace, _uid: None
+        """Called when a seat pod is gone, with its namespace and its uid."""
         self.watches = (self._pods, self._known)
         self.duty: Duty[Key] = Duty("workloads", clock, self.look, self._pods.items, THREADS)
         self._log = get_logger(duty="workloads")
+
+    def living(self) -> list[Workload]:
+        """The seat pods that have not ended."""
+        return [pod.workload for pod in self._pods.items().values() if not pod.finished]
 
     def any_unplaced(self) -> bool:
         """Whether a living seat pod has no node."""
@@ -97,6 +103,11 @@ class Workloads:
         if present is not None:
             self._kube.delete(GPUWORKLOADS, key.name, key.namespace, uid=present.uid)
         self._kube.create(GPUWORKLOADS, gpuworkloads.new_object(workload))
+
+    def _pod_changed(self, change: Change[SeatPod]) -> None:
+        self._changed(change)
+        if change.new is None and change.old is not None:
+            self.on_gone(change.key[0], change.old.workload.uid)
 
     def _changed(self, change: Change[Any]) -> None:
         if change.old != change.new:  # most changes of a pod are of its status

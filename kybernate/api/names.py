@@ -7,6 +7,7 @@ SEAT_RESOURCE_PREFIX = f"{GROUP}/gpu-"
 SEAT_RESOURCE_SUFFIX = "-seat"
 RUNTIME_CLASS = "kybernate"
 SYSTEM_NAMESPACE = "kyb-system"
+SCHEDULER_CLIENT = "kyb-scheduler"  # the name in the certificate kube-scheduler shows us
 AGENT_CLIENT = "kyb-nodeagent-client"  # the name agents, and nobody else, call agents by
 
 # Pod annotations, input
@@ -36,6 +37,8 @@ OUTPUT_ANNOTATIONS = frozenset({SEAT})
 POLICY_REVISION = f"{GROUP}/policy-revision"
 # Likewise, when a node has become able to take pods that were refused: the time of it
 OPENED = f"{GROUP}/opened"
+# Pod label: the uid of the RestoreRequest that the pod was made for
+RESTORE_REQUEST = f"{GROUP}/restore-request"
 # Node label that says a Kybernate agent manages the GPUs
 MANAGED_LABEL = f"{GROUP}/managed"
 

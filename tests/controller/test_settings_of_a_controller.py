@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.settings import SERVERS, Settings
+from controller.settings import CLIENTS, SERVERS, Settings
 from kybernate.api.errors import Malformed
 from kybernate.runtime import settings
 
@@ -11,8 +11,9 @@ def test_every_server_is_named_as_its_service_and_as_asked_for() -> None:
     read = settings.load(Settings, argv=["--extra-names=localhost,127.0.0.1"])
     wants = {want.secret: want for want in read.terms().wants}
     assert wants.keys() == {
-        *(f"{server}-tls" for server in SERVERS), "kyb-client-tls", "kyb-nodeagent-client-tls",
-    }  # fmt: skip
+        *(f"{server}-tls" for server in SERVERS),
+        *(f"{client}-tls" for client in CLIENTS),
+    }
     assert wants["kyb-webhook-tls"].names == {
         "kyb-webhook",
         "kyb-webhook.kyb-system",

@@ -12,6 +12,11 @@ Object = dict[str, Any]
 
 NODE, WORKLOAD = "gpunodes", "gpuworkloads"
 CHECKPOINT, POLICY = "gpucheckpoints", "checkpointpolicies"
+CREQ, RREQ = "checkpointrequests", "restorerequests"
+TEMPLATE = {
+    "metadata": {"labels": {"a": "b"}},
+    "spec": {"containers": [{"name": "m", "image": "m"}]},
+}
 SEAT = "kyb.ai/gpu-1x-seat"
 NOW = "2026-01-31T12:00:00Z"
 READY = {
@@ -107,13 +112,15 @@ GOOD: dict[str, tuple[Object, Object]] = {
         },
     ),
     "gpucheckpoints": (
-        {"workload": "statefulset.llama.0", "gold": False},
+        {"workload": "statefulset.llama.0", "gold": False, "node": "node-a"},
         {
             "sizeBytes": 42949672960,
-            "fingerprint": "blake3:aa",
+            "size": "40.0 GiB",
+            "sealedAt": NOW,
+            "fingerprint": "sha256:aa",
             "copies": [{"node": "node-a", "tier": "nvme"}, {"tier": "object"}],
             "signature": "c2ln",
-            "claim": {"podUID": "u1", "node": "node-a"},
+            "claim": {"podUID": "u1", "node": "node-a", "pod": "llama-0"},
             "conditions": [{**READY, "reason": "Sealed"}],
         },
     ),
@@ -133,12 +140,52 @@ GOOD: dict[str, tuple[Object, Object]] = {
         },
         {"observedGeneration": 1, "workloads": 2, "conditions": [READY]},
     ),
+    "checkpointrequests": (
+        {
+            "workload": "llama-0",
+            "name": "before-the-upgrade",
+            "leave": "Parked",
+            "within": "5m",
+            "forgetAfter": "1h30m",
+        },
+        {
+            "state": "Running",
+            "reason": "AgentAsked",
+            "message": "the agent of node-a seals it",
+            "checkpoint": "before-the-upgrade",
+            "podUID": "u1",
+            "node": "node-a",
+            "startedAt": NOW,
+            "progress": {
+                "phase": "sealing",
+                "bytesDone": 1,
+                "bytesTotal": 4,
+                "percent": 25,
+                "secondsLeft": 1.5,
+            },
+        },
+    ),
+    "restorerequests": (
+        {"checkpoint": "llama-1", "pod": {"name": "again", "template": TEMPLATE}},
+        {
+            "state": "Succeeded",
+            "reason": "Woke",
+            "message": "pod again woke on node-b",
+            "pod": "again",
+            "podUID": "u2",
+            "node": "node-b",
+            "startedAt": NOW,
+            "finishedAt": NOW,
+        },
+    ),
 }
 KINDS = {
     "gpunodes": "GpuNode",
     "gpuworkloads": "GpuWorkload",
     "gpucheckpoints": "GpuCheckpoint",
     "checkpointpolicies": "CheckpointPolicy",
+    "checkpointrequests": "CheckpointRequest",
+    "restorerequests": "RestoreRequest",
 }
 ABSENT = object()
 
@@ -211,6 +258,8 @@ def test_what_is_left_out_gets_the_defaults_of_the_reference(
     kept = admin.get(made("checkpointpolicies", policy, {})).body["spec"]
     assert (kept["keep"], kept["windows"][0]["timeZone"]) == (3, "UTC")
     assert admin.get(made("gpucheckpoints", {"workload": "x"}, {})).body["spec"]["gold"] is False
+    asked = admin.get(made("checkpointrequests", {"workload": "x"}, {})).body["spec"]
+    assert (asked["leave"], asked["within"], asked["forgetAfter"]) == ("Running", "15m", "1h")
 
 
 WINDOW = {"from": "20:00", "to": "08:00"}
@@ -276,6 +325,29 @@ WINDOW = {"from": "20:00", "to": "08:00"}
             {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
             "Exists and DoesNotExist have none", id="exists-with-values",
         ),
+        pytest.param(CREQ, "workload", ABSENT, "spec.workload: Required", id="seal-nobody"),
+        pytest.param(CREQ, "workload", "../a", "should match", id="seal-a-path"),
+        pytest.param(
+            CREQ, "leave", "Dead", 'supported values: "Running", "Parked"', id="leave-dead"
+        ),
+        pytest.param(CREQ, "within", "1s", "within must be at least 10s", id="within-a-second"),
+        pytest.param(CREQ, "within", "600", "spec.within", id="within-without-unit"),
+        pytest.param(CREQ, "forgetAfter", "1d", "should match", id="forget-after-days"),
+        pytest.param(RREQ, "checkpoint", ABSENT, "spec.checkpoint: Required", id="from-nothing"),
+        pytest.param(
+            RREQ, "pod", ABSENT, "exactly one of pod and owner is needed", id="wake-nobody"
+        ),
+        pytest.param(
+            RREQ, "owner", {"kind": "Deployment", "name": "chat"},
+            "exactly one of pod and owner is needed", id="wake-both",
+        ),
+        pytest.param(
+            RREQ, "owner", {"kind": "Job", "name": "chat"},
+            'supported values: "Deployment", "StatefulSet"', id="wake-a-job",
+        ),
+        pytest.param(
+            RREQ, "pod.template.spec.containers", [], "at least 1 items", id="no-containers"
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_spec_is_refused_in_words(
@@ -328,6 +400,10 @@ def test_a_bad_spec_is_refused_in_words(
             CHECKPOINT, "copies", [{"tier": "vram", "node": "a"}], "Unsupported", id="in-vram"
         ),
         pytest.param(CHECKPOINT, "claim", {"node": "a"}, "podUID: Required", id="claim-of-nobody"),
+        pytest.param(CREQ, "state", "Done", "Unsupported value", id="request-state"),
+        pytest.param(CREQ, "progress.percent", 101, "less than or equal to 100", id="percent"),
+        pytest.param(RREQ, "reason", "it was claimed", "should match", id="restore-reason"),
+        pytest.param(CHECKPOINT, "claim.pod", ABSENT, "pod: Required", id="claim-of-no-pod"),
     ],
 )  # fmt: skip
 def test_a_bad_status_is_refused_in_words(
@@ -350,6 +426,11 @@ def test_a_bad_status_is_refused_in_words(
         pytest.param(
             "gpucheckpoints", "workload", "Job/x/1", "workload is immutable", id="workload"
         ),
+        pytest.param(CREQ, "workload", "llama-1", "workload is immutable", id="sealed-workload"),
+        pytest.param(CREQ, "name", None, "name is immutable", id="checkpoint-name"),
+        pytest.param(CREQ, "leave", "Running", "leave is immutable", id="leave"),
+        pytest.param(RREQ, "checkpoint", "other", "checkpoint is immutable", id="checkpoint"),
+        pytest.param("gpucheckpoints", "node", "node-b", "node is immutable", id="sealed-on"),
     ],
 )
 def test_what_an_object_is_about_never_changes(
@@ -360,12 +441,13 @@ def test_what_an_object_is_about_never_changes(
     assert words in answer.message
 
 
-@pytest.mark.parametrize("field", ["sizeBytes", "fingerprint", "signature"])
+@pytest.mark.parametrize("field", ["sizeBytes", "fingerprint", "signature", "sealedAt"])
 def test_a_sealed_checkpoint_stays_what_it_was(
     admin: Any, made: Callable[..., str], field: str
 ) -> None:
     path = f"{made('gpucheckpoints')}/status"
-    for value in (7 if field == "sizeBytes" else "other", None):
+    other = {"sizeBytes": 7, "sealedAt": "2026-02-01T12:00:00Z"}.get(field, "other")
+    for value in (other, None):
         answer = admin.merge(path, {"status": {field: value}})
         assert f"{field} of a sealed checkpoint is immutable" in answer.message
 
@@ -374,16 +456,28 @@ def test_a_claim_that_is_taken_can_be_freed_and_not_taken_over(
     admin: Any, made: Callable[..., str]
 ) -> None:
     path = f"{made('gpucheckpoints')}/status"
-    other = {"podUID": "u2", "node": "node-b"}
+    other = {"podUID": "u2", "node": "node-b", "pod": "llama-0"}
     refused = admin.merge(path, {"status": {"claim": other}})
     assert "claim is taken" in refused.message
     assert admin.merge(path, {"status": {"claim": None}}).status == 200
     assert admin.merge(path, {"status": {"claim": other}}).status == 200
 
 
+@pytest.mark.parametrize("plural", [CREQ, RREQ])
+def test_a_request_that_has_finished_stays_finished(
+    admin: Any, made: Callable[..., str], plural: str
+) -> None:
+    path = f"{made(plural, status={'state': 'Failed'})}/status"
+    for state in ("Running", None):
+        answer = admin.merge(path, {"status": {"state": state}})
+        assert "state of a finished request stays" in answer.message
+    assert admin.merge(path, {"status": {"message": "why"}}).status == 200
+
+
 def test_a_gold_image_is_shared_and_never_claimed(admin: Any, made: Callable[..., str]) -> None:
     path = made("gpucheckpoints", {"workload": "x", "gold": True}, {})
-    answer = admin.merge(f"{path}/status", {"status": {"claim": {"podUID": "u", "node": "n"}}})
+    claim = {"podUID": "u", "node": "n", "pod": "p"}
+    answer = admin.merge(f"{path}/status", {"status": {"claim": claim}})
     assert "a gold image is shared and cannot be claimed" in answer.message
 
 

@@ -17,7 +17,10 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kyb-system/leases"
 SYSTEM = f"{CORE}/namespaces/kyb-system"
 WORKLOAD = f"{KYB}/namespaces/default/gpuworkloads/x"
+CHECKPOINT = f"{KYB}/namespaces/default/gpucheckpoints/x"
 OURS = f"{CORE}/namespaces/kyb-system/secrets"
+APPS = "/apis/apps/v1/namespaces/default"
+RESTORED = f"{CORE}/namespaces/default/pods?"  # a pod that is made for a RestoreRequest
 
 LIST, WATCH, CREATE, PATCH, PUT, DELETE = "list", "watch", "create", "patch", "update", "delete"
 
@@ -36,20 +39,38 @@ CAN = {
     ],
     "kyb-webhook": [
         *_seen(f"{KYB}/gpucheckpoints", f"{KYB}/gpuworkloads", f"{CORE}/namespaces"),
-        *_seen("/apis/apps/v1/deployments"),
+        *_seen("/apis/apps/v1/deployments", f"{KYB}/restorerequests"),
     ],
     "kyb-controller": [
         *_seen(f"{CORE}/nodes", f"{CORE}/pods"),
-        *_seen(f"{KYB}/gpunodes", f"{KYB}/gpuworkloads", f"{KYB}/checkpointpolicies"),
+        *_seen(f"{KYB}/gpunodes", f"{KYB}/gpuworkloads", f"{KYB}/gpucheckpoints"),
+        *_seen(f"{KYB}/checkpointrequests", f"{KYB}/restorerequests"),
         (CREATE, f"{KYB}/namespaces/default/gpuworkloads"),
-        (PUT, WORKLOAD),
+        (PATCH, WORKLOAD),
+        *[
+            (verb, f"{KYB}/namespaces/default/{plural}/x{part}")
+            for plural in ("checkpointrequests", "restorerequests")
+            for verb, part in ((DELETE, ""), (PATCH, "/status"))
+        ],
+        (PATCH, f"{KYB}/namespaces/default/gpucheckpoints/x/status"),
+        (CREATE, RESTORED),
+        (PATCH, f"{APPS}/deployments/x/scale"),
+        (PATCH, f"{APPS}/statefulsets/x/scale"),
+        (DELETE, f"{KYB}/gpunodes/x"),
+        (DELETE, f"{LEASES}/kyb-agent-x"),
+        (CREATE, f"{SYSTEM}/configmaps"),
+        (PATCH, f"{SYSTEM}/configmaps/kyb-policies-in-force"),
         (DELETE, WORKLOAD),
         (PATCH, f"{WORKLOAD}/status"),
         (PATCH, f"{KYB}/gpunodes/x/status"),
         (PATCH, f"{CORE}/nodes/x"),
         (CREATE, OURS),
-        *[(PUT, f"{OURS}/kyb-{name}") for name in ("ca", "webhook-tls", "nodeagent-tls")],
-        (LIST, f"{OURS}?fieldSelector=metadata.name%3Dkyb-ca"),
+        *[
+            (PUT, f"{OURS}/kyb-{name}")
+            for name in ("ca", "webhook-tls", "nodeagent-client-tls", "checkpoint-keys")
+        ],
+        (DELETE, CHECKPOINT),
+        (PATCH, f"{CHECKPOINT}/status"),
         (WATCH, f"{SYSTEM}/configmaps?fieldSelector=metadata.name%3Dkyb-policies"),
         (PATCH, f"{ADMISSION}/mutatingwebhookconfigurations/kyb-mutating"),
         (PATCH, f"{ADMISSION}/validatingwebhookconfigurations/kyb-validating"),
@@ -69,6 +90,8 @@ CAN = {
         (PATCH, f"{CORE}/namespaces/default/pods/x"),
         (PATCH, f"{KYB}/gpunodes/x/status"),
         (PATCH, f"{WORKLOAD}/status"),
+        *_seen(f"{KYB}/gpucheckpoints"),
+        (PATCH, f"{CHECKPOINT}/status"),
         (CREATE, EVENTS),
     ],
     "kyb-deviceplugin": [],
@@ -98,7 +121,14 @@ CANNOT = {
         (CREATE, f"{CORE}/namespaces/default/secrets"),
         (PATCH, f"{CORE}/namespaces/default/pods/x"),
         (DELETE, f"{CORE}/namespaces/default/pods/x"),
+        (CREATE, f"{CORE}/namespaces/default/pods"),
+        (PATCH, f"{APPS}/deployments/x"),
+        (PATCH, f"{APPS}/statefulsets/x"),
+        (PUT, WORKLOAD),
+        (LIST, f"{KYB}/checkpointpolicies"),
+        (CREATE, f"{CORE}/namespaces/default/configmaps"),
         (PATCH, f"{CORE}/nodes/x/status"),
+        (CREATE, f"{KYB}/namespaces/default/gpucheckpoints"),
         (DELETE, f"{CORE}/nodes/x"),
         (PATCH, f"{ADMISSION}/mutatingwebhookconfigurations/somebody-elses"),
         (CREATE, f"{ADMISSION}/validatingwebhookconfigurations"),
@@ -110,6 +140,8 @@ CANNOT = {
         (CREATE, f"{CORE}/namespaces/default/pods"),
         (CREATE, f"{KYB}/namespaces/default/gpuworkloads"),
         (PATCH, WORKLOAD),
+        (PATCH, CHECKPOINT),
+        (DELETE, CHECKPOINT),
         (DELETE, f"{KYB}/gpunodes/x"),
         (PATCH, f"{CORE}/nodes/x"),
         (LIST, LEASES),
@@ -127,6 +159,19 @@ BODIES = {
     OURS: {"metadata": {"name": "kyb-ca"}},
     LEASES: {"metadata": {"name": "kyb-controller"}},
     f"{CORE}/namespaces/default/secrets": {"metadata": {"name": "kyb-ca"}},
+    f"{SYSTEM}/configmaps": {"metadata": {"name": "kyb-policies-in-force"}},
+    RESTORED: {
+        "metadata": {
+            "name": "x",
+            "labels": {"kyb.ai/restore-request": "u"},
+            "annotations": {"kyb.ai/restore-from": "one"},
+        },
+        "spec": {"containers": [{"name": "m", "image": "m"}]},
+    },
+    f"{CORE}/namespaces/default/pods": {
+        "metadata": {"name": "x"},
+        "spec": {"containers": [{"name": "m", "image": "m"}]},
+    },
 }
 
 
@@ -154,7 +199,7 @@ def _do(caller: Any, verb: str, path: str) -> Any:
             return caller.watch(path)
         case "create":
             return caller.create(
-                f"{path}?dryRun=All", BODIES.get(path, {"metadata": {"name": "x"}})
+                f"{path.rstrip('?')}?dryRun=All", BODIES.get(path, {"metadata": {"name": "x"}})
             )
         case "patch":
             return caller.merge(f"{path}?dryRun=All", {"metadata": {"annotations": {"a": "b"}}})
