@@ -1,0 +1,293 @@
+"""
+A workload is sealed on one node and goes on on another.
+
+Real: the control plane, two nodes (kubelet, containerd, runc, CRIU) with our runtime, agents and
+device plugins on them, checkpoints fetched from agent to agent. Simulated: the GPUs, one a node.
+Faked: the policies' verdicts; the webhook is not there, so pods say themselves what they wake from.
+Observed: the pods' answers, the agents' word, the API server.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kybernate.api import names
+from kybernate.clients.agents import Agent, AgentAway
+from kybernate.model.ids import WorkloadKey
+from kybernate.testing.agentnode import wait_for
+from kybernate.testing.fakeopa import FakeOpa
+from testbed import pki
+from testbed.assets import native
+from testbed.controlplane import ControlPlane
+from testbed.kubectl import KubectlFailed
+from testbed.node.realnode import RealNode
+from testbed.node.spec import NodeSpec
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
+
+REPOSITORY = Path(__file__).parents[2]
+IMAGE = "kyb.test/waking:1"
+PROFILES = """\
+profiles:
+  - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
+"""
+LAUNCHER = """#!/bin/sh
+export KYB_RUNTIME_CONF={settings}
+exec {program} "$@"
+"""
+GPU = "/run/kyb-gpu/gpu.sock"  # each node has a /run of its own
+PATIENCE_S = 90.0  # two busy cores
+PORT = 8443
+
+
+@dataclass
+class Node:
+    """A real node with everything of ours on it."""
+
+    plane: ControlPlane
+    real: RealNode
+    folder: Path
+    shared: Path
+    opa_url: str
+
+    @property
+    def name(self) -> str:
+        return self.real.name
+
+    def start_all(self) -> None:
+        self.real.run("mkdir", "-p", str(Path(GPU).parent))
+        cards = ["--card=Simulated H100=80Gi", "--scale=64", "--bus=400000000000"]
+        argv = [sys.executable, "-m", "testbed.gpu", f"--socket={GPU}", f"--name={self.name}"]
+        self._start("gpu", [*argv, *cards], (self.real.root / GPU[1:]).exists)
+        self.start_agent()
+        plugin = [
+            sys.executable, "-m", "deviceplugin", *self._cards(),
+            f"--agent-socket={self.folder / 'agent.sock'}", "--metrics-listen=127.0.0.1:0",
+        ]  # fmt: skip
+        self._start("deviceplugin", plugin, self._seats_there)
+
+    def start_agent(self, **environment: str) -> None:
+        """Serving when it returns."""
+        address = self.real.state.address
+        argv = [
+            sys.executable, "-m", "nodeagent", f"--node={self.name}", *self._cards(),
+            f"--kubeconfig={self.plane.admin_kubeconfig}", f"--opa-url={self.opa_url}",
+            f"--state-dir={self.folder / 'state'}", "--pool-limit=400Gi",
+            f"--socket={self.folder / 'agent.sock'}", "--metrics-listen=127.0.0.1:0",
+            f"--checkpoint-keys={self.shared / 'keys'}", f"--tls-dir={self.shared / 'serving'}",
+            f"--client-tls-dir={self.shared / 'client'}", f"--listen={address}:{PORT}",
+            f"--advertise={address}:{PORT}", f"--criu-plugins={native.criu_plugins()}",
+        ]  # fmt: skip
+        self._start("agent", argv, lambda: self.view() is not None, environment)
+
+    def kill_agent(self) -> None:
+        """kill -9."""
+        os.kill(self.real.pid("agent"), signal.SIGKILL)
+        self.real.processes.stop("agent")
+
+    def _start(self, name, argv, ready, environment=None) -> None:
+        told = self.real.environment | (environment or {})
+        self.real.processes.start(name, self.real.enter(argv), ready=ready, within=60.0, env=told)
+
+    def _cards(self) -> list[str]:
+        profiles = self.folder / "profiles.yaml"
+        profiles.write_text(PROFILES)
+        return [f"--profiles={profiles}", "--inventory=simulated", f"--simulated-gpu={GPU}"]
+
+    def _seats_there(self) -> bool:
+        seen = self.plane.api.get(f"/api/v1/nodes/{self.name}")["status"]["allocatable"]
+        return seen.get("kyb.ai/gpu-1x-seat") == "6"
+
+    def agent(self) -> Agent:
+        return Agent.on_node(self.folder / "agent.sock")
+
+    def view(self):
+        """What the agent says; None while nobody answers."""
+        with self.agent() as agent:
+            try:
+                return agent.state()
+            except AgentAway:
+                return None
+
+    def state(self, name):
+        """A pod's state, by the agent's word; empty while unknown."""
+        view = self.view()
+        found = view.workload(WorkloadKey("default", name)) if view else None
+        return found.state.value if found else ""
+
+    def await_state(self, name, state):
+        wait_for(lambda: self.state(name) == state, f"{name} is {state}", PATIENCE_S)
+
+
+@dataclass
+class Pair:
+    """Both nodes, and the pods on them."""
+
+    plane: ControlPlane
+    nodes: tuple[Node, Node]
+    made: list[str] = field(default_factory=list)
+
+    def run(self, name: str, node: Node, *, wait: bool = True, **annotations: str) -> None:
+        """Create a pod that holds 2 GiB and counts; it is Running when this returns."""
+        container = {
+            "name": "model",
+            "image": IMAGE,
+            "imagePullPolicy": "Never",
+            "command": ["python3", "-m", "testbed.models", "serve"],
+            "args": ["--vram=2Gi", "--address=0.0.0.0"],
+            "resources": {"limits": {"kyb.ai/gpu-1x-seat": "1"}},
+        }
+        wishes = {"kyb.ai/vram": "2Gi"} | {f"kyb.ai/{k}": v for k, v in annotations.items()}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "annotations": wishes},
+            "spec": {
+                "nodeName": node.name,
+                "runtimeClassName": "real-waking",
+                "containers": [container],
+                "terminationGracePeriodSeconds": 1,
+            },
+        }
+        self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        self.made.append(name)
+        if wait:
+            wait_for(lambda: self.phase(name) == "Running", f"{name} runs", PATIENCE_S)
+
+    def pod(self, name):
+        try:
+            return json.loads(self.plane.kubectl("get", "pod", name, "-o", "json"))
+        except KubectlFailed:
+            return None
+
+    def phase(self, name):
+        pod = self.pod(name)
+        return pod["status"].get("phase", "") if pod else "gone"
+
+    def predict(self, name):
+        """Ask the model, as soon as it listens."""
+        address = self.pod(name)["status"]["podIP"]
+        request = urllib.request.Request(f"http://{address}:8080/predict", data=b"", method="POST")
+
+        def ask():
+            try:
+                with urllib.request.urlopen(request, timeout=60.0) as answer:
+                    return json.load(answer)
+            except urllib.error.URLError:
+                return None
+
+        return wait_for(ask, f"{name} answers", PATIENCE_S)
+
+    def delete(self, name):
+        self.plane.kubectl("delete", "pod", name, "--wait=true", "--ignore-not-found")
+
+    def checkpoint(self, name):
+        """A GpuCheckpoint."""
+        return json.loads(self.plane.kubectl("get", "gpucheckpoint", name, "-o", "json"))
+
+    def forget(self):
+        for name in self.made:
+            self.plane.kubectl(
+                "delete", "pod", name, "--ignore-not-found", "--force", "--grace-period=0"
+            )
+        self.made.clear()
+        self.plane.kubectl("delete", "gpucheckpoints", "--all")
+        for node in self.nodes:
+            wait_for(lambda one=node: not one.view().workloads, "all is let go of", PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def pair_of_nodes(
+    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Two nodes that lend each other checkpoints."""
+    with tempfile.TemporaryDirectory(prefix="kyb-") as name, ExitStack() as running:
+        shared = Path(name)
+        opa = running.enter_context(FakeOpa(3600.0))
+        _certificates(shared)
+        _cluster(plane)
+        made = []
+        for number in (1, 2):
+            node = running.enter_context(_real(plane, shared, number, tmp_path_factory))
+            node.reach(int(opa.url.rpartition(":")[2]))
+            made.append(Node(plane, node, shared / str(number), shared, opa.url))
+        for one in made:
+            one.start_all()
+        yield Pair(plane, (made[0], made[1]))
+
+
+@pytest.fixture
+def pair(pair_of_nodes: Pair) -> Iterator[Pair]:
+    """The nodes; what the test made on them is removed."""
+    yield pair_of_nodes
+    pair_of_nodes.forget()
+
+
+def _real(plane, shared, number, tmp_path_factory) -> RealNode:
+    folder, name = shared / str(number), f"waking-{number}"
+    folder.mkdir()
+    settings, program = folder / "runtime.conf", folder / "kybernate-runc"
+    settings.write_text(f"socket = {folder / 'runtime.sock'}\nagent-wait = 3\n")
+    program.write_text(LAUNCHER.format(settings=settings, program=native.runtime()))
+    program.chmod(0o755)
+    taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
+    spec = NodeSpec(
+        name=name, runtimes={"waking": program}, kubelet={"registerWithTaints": [taint]}
+    )
+    node = RealNode.start(plane, tmp_path_factory.mktemp(name), spec)
+    packages = [REPOSITORY / one for one in ("kybernate", "testbed")]
+    needed = ["grpcio", "protobuf", "orjson", "structlog", "pyyaml"]
+    node.import_image(IMAGE, node.python_image(needed, packages))
+    return node
+
+
+def _certificates(shared: Path) -> None:
+    """Keys to sign with, and certificates for agents among each other."""
+    from nodeagent.checkpoints.peers import SERVER
+    from nodeagent.checkpoints.signing import Keys
+
+    Keys.own(shared / "keys")
+    authority = pki.Authority(shared / "authority")
+    for folder, name in (("serving", SERVER), ("client", names.AGENT_CLIENT)):
+        pair = authority.issue(folder, common_name=name, addresses=[name])
+        (shared / folder).mkdir()
+        (shared / folder / "ca.crt").write_bytes(authority.files.certificate.read_bytes())
+        (shared / folder / "tls.crt").write_bytes(pair.certificate.read_bytes())
+        (shared / folder / "tls.key").write_bytes(pair.key.read_bytes())
+
+
+def _cluster(plane: ControlPlane) -> None:
+    for part in ("crd", "namespace"):
+        plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / part))
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    runtime = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": "real-waking"},
+        "handler": "waking",
+    }
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
+
+
+def test_an_active_workload_is_sealed_and_goes_on(pair):
+    one, _ = pair.nodes
+    pair.run("sealed", one)
+    assert pair.predict("sealed")["counter"] == 1
+    with one.agent() as agent:
+        made = agent.checkpoint(WorkloadKey("default", "sealed"), name="first", within=120.0)
+    print(made)
+    assert made.ok, made
+    one.await_state("sealed", "Active")
+    answer = pair.predict("sealed")
+    assert (answer["counter"], answer["intact"]) == (2, True)
+    wait_for(lambda: pair.checkpoint("first")["status"]["sizeBytes"], "it is published", 60.0)
