@@ -42,9 +42,7 @@ def establish(work: Path, boot_id: str) -> None:
     opened = os.open(work, os.O_PATH)
     kernel.mount("proc", "/proc", "proc")
     for parent, names in PRIVATE.items():
-        _replace(parent, hidden=names)
-        for name in names:
-            (parent / name).mkdir()
+        own(parent, names)
     _find_again(work, opened)
     for folder, name in KEPT.items():
         (work / name).mkdir(exist_ok=True)
@@ -52,6 +50,13 @@ def establish(work: Path, boot_id: str) -> None:
     _cover({**SETTINGS, BOOT_ID: boot_id}, work / "settings")
     # As on a node with systemd: containers may ask for mounts that appear later.
     kernel.mount("none", "/", flags=kernel.SHARED | kernel.RECURSIVE)
+
+
+def own(parent: Path, names: tuple[str, ...]) -> None:
+    """Empty folders of the node's own in a folder of the machine. Raises OSError."""
+    _replace(parent, hidden=names)
+    for name in names:
+        (parent / name).mkdir()
 
 
 def _replace(folder: Path, hidden: tuple[str, ...]) -> None:
