@@ -1,0 +1,209 @@
+"""
+What sealing, opening and fetching a checkpoint cost, against `cp` and a plain connection.
+
+    .venv/bin/python -m benchmarks.artifacts [--size 1Gi] [--files 8] [--rounds 3]
+
+In one run, on one disk. The bounds: `cp` and `sync` for sealing (which copies, hashes, syncs and
+signs), `sha256sum` for opening (which hashes every byte), a plain TCP connection on loopback into
+files that are synced for fetching (which comes over mutual TLS and is hashed). Ratios are of rates:
+1.0 is as fast as the bound.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from benchmarks.harness import report
+from kybernate.api import names
+from kybernate.api.quantity import parse_bytes
+from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.model.checkpoint import Fingerprint
+from kybernate.model.ids import NodeName, PodUid
+from kybernate.runtime.clock import SystemClock
+from kybernate.runtime.tls import TlsFiles
+from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.manifest import Facts
+from nodeagent.checkpoints.peers import SERVER, Peers, Wanted
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.store import Store
+from testbed.pki import Authority
+
+_BLOCK = 2 * 1024 * 1024
+_FACTS = Facts(
+    workload="benchmark",
+    pod="benchmark",
+    pod_uid=PodUid("u"),
+    container="c",
+    node=NodeName("a"),
+    sealed_at=0.0,
+    made_in=Fingerprint(
+        kernel="", architecture="", boot="", image="", command=(), mechanism="simulated"
+    ),
+)
+
+
+def main() -> None:
+    """Measure, print."""
+    asked = _arguments()
+    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="kyb-artifacts-") as folder:
+        bench = Bench(Path(folder), asked.size, asked.files)
+        rounds = [bench.round(number) for number in range(asked.rounds)]
+    best = {name: min(one[name] for one in rounds) for name in rounds[0]}
+    rows = [
+        [name, f"{seconds:.3f}", f"{asked.size / seconds / 1e9:.2f}"]
+        for name, seconds in best.items()
+    ]
+    report.table(
+        f"{asked.size / 2**30:.2f} GiB in {asked.files} files, best of {asked.rounds}",
+        ["", "seconds", "GB/s"],
+        rows,
+    )
+    ratios = {
+        "seal_of_cp": best["cp and sync"] / best["seal"],
+        "seal_in_place_of_sha256sum": best["sha256sum"] / best["seal what is there"],
+        "open_of_sha256sum": best["sha256sum"] / best["open"],
+        "fetch_of_loopback": best["loopback and sync"] / best["fetch"],
+    }
+    report.last_line("artifacts", ratios, best, size=asked.size, files=asked.files)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--size", type=parse_bytes, default=parse_bytes("1Gi"))
+    parser.add_argument("--files", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", default=None, help="on the disk to measure")
+    return parser.parse_args()
+
+
+class Bench:
+    """One folder with files to copy, two stores, and an agent that lends from the first."""
+
+    def __init__(self, folder: Path, size: int, files: int) -> None:
+        self._folder, self._size = folder, size
+        self._source = folder / "source"
+        self._source.mkdir()
+        block = os.urandom(_BLOCK)
+        for number in range(files):
+            with (self._source / f"part-{number}").open("wb") as file:
+                for _ in range(size // files // _BLOCK):
+                    file.write(block)
+        self._size = sum(path.stat().st_size for path in self._source.iterdir())
+        keys = Keys.own(folder / "keys")
+        self._a = Store(folder / "a", keys, 1 << 50)
+        self._b = Store(folder / "b", keys, 1 << 50)
+
+    def round(self, number: int) -> dict[str, float]:
+        """Seconds of each."""
+        name = f"round-{number}"
+        took = {
+            "cp and sync": _timed(self._cp),
+            "seal": _timed(lambda: self._seal(name)),
+            "seal what is there": self._seal_in_place(f"{name}-in-place"),
+            "sha256sum": _timed(self._sha256sum),
+            "open": _timed(lambda: self._a.open("default", name)),
+            "loopback and sync": _timed(self._loopback),
+        }
+        with self._lending() as peers:
+            wanted = Wanted(namespace="default", name=name)
+            took["fetch"] = _timed(lambda: peers.fetch(wanted, NodeName("a")))
+        for store in (self._a, self._b):
+            store.delete("default", name)
+        self._a.delete("default", f"{name}-in-place")
+        return took
+
+    def _cp(self) -> None:
+        target = self._folder / "copy"
+        subprocess.run(["cp", "-r", str(self._source), str(target)], check=True)
+        subprocess.run(["sync", *map(str, target.iterdir())], check=True)
+        shutil.rmtree(target)
+
+    def _sha256sum(self) -> None:
+        files = map(str, self._source.iterdir())
+        subprocess.run(["sha256sum", *files], stdout=subprocess.DEVNULL, check=True)
+
+    def _seal(self, name: str) -> None:
+        with self._a.draft("default", name, self._size) as draft:
+            for path in sorted(self._source.iterdir()):
+                draft.take(path.name, path)
+            draft.seal(_FACTS)
+
+    def _seal_in_place(self, name: str) -> float:
+        """Of files that somebody else wrote into the draft, as CRIU does: hashing and syncing."""
+        with self._a.draft("default", name, self._size) as draft:
+            subprocess.run(["cp", "-r", f"{self._source}/.", str(draft.folder)], check=True)
+            subprocess.run(["sync", *map(str, draft.folder.iterdir())], check=True)
+            return _timed(lambda: draft.seal(_FACTS))
+
+    def _loopback(self) -> None:
+        """The same bytes through a TCP connection into files that are synced."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            sending = threading.Thread(target=self._send, args=(server,))
+            sending.start()
+            with socket.create_connection(server.getsockname()[:2]) as connection:
+                self._receive(connection)
+            sending.join()
+        shutil.rmtree(self._folder / "received")
+
+    def _send(self, server: socket.socket) -> None:
+        with server.accept()[0] as connection:
+            for path in sorted(self._source.iterdir()):
+                with path.open("rb") as file:
+                    connection.sendfile(file)
+
+    def _receive(self, connection: socket.socket) -> None:
+        folder, buffer = self._folder / "received", memoryview(bytearray(_BLOCK))
+        folder.mkdir()
+        for path in sorted(self._source.iterdir()):
+            left = path.stat().st_size
+            with (folder / path.name).open("wb") as file:
+                while left:
+                    count = connection.recv_into(buffer[: min(left, _BLOCK)])
+                    file.write(buffer[:count])
+                    left -= count
+                file.flush()
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _lending(self) -> Iterator[Peers]:
+        authority = Authority(self._folder / "pki")
+        serving = _identity(self._folder / "serving", authority, SERVER)
+        calling = _identity(self._folder / "calling", authority, names.AGENT_CLIENT)
+        server = grpc.server(futures.ThreadPoolExecutor(4))
+        rpc.add_CheckpointsServicer_to_server(Lending(self._a), server)
+        port = server.add_secure_port("127.0.0.1:0", serving.grpc_server_credentials())
+        server.start()
+        yield Peers(
+            self._b, calling.grpc_channel_credentials, lambda _: f"127.0.0.1:{port}", SystemClock()
+        )
+        server.stop(None).wait()
+
+
+def _identity(folder: Path, authority: Authority, name: str) -> TlsFiles:
+    pair = authority.issue(name, common_name=name, addresses=[name])
+    folder.mkdir(exist_ok=True)
+    shutil.copy(authority.files.certificate, folder / "ca.crt")
+    shutil.copy(pair.certificate, folder / "tls.crt")
+    shutil.copy(pair.key, folder / "tls.key")
+    return TlsFiles(folder)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
