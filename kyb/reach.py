@@ -5,6 +5,7 @@ The kubeconfig is --kubeconfig, else KUBECONFIG, else the cluster of `kyb up` wh
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,16 @@ import typer
 from kyb import local
 from kyb.faults import fail
 from kybernate.clients.kube import Kube
+from kybernate.model.ids import WorkloadKey
 
 Kubeconfig = Annotated[
     Path | None, typer.Option(help="Who you are. Else KUBECONFIG, `kyb up`, ~/.kube/config.")
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Of a name without one.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option("-n", "--namespace", help="Of a name without one. Else the kubeconfig's."),
+]
+Workload = Annotated[str, typer.Argument(help="The workload, named as its pod, or NAMESPACE/NAME.")]
 
 
 def kube(path: Path | None) -> Kube:
@@ -32,3 +38,12 @@ def kube(path: Path | None) -> Kube:
         unset = f": KUBECONFIG is not set, no cluster of `kyb up` runs, and there is no {usual}"
         fail(f"no kubeconfig{f' {named}' if named else unset}")
     return Kube.from_kubeconfig(found)
+
+
+def key(kube: Kube, name: str, namespace: str | None) -> WorkloadKey:
+    """Of NAME or NAMESPACE/NAME. Ends the command where it is neither."""
+    if not re.fullmatch(r"[^/\s]+(/[^/\s]+)?", name):
+        fail(f"{name!r} is no name: expected NAME or NAMESPACE/NAME")
+    return (
+        WorkloadKey.parse(name) if "/" in name else WorkloadKey(namespace or kube.namespace, name)
+    )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from kyb import faults, reach
+from kyb import faults, overview, reach
 from kybernate.api import gpuworkloads, names
 from kybernate.api.errors import Malformed
 from kybernate.api.profiles import load_profiles
@@ -60,18 +60,12 @@ def _row(obj: dict[str, Any]) -> list[str]:
     vram = f"{spec.vram / GIB:.0f} GiB" if spec.vram else "group"
     first = [metadata["namespace"], metadata["name"]]
     if status is None:
-        return [*first, "Pending", "", "", "", vram, "", _last_said(obj)]
+        return [*first, "Pending", "", "", "", vram, "", overview.last_said(obj)]
     style = STYLES.get(status.state, "")
     state = f"[{style}]{status.state}[/]" if style else str(status.state)
     switch = f"{status.last_switch_seconds:.2f} s" if status.last_switch_seconds else ""
     where = [status.node, status.seat, status.tier or ""]
     return [*first, state, *where, vram, switch, status.why]
-
-
-def _last_said(obj: dict[str, Any]) -> str:
-    """Of a workload without a node: why the extender found none."""
-    decisions = (obj.get("status") or {}).get("decisions") or [{}]
-    return str(decisions[-1].get("message", ""))
 
 
 def topology(

@@ -4,19 +4,15 @@ The way there: GpuWorkload (which node) → GpuNode (where its agent is) → Sec
 may call agents). Whoever may read that Secret may ask for turns.
 """
 
-import base64
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-import grpc
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from kyb import faults, reach
-from kybernate.api import names
-from kybernate.clients import agents, resources
+from kybernate.clients import agents, reaching, resources
 from kybernate.clients.agents import Agent, AgentAway, Outcome
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
@@ -24,45 +20,40 @@ from kybernate.model.ids import WorkloadKey
 
 console = Console(highlight=False, soft_wrap=True)
 
-SERVER = f"kyb-nodeagent.{names.SYSTEM_NAMESPACE}.svc"
 NOTICEABLE_S = 0.01
 
-Name = Annotated[str, typer.Argument(help="The workload, named as its pod, or NAMESPACE/NAME.")]
 Within = Annotated[float, typer.Option(help="Seconds to wait; it stays wanted afterwards.")]
 Ask = Callable[[Agent, WorkloadKey], Iterator[agents.Progress]]
 
 
 def resume(
-    name: Name,
+    name: reach.Workload,
     kubeconfig: reach.Kubeconfig = None,
-    namespace: reach.Namespace = "default",
+    namespace: reach.Namespace = None,
     within: Within = 300.0,
 ) -> None:
     """Bring a parked workload into VRAM; waits for its turn, and says what it took."""
-    _switch(_key(name, namespace), kubeconfig, lambda agent, key: agent.activating(key, within))
+    kube = reach.kube(kubeconfig)
+    _switch(
+        kube, reach.key(kube, name, namespace), lambda agent, key: agent.activating(key, within)
+    )
 
 
 def park(
-    name: Name,
+    name: reach.Workload,
     kubeconfig: reach.Kubeconfig = None,
-    namespace: reach.Namespace = "default",
+    namespace: reach.Namespace = None,
     within: Within = 300.0,
 ) -> None:
     """Move a workload's contents out of VRAM until somebody asks for it."""
-    _switch(_key(name, namespace), kubeconfig, lambda agent, key: agent.parking(key, within))
+    kube = reach.kube(kubeconfig)
+    _switch(kube, reach.key(kube, name, namespace), lambda agent, key: agent.parking(key, within))
 
 
-def _key(name: str, namespace: str) -> WorkloadKey:
-    """Of NAME or NAMESPACE/NAME. Ends the command where it is neither."""
-    if not re.fullmatch(r"[^/\s]+(/[^/\s]+)?", name):
-        faults.fail(f"{name!r} is no name of a workload: expected NAME or NAMESPACE/NAME")
-    return WorkloadKey.parse(name) if "/" in name else WorkloadKey(namespace, name)
-
-
-def _switch(key: WorkloadKey, kubeconfig: reach.Kubeconfig, ask: Ask) -> None:
+def _switch(kube: Kube, key: WorkloadKey, ask: Ask) -> None:
     """Raises AgentAway, AgentRefused, ApiError."""
     last: list[str] = []
-    with _agent_of(reach.kube(kubeconfig), key) as agent:
+    with _agent_of(kube, key) as agent:
         try:
             outcome = _watched(key, ask(agent, key), last)
         except AgentAway as away:
@@ -76,7 +67,7 @@ def _switch(key: WorkloadKey, kubeconfig: reach.Kubeconfig, ask: Ask) -> None:
 
 
 def _agent_of(kube: Kube, key: WorkloadKey) -> Agent:
-    """Raises ApiError; ends the command where the workload has no node or the agent no address."""
+    """Raises AgentAway, ApiError; ends the command where the workload has no node."""
     try:
         workload = kube.get(resources.GPUWORKLOADS, key.name, key.namespace)
     except NotFound:
@@ -84,18 +75,7 @@ def _agent_of(kube: Kube, key: WorkloadKey) -> Agent:
     node = workload.get("status", {}).get("node")
     if not node:
         faults.fail(f"{key} has no seat on a node yet")
-    endpoint = kube.get(resources.GPUNODES, node).get("status", {}).get("endpoint")
-    if not endpoint:
-        faults.fail(f"the agent of {node} does not say where it is reached (--advertise)")
-    return Agent.in_cluster(endpoint, _credentials(kube), SERVER)
-
-
-def _credentials(kube: Kube) -> grpc.ChannelCredentials:
-    secret = kube.get(resources.SECRETS, "kyb-client-tls", names.SYSTEM_NAMESPACE)["data"]
-    authority, key, certificate = (
-        base64.b64decode(secret[part]) for part in ("ca.crt", "tls.key", "tls.crt")
-    )
-    return grpc.ssl_channel_credentials(authority, key, certificate)
+    return reaching.agent_of(kube, node)
 
 
 def _watched(key: WorkloadKey, steps: Iterator[agents.Progress], told: list[str]) -> Outcome:
