@@ -5,6 +5,7 @@ Called by: the store when it opens a checkpoint. Rule: what is not known on one 
 for equal; only two unknowns are. Rule: every difference is told, in an order that never changes.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def _differences(made: Fingerprint, here: Fingerprint, boot_bound: bool) -> Iter
         (Flaw.OTHER_ARCHITECTURE, made.architecture, here.architecture),
         (Flaw.OTHER_KERNEL, series(made.kernel), series(here.kernel)),
         (Flaw.OTHER_IMAGE, made.image, here.image),
-        (Flaw.OTHER_COMMAND, " ".join(made.command), " ".join(here.command)),
+        (Flaw.OTHER_COMMAND, shlex.join(made.command), shlex.join(here.command)),
         (Flaw.OTHER_MECHANISM, made.mechanism, here.mechanism),
         (Flaw.OTHER_GPU, made.product, here.product),
         (Flaw.OTHER_DRIVER, made.driver, here.driver),
@@ -41,7 +42,7 @@ def _differences(made: Fingerprint, here: Fingerprint, boot_bound: bool) -> Iter
     )
     for flaw, there, now in pairs:
         if there != now:
-            yield Difference(flaw=flaw, detail=f"{there or 'unknown'!s}, here {now or 'unknown'!s}")
+            yield Difference(flaw=flaw, detail=f"{there or 'unknown'}, here {now or 'unknown'}")
     missing = sorted(made.cpu - here.cpu)
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
