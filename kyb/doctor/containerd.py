@@ -38,9 +38,30 @@ class Running:
     path: str
 
     @property
+    def main_file(self) -> Mapping[str, Any] | None:
+        """As it is written; None where it runs on its defaults. Raises NotSeen."""
+        try:
+            return tomllib.loads((self.process.root / self.path.lstrip("/")).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, tomllib.TOMLDecodeError) as problem:
+            raise NotSeen(f"{self.path}: {problem}") from problem
+
+    @property
     def imports(self) -> tuple[str, ...]:
-        """Patterns of the drop-in files it reads."""
-        return tuple(map(str, self.configuration.get("imports", ())))
+        """Patterns of the drop-in files it reads. Raises NotSeen.
+
+        A main file without `imports` has none, although the default that is dumped names a folder.
+        """
+        main = self.main_file
+        given = self.configuration if main is None else main
+        return tuple(map(str, given.get("imports", ())))
+
+    @property
+    def handled(self) -> str | None:
+        """The BinaryName of the runtime of seat pods; None where there is no such runtime."""
+        runtime = self.runtimes.get(names.RUNTIME_CLASS)
+        return None if runtime is None else str(runtime.get("options", {}).get("BinaryName", ""))
 
     @property
     def runtimes(self) -> Mapping[str, Any]:
@@ -76,7 +97,7 @@ def find(node: Host) -> Running:
 
 
 def facts(running: Running) -> Containerd:
-    """What checks want to know of it."""
+    """What checks want to know of it. Raises NotSeen."""
     wanted = running.runtimes.get(names.RUNTIME_CLASS)
     return Containerd(
         version=running.version,

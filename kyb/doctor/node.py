@@ -17,6 +17,7 @@ from pathlib import Path
 from kyb.doctor import containerd, host, kubelet, rates, runtimeconf
 from kyb.doctor.facts import (
     Cgroups,
+    Containerd,
     Criu,
     Folder,
     Gpus,
@@ -47,10 +48,7 @@ class Look:
 def facts(node: Host, look: Look) -> NodeFacts:
     """All of it; some seconds."""
     gpus, room = _gpus()
-    try:
-        running: containerd.Running | Unknown = containerd.find(node)
-    except containerd.NotSeen as reason:
-        running = Unknown(str(reason))
+    running, seen = _containerd(node)
     root, path = _of_containerd(node, running)
     conf_path = _conf_path(running)
     conf = _text(node, conf_path)
@@ -67,7 +65,7 @@ def facts(node: Host, look: Look) -> NodeFacts:
         bus=_bus(gpus, room, look.measure),
         disk=rates.disk(disk) if look.measure else Unknown("not asked to"),
         disk_folder=look.disk,
-        containerd=running if isinstance(running, Unknown) else containerd.facts(running),
+        containerd=seen,
         kubelet=kubelet.facts(node),
         runtime_conf=runtimeconf.read(conf, conf_path),
         cgroups=_cgroups(node),
@@ -113,6 +111,18 @@ def _kernel_config(node: Host) -> Mapping[str, str] | Unknown:
             text = (gzip.decompress(raw) if path.endswith(".gz") else raw).decode()
             return dict(re.findall(r"^CONFIG_(\w+)=(\S+)", text, re.MULTILINE))
     return Unknown("the kernel does not tell how it was built")
+
+
+def _containerd(node: Host) -> tuple[containerd.Running | Unknown, Containerd | Unknown]:
+    """The process, and what is to be known of it."""
+    try:
+        running = containerd.find(node)
+    except containerd.NotSeen as reason:
+        return Unknown(str(reason)), Unknown(str(reason))
+    try:
+        return running, containerd.facts(running)
+    except containerd.NotSeen as reason:
+        return running, Unknown(str(reason))
 
 
 def _of_containerd(node: Host, running: containerd.Running | Unknown) -> tuple[Path, str]:

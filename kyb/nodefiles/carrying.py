@@ -3,7 +3,8 @@ Carries a plan out on this node, each file whole or not at all.
 
 Called by: `command`.
 Rule: a program that runs is replaced, not written into; a drop-in file that containerd cannot read
-is taken back at once, because with it containerd would not start again.
+is taken back at once, because with it containerd would not start again, and so is one that it does
+not read at all.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from kyb.doctor import containerd
 from kyb.doctor.host import Host
-from kyb.nodefiles.plan import Plan, Remove, Write
+from kyb.nodefiles.plan import PROGRAM, Plan, Remove, Write
 
 
 class Broken(Exception):
@@ -42,14 +43,21 @@ def _write(node: Host, path: Path, step: Write) -> None:
     _replace(path, step.content, step.mode)
     if not path.name.endswith(".toml"):
         return
-    try:
-        containerd.find(node)
-    except containerd.NotSeen as reason:
+    if reason := _not_read(node):
         if before is None:
             path.unlink()
         else:
             _replace(path, before, step.mode)
-        raise Broken(f"{step.path} was taken back: {reason}") from reason
+        raise Broken(f"{step.path} was taken back: {reason}")
+
+
+def _not_read(node: Host) -> str:
+    """Why containerd would not have our runtime, started with the files as they are; or nothing."""
+    try:
+        handled = containerd.find(node).handled
+    except containerd.NotSeen as reason:
+        return str(reason)
+    return "" if handled == PROGRAM else "containerd does not read it"
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

@@ -6,7 +6,6 @@ Called by: `command`.
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
 _BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 _RUNC = "/run/containerd/runc/k8s.io"
 _SEAT_MARK = "kyb-seat.json"  # kybernate-runc's own: native/runtime
-_DEFAULT_VERSION = 3
 _NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _POD = "io.kubernetes.cri.sandbox-name"
 
@@ -46,25 +44,18 @@ def look(node: Host, pool: str = POOL) -> Standing:
 def _containerd(node: Host) -> ContainerdStands | str:
     try:
         running = containerd.find(node)
+        main = running.main_file
+        return ContainerdStands(
+            version=running.version,
+            root_version=snippet.NEWEST if main is None else int(main.get("version", 1)),
+            path=running.path,
+            folders=tuple(_folders(running.imports)),
+            systemd_cgroup=running.systemd_cgroup,
+            handled=running.handled,
+            stale=containerd.facts(running).stale,
+        )
     except containerd.NotSeen as reason:
         return str(reason)
-    facts = containerd.facts(running)
-    return ContainerdStands(
-        version=running.version,
-        root_version=_version(running.process.root / running.path.lstrip("/")),
-        path=running.path,
-        folders=tuple(_folders(running.imports)),
-        systemd_cgroup=running.systemd_cgroup,
-        handled=facts.handler.program if facts.handler else None,
-        stale=facts.stale,
-    )
-
-
-def _version(path: Path) -> int:
-    """Of a configuration file, as it is written."""
-    with suppress(OSError, tomllib.TOMLDecodeError):
-        return int(tomllib.loads(path.read_text()).get("version", 1))
-    return _DEFAULT_VERSION
 
 
 def _folders(imports: tuple[str, ...]) -> Iterator[str]:

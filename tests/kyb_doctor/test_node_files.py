@@ -4,6 +4,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,7 +169,7 @@ def test_all_of_it_is_taken_away_once_nobody_needs_it():
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A node whose containerd takes every drop-in file, until a test says otherwise."""
-    monkeypatch.setattr(containerd, "find", lambda _: None)
+    monkeypatch.setattr(containerd, "find", lambda _: SimpleNamespace(handled=plan.PROGRAM))
     return Host(tmp_path)
 
 
@@ -197,6 +198,30 @@ def test_a_drop_in_that_containerd_cannot_read_is_taken_back(node, tmp_path, mon
     with pytest.raises(carrying.Broken, match="was taken back: drop-in config version 3"):
         carrying.carry_out(node, Plan(steps=(Write(DROP_IN, b"version = 9"),)), print)
     assert (file.read_text() if file.exists() else None) == before
+
+
+def test_a_drop_in_that_containerd_does_not_read_is_taken_back(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(containerd, "find", lambda _: SimpleNamespace(handled=None))
+    with pytest.raises(carrying.Broken, match="containerd does not read it"):
+        carrying.carry_out(node, Plan(steps=(Write(DROP_IN, b"version = 3"),)), print)
+    assert not (tmp_path / DROP_IN.lstrip("/")).exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "imports"),
+    [
+        (None, ("/etc/containerd/conf.d/*.toml",)),
+        ("version = 3\n", ()),
+        ("version = 3\nimports = ['/a/*.toml']\n", ("/a/*.toml",)),
+    ],
+)
+def test_only_what_the_main_file_imports_is_read_whatever_the_default_says(tmp_path, main, imports):
+    process = SimpleNamespace(root=tmp_path)
+    dumped = {"imports": ["/etc/containerd/conf.d/*.toml"]}
+    if main is not None:
+        (tmp_path / "config.toml").write_text(main)
+    running = containerd.Running(process, "2.3.4", dumped, "/config.toml")
+    assert running.imports == imports
 
 
 def test_a_file_that_cannot_be_written_is_named(node, tmp_path):
@@ -246,7 +271,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def call(now: Standing, *words: str) -> Any:
         monkeypatch.setattr(standing, "look", lambda _: now)
-        monkeypatch.setattr(containerd, "find", lambda _: None)
+        monkeypatch.setattr(containerd, "find", lambda _: SimpleNamespace(handled=plan.PROGRAM))
         monkeypatch.setattr(command, "Host", lambda: Host(tmp_path / "root"))
         return CliRunner().invoke(app, list(words))
 
