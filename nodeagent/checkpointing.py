@@ -10,15 +10,19 @@ from kybernate.clients.kube import Kube
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.probing import Outcome
 from nodeagent import processes, provenance
+from nodeagent.candidates import Candidates
 from nodeagent.checkpoints.artifacts import Artifacts
+from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
-from nodeagent.images import RuncImages
+from nodeagent.images import ProcessImages, RuncImages
 from nodeagent.lives import Lives
 from nodeagent.provenance import Machine, Provenance
 from nodeagent.seal import Means
 from nodeagent.sealings import Sealings, Wish
 from nodeagent.sources import Cards
 from nodeagent.stage import Stage
+from nodeagent.wakings import Wakings
+from nodeagent.wokennotes import WokenNotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +56,36 @@ def provenance_of(parts: Parts) -> Provenance:
     )
 
 
+def images_of(parts: Parts) -> ProcessImages:
+    """By runc and CRIU."""
+    return RuncImages(parts.stage.tools.freezer, plugins=parts.criu_plugins)
+
+
+def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -> Wakings:
+    """Notes of who was woken are kept in the folder."""
+    artifacts = parts.artifacts
+    return Wakings(
+        node=node,
+        stage=parts.stage,
+        lives=parts.lives,
+        coordinator=parts.coordinator,
+        containers=containers,
+        images=images_of(parts),
+        candidates=Candidates(
+            node=parts.node,
+            store=artifacts.store,
+            peers=artifacts.peers,
+            claims=artifacts.claims,
+            publish=artifacts.publisher.publish,
+        ),
+        here=provenance_of(parts).fingerprint,
+        notes=WokenNotes(folder),
+    )
+
+
 def sealings_of(parts: Parts) -> Sealings:
     """It listens to the coordinator, where it is told to."""
-    images = RuncImages(parts.stage.tools.freezer, plugins=parts.criu_plugins)
-    artifacts = parts.artifacts
+    images, artifacts = images_of(parts), parts.artifacts
     means = Means(store=artifacts.store, images=images, describe=provenance_of(parts).facts)
     return Sealings(
         stage=parts.stage,

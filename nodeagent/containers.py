@@ -8,13 +8,12 @@ Rule: a pod's next container is let in only when everything of the one before is
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kybernate.clients.clock import Clock
 from kybernate.model.gpu import Group, Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, WorkloadKey
-from kybernate.model.verdict import Reason, Refusal
-from kybernate.model.workload import Desired, ParkMechanism, Workload
+from kybernate.model.workload import Desired, Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent import processes
 from nodeagent.announcements import Announcements, Created
@@ -22,16 +21,15 @@ from nodeagent.coordinator import Coordinator
 from nodeagent.journal import Journal
 from nodeagent.lifelines import Lifelines
 from nodeagent.lives import Life, Lives
+from nodeagent.newcomers import UNKNOWN, Place, record_of, record_of_nobody
 from nodeagent.podresources import KubeletAway, Seats
 from nodeagent.pool import Pool
-from nodeagent.records import Mark, Record, Terms
 from nodeagent.telling import Teller
 
 # While the pod's object or its seat is not known yet. The watch brings a pod within milliseconds.
 _AGAIN_S = 0.25
 # Otherwise only a change wakes us; this is for a pod that went while we did not hear of it.
 _SELDOM_S = 10.0
-UNKNOWN = ""  # the container id of a life whose record was lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class Node:
 
     groups: Mapping[GroupName, Group]
     uuids: Mapping[int, GpuUuid]
-    boot: str
+    place: Place
     seats: Seats
     journal: Journal
     announcements: Announcements
@@ -48,8 +46,9 @@ class Node:
     clock: Clock
     pod_of: Callable[[WorkloadKey], Workload | None]
     pods: Callable[[], tuple[Workload, ...]]
+    synced: Callable[[], bool]  # whether `pods` has been all of them
     desired_of: Callable[[WorkloadKey, PodUid], Desired]
-    parkable: bool  # whether there is a mechanism to park with
+    forget: Callable[[Life], None]  # whatever else is kept of one whose processes are gone
 
 
 class Containers:
@@ -130,9 +129,10 @@ class Containers:
         self._wake.set()
 
     def adopt(self, life: Life) -> None:
-        """A life known from the journal: watch its process."""
+        """A life known from the journal: watch its process, where it has one already."""
         self._lives.add(life)
-        self._watch(life)
+        if life.record.pid:
+            self.watch(life)
 
     def unreadable(self, uid: PodUid, why: str) -> None:
         """The journal's record of this pod cannot be read: what it holds is nobody's to touch."""
@@ -155,6 +155,7 @@ class Containers:
 
     def _let_in_all(self) -> None:
         self._end_without_pod()
+        self._forget_without_pod()
         with self._lock:
             pending = tuple(self._pending.values())
         if not pending and not self._unreadable:
@@ -197,7 +198,7 @@ class Containers:
         self._coordinator.arrive(life.tenancy())
         desired = self._node.desired_of(life.key, workload.uid)
         self._coordinator.desire(life.key, workload.uid, desired)
-        self._watch(life)
+        self.watch(life)
         return True
 
     def _quarantine(self, seats: Mapping[WorkloadKey, Seat]) -> None:
@@ -208,91 +209,54 @@ class Containers:
             if pod.uid not in self._unreadable or seat is None or group is None:
                 continue
             why = self._unreadable.pop(pod.uid)
-            record = _record_of_nobody(pod, seat, _terms(pod, group, False), self._node)
+            record = record_of_nobody(self._node.place, pod, seat, group)
             life = Life(record=record, group=group, uuids=self._node.uuids)
             self._lives.add(life)
             self._coordinator.restore(life.tenancy())
             self._teller.quarantined(life, f"its journal record is unreadable: {why}")
 
     def _end_without_pod(self) -> None:
-        """Nothing but its pod tells of the end of a workload whose process is not known."""
+        """Nothing but its pod tells of the end of a workload whose process is not known, or is not
+        made yet."""
         for life in self._lives.all():
-            pod = self._node.pod_of(life.key) if life.id == UNKNOWN else None
-            if life.id == UNKNOWN and (pod is None or pod.uid != life.record.uid):
+            if life.record.pid or not self._node.synced():
+                continue
+            pod = self._node.pod_of(life.key)
+            if pod is None or pod.uid != life.record.uid:
                 self.ended(life)
 
+    def _forget_without_pod(self) -> None:
+        """What an unreadable record kept goes with its pod. By the API server's word: nothing else
+        tells whose it was."""
+        if not self._unreadable or not self._node.synced():
+            return
+        here = {pod.uid for pod in self._node.pods()}
+        for uid in [one for one in self._unreadable if one not in here]:
+            get_logger(uid=uid).warning("of an unreadable record the pod is gone; so is its copy")
+            self._node.pool.free(uid)
+            self._node.journal.forget(uid)
+            del self._unreadable[uid]
+
     def _life(self, created: Created, workload: Workload, seat: Seat) -> Life:
-        group = self._node.groups[seat.group]
-        now = self._node.clock.now()
-        record = Record(
-            key=created.key,
-            uid=workload.uid,
-            seat=seat,
+        node, group = self._node, self._node.groups[seat.group]
+        record = replace(
+            record_of(node.place, workload, seat, group, created.container_id),
             container=created.container,
-            container_id=created.container_id,
             pid=created.pid,
             pid_started=created.pid_started,
             exec_fifo=str(created.exec_fifo),
-            boot=self._node.boot,
-            terms=_terms(workload, group, self._node.parkable),
-            cards=tuple(self._node.uuids[index] for index in group.gpus),
-            since=now,
-            wanted_since=now,
         )
-        return Life(record=self._node.journal.write(record), group=group, uuids=self._node.uuids)
+        return Life(record=node.journal.write(record), group=group, uuids=node.uuids)
 
-    def _watch(self, life: Life) -> None:
+    def watch(self, life: Life) -> None:
+        """Notice the end of its process."""
         record = life.record
         self._lifelines.watch(record.pid, record.pid_started, lambda: self.ended(life))
 
     def _discard(self, life: Life) -> None:
         with life.lock:
+            self._node.forget(life)
             self._node.pool.free(life.record.uid)
             self._node.journal.forget(life.record.uid)
         self._lives.drop(life)
         self._wake.set()  # its pod's next container may wait to be let in
-
-
-def _record_of_nobody(pod: Workload, seat: Seat, terms: Terms, node: Node) -> Record:
-    return Record(
-        key=pod.key,
-        uid=pod.uid,
-        seat=seat,
-        container=pod.seat_container,
-        container_id=UNKNOWN,
-        pid=0,
-        pid_started=0,
-        exec_fifo="",
-        boot=node.boot,
-        terms=terms,
-        mark=Mark.QUARANTINED,
-        since=node.clock.now(),
-    )
-
-
-def _terms(workload: Workload, group: Group, parkable: bool) -> Terms:
-    wishes = workload.wishes
-    barred = _barred(workload, group)
-    return Terms(
-        resource=workload.resource,
-        vram=min(wishes.vram or group.vram, group.vram),
-        workload_class=wishes.workload_class,
-        priority=workload.priority,
-        min_runtime=wishes.min_runtime,
-        idle_after=wishes.idle_after,
-        parkable=parkable and wishes.park is not ParkMechanism.NEVER,
-        barred_reason=barred.reason.name if barred else "",
-        barred_detail=barred.detail if barred else "",
-    )
-
-
-def _barred(workload: Workload, group: Group) -> Refusal | None:
-    """Why it must not start on the seat it was given."""
-    wishes = workload.wishes
-    if wishes.require_group not in (None, group.name):
-        detail = f"it requires {wishes.require_group} and was given a seat on {group.name}"
-        return Refusal(reason=Reason.GROUP_ABSENT, detail=detail)
-    if (wishes.vram or 0) > group.vram:
-        detail = f"{(wishes.vram or 0) / 2**30:.0f} GiB wanted of {group.vram / 2**30:.0f}"
-        return Refusal(reason=Reason.VRAM_TOO_SMALL, detail=detail)
-    return None

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kybernate.clients.clock import Clock
 from kybernate.decisions import books as bookkeeping
+from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening, IllegalTransition
 from kybernate.decisions.questions import Asks
@@ -94,6 +95,12 @@ class Coordinator:
     def arrive(self, tenancy: Tenancy) -> None:
         """A container is held on a seat."""
         self._change(lambda books: bookkeeping.arrive(books, tenancy, self._clock.now()))
+
+    def waking(self, tenancy: Tenancy) -> None:
+        """A container is about to be made from a checkpoint."""
+        state = lifecycle.after(State.ABSENT, Happening.WAKE)
+        now = self._clock.now()
+        self._change(lambda books: books.having(replace(tenancy, state=state, since=now)))
 
     def restore(self, tenancy: Tenancy) -> None:
         """A workload as a former agent left it."""

@@ -18,7 +18,7 @@ from kybernate.clients.kube import Kube
 from kybernate.clients.leases import LeaseHeartbeat
 from kybernate.clients.opa import OpaPolicy
 from kybernate.decisions.books import Books
-from kybernate.decisions.grouping import groups_of
+from kybernate.decisions.grouping import groups_of, missing
 from kybernate.model.ids import NodeName, Revision
 from kybernate.model.tier import Tier
 from kybernate.model.workload import Wishes
@@ -51,6 +51,7 @@ from nodeagent.lives import Lives
 from nodeagent.measures import Measures
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.neighbours import Neighbours, Surroundings
+from nodeagent.newcomers import Place as Newcomers
 from nodeagent.podresources import KubeletAway, KubeletSeats
 from nodeagent.policychange import PolicyChange
 from nodeagent.pool import Pool
@@ -84,9 +85,9 @@ class Process:
         self._node = NodeName(settings.node)
         self._kube = Kube.connect(settings.kubeconfig)
         self._policy = OpaPolicy(settings.opa_url)
-        self._groups = {g.name: g for g in groups_of(
-            cards.file.profiles, cards.gpus, cards.file.listed
-        )}  # fmt: skip
+        formed = groups_of(cards.file.profiles, cards.gpus, cards.file.listed)
+        self._incomplete = {g.name: g for g in formed if missing(g, cards.gpus)}
+        self._groups = {g.name: g for g in formed if g.name not in self._incomplete}
         self._uuids = {gpu.index: gpu.uuid for gpu in cards.gpus}
         self._lives, self._feed, self._bandwidths = Lives(), Feed(), Bandwidths()
         self._artifacts = self._make_artifacts()
@@ -156,18 +157,17 @@ class Process:
         self._coordinator = Coordinator(
             books, self._policy, self._switches, self._watch.look, self._teller, self._clock
         )
-        self._sealings = checkpointing.sealings_of(
-            checkpointing.Parts(
-                node=self._node,
-                kube=self._kube,
-                cards=self._cards,
-                artifacts=self._artifacts,
-                stage=stage,
-                lives=self._lives,
-                coordinator=self._coordinator,
-                criu_plugins=self._settings.criu_plugins,
-            )
+        parts = checkpointing.Parts(
+            node=self._node,
+            kube=self._kube,
+            cards=self._cards,
+            artifacts=self._artifacts,
+            stage=stage,
+            lives=self._lives,
+            coordinator=self._coordinator,
+            criu_plugins=self._settings.criu_plugins,
         )
+        self._sealings = checkpointing.sealings_of(parts)
         self._keeper = Keeper(self._lives, self._tools.journal, lambda: self._coordinator.books)
         self._lifelines = Lifelines()
         self._seats = KubeletSeats(self._settings.podresources_socket)
@@ -176,7 +176,12 @@ class Process:
         node = Node(
             groups=self._groups,
             uuids=self._uuids,
-            boot=boot,
+            place=Newcomers(
+                uuids=self._uuids,
+                boot=boot,
+                clock=self._clock,
+                parkable=self._tools.mechanism.name != NoMechanism.name,
+            ),
             seats=self._seats,
             journal=self._tools.journal,
             announcements=Announcements(self._settings.state_dir / "announced", boot),
@@ -184,12 +189,15 @@ class Process:
             clock=self._clock,
             pod_of=self._watching.pod,
             pods=self._watching.pods,
+            synced=lambda: self._watching.synced,
             desired_of=self._watching.desired,
-            parkable=self._tools.mechanism.name != NoMechanism.name,
+            forget=lambda life: self._tools.mechanism.forget(life.body),
         )
         self._containers = Containers(
             node, self._lives, self._lifelines, self._coordinator, self._teller
         )
+        woken = self._settings.state_dir / "woken"
+        self._wakings = checkpointing.wakings_of(parts, node, self._containers, woken)
 
     def _build_serving(self) -> None:
         clock, coordinator = self._clock, self._coordinator
@@ -210,7 +218,7 @@ class Process:
                 unseated=self._unseated,
             )
         )
-        runtime = RuntimeSocket(self._containers, coordinator, self._prober())
+        runtime = RuntimeSocket(self._containers, coordinator, self._prober(), self._wakings)
         self.servers = Servers(agent, runtime, self._artifacts.lending)
         notes = runtimecalls.beside(self._settings.socket).with_name(FOLDER)
         self._notes = Notes(notes, lambda: coordinator.books)
@@ -219,6 +227,7 @@ class Process:
                 inventory=self._cards.inventory,
                 picture=lambda: coordinator.picture,
                 kubelet=self._settings.podresources_socket.parent.parent,
+                incomplete=tuple(self._incomplete.values()),
             ),
             clock,
             self._found,
@@ -235,6 +244,7 @@ class Process:
                 measured=self._measured,
                 uid_of=self._watching.uid_of,
                 conditions=self._neighbours.conditions,
+                incomplete=self._incomplete,
             ),
             clock,
         )
@@ -292,6 +302,7 @@ class Process:
         self._neighbours.stop()
         self._feed.close()
         self._sealings.stop()
+        self._wakings.stop()
         self.servers.stop()
         self._containers.stop()
         self._policy_change.stop()
@@ -324,6 +335,7 @@ class Process:
         for life in found.lives:
             self._containers.adopt(life)
         self._containers.remember()
+        self._wakings.go_on(found.lives)
         self._say(found)
 
     def _say(self, found: Recovered) -> None:
@@ -336,11 +348,8 @@ class Process:
             )
             self._containers.unreadable(one.uid, one.why)
         for left in found.stranded:
-            log.error(
-                "a workload lives on a group that is not here any more; it stays as it is until "
-                "the group is back or it ends",
-                workload=str(left.key), group=left.seat.group, mark=left.mark.value,
-            )  # fmt: skip
+            log.error("stranded", workload=str(left.key), group=left.seat.group, mark=left.mark)
+            self._teller.stranded(left)
 
     def _probe(self) -> None:
         """Begin the measurement of the bus: placement's first estimates depend on it."""

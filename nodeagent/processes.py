@@ -19,6 +19,7 @@ PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
 # One that does not stop within this waits in the kernel, and cannot ask for VRAM either.
 _STOPPING_S, _LOOK_S = 1.0, 0.001
+_AGAIN_S = 0.1
 _NEVER = threading.Event()
 _DEPTH = 64  # no process stands deeper below its container's first one
 
@@ -63,6 +64,8 @@ def is_below(pid: int, ancestor: int) -> bool:
 def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
     """Whether a process is of the container with that first one: below it, or run in it later, so
     that only the cgroup tells."""
+    if first <= 0 or pid <= 0:
+        return False  # a container without a process, or a process that nobody can name
     return is_below(pid, first) or cgroups.together(pid, first, container_id)
 
 
@@ -91,6 +94,24 @@ def _resident(pid: int) -> int:
         return 0
     found = next((line for line in lines if line.startswith("VmRSS:")), "VmRSS: 0 kB")
     return int(found.split()[1]) * 1024
+
+
+def await_end_of(verb: str, subject: str, limit: float) -> bool:
+    """Until no program runs whose arguments have both words; whether that is so in time."""
+    until = time.monotonic() + limit
+    while any(_has_words(one, verb, subject) for one in _all()):
+        if time.monotonic() >= until:
+            return False
+        _NEVER.wait(_AGAIN_S)
+    return True
+
+
+def _has_words(pid: int, *words: str) -> bool:
+    try:
+        arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return all(word.encode() in arguments for word in words)
 
 
 def freeze(pid: int) -> None:

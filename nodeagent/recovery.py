@@ -13,7 +13,7 @@ from kybernate.clients.errors import Refused, Retry
 from kybernate.model.gpu import Group
 from kybernate.model.ids import GpuUuid, GroupName
 from kybernate.runtime.logs import get_logger
-from nodeagent import park, processes, resume, start
+from nodeagent import park, processes, resume, seal, start
 from nodeagent.journal import Corrupt, FileJournal
 from nodeagent.lives import Life
 from nodeagent.mechanisms import BodyGone
@@ -21,6 +21,8 @@ from nodeagent.phases import Stopwatch
 from nodeagent.pool import Damaged
 from nodeagent.records import Mark, Record
 from nodeagent.stories import Lost, Story, Tools, Undone
+
+_DUMP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,10 @@ def recover(
 
 
 def _lives_on(record: Record, boot: str) -> bool:
-    return record.boot == boot and processes.is_same(record.pid, record.pid_started)
+    """A container that is being restored has no process yet: the runtime will tell of it."""
+    to_come = record.mark is Mark.RESTORING and not record.pid
+    alive = to_come or processes.is_same(record.pid, record.pid_started)
+    return record.boot == boot and alive
 
 
 def _settle(life: Life, tools: Tools) -> str:
@@ -130,6 +135,13 @@ def _parked(story: Story) -> Record:
     return story.record
 
 
+def _sealing(story: Story) -> Record:
+    """What made its image may be at work still, and must not be disturbed."""
+    if not processes.await_end_of("checkpoint", story.record.container_id, _DUMP_S):
+        get_logger(workload=str(story.record.key)).warning("its image is still being made")
+    return seal.undo(story)
+
+
 _STEPS: Mapping[Mark, Callable[[Story], Record]] = {
     Mark.HELD: _held,
     Mark.STARTING: start.finish,  # it was granted its GPUs, and nobody else can have got them
@@ -139,6 +151,10 @@ _STEPS: Mapping[Mark, Callable[[Story], Record]] = {
     Mark.PARKED: _parked,
     Mark.RESUMING: resume.undo,  # still wanted: the coordinator tries again
     Mark.VERIFIED: resume.finish,
+    Mark.SEALING: _sealing,
+    Mark.SEALED: seal.finish,  # there is a checkpoint: it is told of when the store is read
+    Mark.WAKING: _held,  # never here: without a process it was forgotten, and is asked for again
+    Mark.RESTORING: _held,  # the wakings go on with it
     Mark.QUARANTINED: _held,
 }
 

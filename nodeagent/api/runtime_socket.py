@@ -11,10 +11,13 @@ import socket
 import socketserver
 import struct
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from kybernate.api.errors import Malformed
 from kybernate.clients import runtimecalls
+from kybernate.clients.errors import Refused
 from kybernate.clients.runtimecalls import LONGEST, Call, Op, reply
 from kybernate.model.workload import State
 from kybernate.runtime.logs import get_logger
@@ -30,12 +33,31 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _HEARD = {"ok": "heard"}
 
 
+class Wakes(Protocol):
+    """What makes containers from checkpoints: `nodeagent.wakings`."""
+
+    def creating(self, call: Call) -> Mapping[str, str]:
+        """How it is to be made; answered within the runtime's patience."""
+
+    def held(self, call: Call) -> None:
+        """It was restored and stands. Raises Refused, OSError."""
+
+    def ended(self, call: Call) -> None:
+        """It ended, or was never made."""
+
+
 class RuntimeSocket:
     """`start` and `stop` once each."""
 
-    def __init__(self, containers: Containers, coordinator: Coordinator, prober: Prober) -> None:
+    def __init__(
+        self,
+        containers: Containers,
+        coordinator: Coordinator,
+        prober: Prober,
+        wakings: Wakes,
+    ) -> None:
         self._containers, self._coordinator = containers, coordinator
-        self._prober = prober
+        self._prober, self._wakings = prober, wakings
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -61,20 +83,23 @@ class RuntimeSocket:
         try:
             call = runtimecalls.decode(line)
             return reply(**self._done(call))
-        except (Malformed, ValueError) as error:
+        except (Malformed, ValueError, Refused) as error:
             return reply(error=str(error))
         except OSError as error:  # not written down, so not heard
             return reply(error=str(error), again="yes")
 
-    def _done(self, call: Call) -> dict[str, str]:
+    def _done(self, call: Call) -> Mapping[str, str]:
         match call.op:
             case Op.CREATING:
-                return {"ok": "cold"}
+                return self._wakings.creating(call)
+            case Op.HELD if call.restored:
+                self._wakings.held(call)
             case Op.HELD:
                 created = _created(call)
                 if created is not None:
                     self._containers.created(created)
             case Op.ENDED:
+                self._wakings.ended(call)
                 self._containers.exited(call.pod, call.container_id)
             case Op.STATE:
                 return self._standing(call)

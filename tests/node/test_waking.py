@@ -291,3 +291,23 @@ def test_an_active_workload_is_sealed_and_goes_on(pair):
     answer = pair.predict("sealed")
     assert (answer["counter"], answer["intact"]) == (2, True)
     wait_for(lambda: pair.checkpoint("first")["status"]["sizeBytes"], "it is published", 60.0)
+
+
+def test_a_sealed_workload_goes_on_on_the_other_node(pair):
+    one, other = pair.nodes
+    pair.run("before", one)
+    for count in (1, 2, 3):
+        assert pair.predict("before")["counter"] == count
+    with one.agent() as agent:
+        made = agent.checkpoint(
+            WorkloadKey("default", "before"), name="moved", leave_parked=True, within=120.0
+        )
+    assert made.ok, made
+    wait_for(lambda: pair.checkpoint("moved")["status"]["sizeBytes"], "it is published", 60.0)
+    pair.delete("before")
+
+    pair.run("after", other, **{"restore-from": "moved"})
+    other.await_state("after", "Active")
+    answer = pair.predict("after")
+    assert (answer["counter"], answer["intact"]) == (4, True)
+    print(json.loads(pair.plane.kubectl("get", "gpuworkloads", "-o", "json")))

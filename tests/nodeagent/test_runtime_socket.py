@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kybernate.api.errors import Malformed
 from kybernate.clients import runtimecalls
+from kybernate.clients.errors import Refused
 from kybernate.clients.runtimecalls import (
     LONGEST,
     Call,
@@ -70,6 +71,24 @@ class Prober:
         return {"ok": "answered", "passed": "yes", "say": f"{call.kind} of {call.spec}"}
 
 
+class Wakes:
+    """Containers are made cold; what is told is kept."""
+
+    def __init__(self):
+        self.told = []
+
+    def creating(self, call):
+        self.told.append((call.op, call.container_id))
+        return {"ok": "cold"}
+
+    def held(self, call):
+        self.told.append((call.op, call.container_id))
+        raise Refused("nobody here prepared that")
+
+    def ended(self, call):
+        self.told.append((call.op, call.failed))
+
+
 @pytest.fixture
 def containers():
     return Containers()
@@ -88,7 +107,7 @@ def path():
 
 @pytest.fixture
 def listening(containers, books, path):
-    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober(), Wakes())
     running.start(path)
     yield running
     running.stop()
@@ -177,7 +196,7 @@ def test_what_was_put_down_while_nobody_listened_is_taken_up(containers, books, 
     (untold / "c1.json").write_bytes(encode(HELD))
     (untold / "c2.json").write_bytes(b"torn")
     (untold / ".c3.draft").write_bytes(b"half")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober(), Wakes())
     running.start(path)
     try:
         wait_for(lambda: [one.name for one in untold.iterdir()] == [".c3.draft"], "taken up")
@@ -200,7 +219,7 @@ def test_what_cannot_be_taken_up_yet_stays_put_down(containers, books, path):
     untold.mkdir()
     (untold / "c1.json").write_bytes(encode(HELD))
     containers.trouble = OSError("no room")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober(), Wakes())
     running.start(path)
     try:
         said(path, encode(ASKED))
@@ -245,7 +264,7 @@ def test_a_line_without_an_end_is_refused(listening, path):
 
 def test_a_folder_of_the_untold_that_is_none_ends_no_listening(containers, books, path):
     path.with_name(runtimecalls.UNTOLD).write_text("no folder")
-    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober())
+    running = RuntimeSocket(containers, SimpleNamespace(books=books), Prober(), Wakes())
     running.start(path)
     try:
         for _ in range(3):

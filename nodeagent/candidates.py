@@ -1,0 +1,78 @@
+"""
+The checkpoints a pod may wake from: claimed, had from wherever they are, given back.
+
+Called by: `wakings`. Rule: a checkpoint is used only when it is the very one that was published,
+every byte of it was compared, and it fits this machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kybernate.clients.checkpoints import Checkpoints, Claimed
+from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
+from kybernate.model.checkpoint import Fingerprint, Flaw
+from kybernate.model.ids import NodeName
+from kybernate.model.verdict import Refusal
+from kybernate.model.workload import Workload
+from kybernate.runtime.logs import get_logger
+from nodeagent.checkpoints.faults import PeerAway, Unusable
+from nodeagent.checkpoints.peers import Peers, Wanted
+from nodeagent.checkpoints.sealed import Sealed
+from nodeagent.checkpoints.store import Store
+
+
+class NotClaimed(Refused):
+    """Another pod has it, or it is not there; the message says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Thread safe."""
+
+    node: NodeName
+    store: Store
+    peers: Peers
+    claims: Checkpoints
+    publish: Callable[[Sealed], None]
+
+    def claim(self, pod: Workload, name: str) -> Claimed:
+        """Raises NotClaimed, Unavailable."""
+        try:
+            answer = self.claims.take(pod.key.namespace, name, pod.key.name, pod.uid)
+        except ApiError as error:
+            raise NotClaimed(f"it cannot be claimed: {error}") from error
+        if isinstance(answer, Refusal):
+            raise NotClaimed(str(answer))
+        return answer
+
+    def have(self, claimed: Claimed, here: Fingerprint) -> Sealed:
+        """On this node, verified. Raises Unusable, NoRoom, NotSealed, PeerAway."""
+        one = claimed.checkpoint
+        try:
+            return self.store.open(one.namespace, one.name, here, one.signature)
+        except Unusable as problem:
+            if problem.reason is not Flaw.ABSENT:
+                raise
+        wanted = Wanted(namespace=one.namespace, name=one.name, signature=one.signature, here=here)
+        sealed = self._fetch(wanted, tuple(node for node in one.copies if node != self.node))
+        self.publish(sealed)
+        return sealed
+
+    def give_back(self, claimed: Claimed) -> None:
+        """Another pod may have it. Where that cannot be said now, it is free when this pod goes."""
+        try:
+            self.claims.give_back(claimed)
+        except (ApiError, Unavailable) as error:
+            get_logger(checkpoint=claimed.checkpoint.name).info("still claimed", why=str(error))
+
+    def _fetch(self, wanted: Wanted, nodes: tuple[NodeName, ...]) -> Sealed:
+        """From the first of them that can give it."""
+        problem: Refused | Retry = PeerAway("no other node has a copy of it")
+        for node in nodes:
+            try:
+                return self.peers.fetch(wanted, node)
+            except (PeerAway, Unusable) as error:
+                problem = error
+            except ApiError as error:
+                problem = PeerAway(f"where {node} is reached is not known: {error}")
+        raise problem
