@@ -25,6 +25,7 @@ class World:
         self.outcome = Outcome(passed=True, say="sealed as one-1")
         self.takes = 10.0
         self.sealed, self.told = [], []
+        self.checkpoints = []
 
     def pod(self, grace=None, uid=UID):
         metadata = {"uid": uid}
@@ -36,6 +37,12 @@ class World:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    def list(self, resource, namespace=None):
+        return [
+            {"metadata": {"name": name, "creationTimestamp": made}, "spec": {"workload": workload}}
+            for name, made, workload in self.checkpoints
+        ]
 
     def seconds(self, key):
         return self.takes
@@ -94,7 +101,17 @@ def test_one_that_cannot_be_sealed_keeps_its_last_checkpoint_and_says_so(world, 
     assert (key, uid) == (KEY, UID)
     assert said == outcome.say
     assert why in said
-    assert said.endswith("the last one is kept")
+    assert said.endswith("there is none from before")
+
+
+def test_the_last_one_is_named(world):
+    world.outcome = Outcome(passed=False, say="no room")
+    world.checkpoints = [
+        ("one-1", "2026-01-01T00:00:00Z", "one"),
+        ("one-2", "2026-01-02T00:00:00Z", "one"),
+        ("two-1", "2026-01-03T00:00:00Z", "two"),
+    ]
+    assert world.leave().say.endswith("no room; the last one is kept: one-2")
 
 
 @pytest.mark.parametrize(
