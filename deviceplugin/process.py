@@ -18,10 +18,10 @@ from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.clock import Clock
 from kybernate.clients.gpus import Inventory, InventoryAway
 from kybernate.clients.gpus.choosing import open_answering
-from kybernate.decisions.grouping import groups_of, topology_table
+from kybernate.decisions.grouping import groups_of, missing, topology_table
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import ResourceName
-from kybernate.runtime import serving
+from kybernate.runtime import serving, textfile
 from kybernate.runtime.health import Health
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
@@ -36,7 +36,7 @@ class Process:
         """Reads the profile file. Raises Malformed with every fault, OSError."""
         self._settings = settings
         self._clock = clock
-        self._text = settings.profiles.read_text()
+        self._text = textfile.read(settings.profiles, "the profile file")
         self._listed = load_profiles(self._text).gpus
         self._metrics, self._health = Metrics(), Health()
         self._allocations = self._metrics.counter(
@@ -44,7 +44,7 @@ class Process:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop`. Raises Malformed when the file does not fit the GPUs."""
+        """Serve until `stop`. Seats of a group whose GPUs are not all there are unhealthy."""
         self._health.ready("gpus", lambda: "the GPUs have not answered yet")
         with serving.telemetry(self._settings.metrics_listen, self._health, self._metrics):
             found = self._await_gpus(stop)
@@ -52,8 +52,7 @@ class Process:
                 return
             inventory, gpus = found
             try:
-                profiles = load_profiles(self._text, [gpu.index for gpu in gpus])
-                self._serve(inventory, gpus, profiles, stop)
+                self._serve(inventory, gpus, load_profiles(self._text), stop)
             finally:
                 inventory.close()
 
@@ -77,6 +76,9 @@ class Process:
     ) -> None:
         groups = groups_of(profiles.profiles, gpus, profiles.listed)
         get_logger().info("groups formed", topology=topology_table(gpus, groups))
+        for group in groups:
+            if gone := missing(group, gpus):
+                get_logger().error("listed GPUs are not there", group=group.name, gpus=list(gone))
         seats = Seats(groups, gpus)
         watch = Watch(inventory, seats, self._clock, self._settings.health_every)
         self._health.ready("gpus", watch.fault)

@@ -55,6 +55,7 @@ class Facts:
     default_runtime: str = ""  # containerd's, for pods without a RuntimeClass
     open_to_environment: bool = False  # NVIDIA_VISIBLE_DEVICES opens cards to any container
     cdi_devices: Collection[str] | None = None  # names of NVIDIA's CDI specs; None: there is none
+    missing: Mapping[str, Sequence[int]] = field(default_factory=dict)  # cards by listed group
 
 
 def findings(facts: Facts, gpus: Sequence[Gpu]) -> tuple[Finding, ...]:
@@ -63,6 +64,7 @@ def findings(facts: Facts, gpus: Sequence[Gpu]) -> tuple[Finding, ...]:
         *_plugins(facts, gpus),
         *_strangers(facts),
         *_openings(facts),
+        *_missing(facts),
         *_setups(facts),
         *_cdi(facts, gpus),
     )
@@ -127,6 +129,15 @@ def _openings(facts: Facts) -> Iterator[Finding]:
             "without a seat; make runc the default, or set "
             "accept-nvidia-visible-devices-envvar-when-unprivileged = false",
         )
+
+
+def _missing(facts: Facts) -> Iterator[Finding]:
+    for group, gpus in sorted(facts.missing.items()):
+        words = (
+            f"group {group} lists GPU {_numbers(gpus)}, which is not there: nobody gets a seat on "
+            "it; mend the card or the profile file, then start the agent and the device plugin anew"
+        )
+        yield Finding(Aspect.PARKABLE, "CardMissing", words)
 
 
 def _setups(facts: Facts) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ from kybernate.api.gpunodes import Condition
 from kybernate.clients.clock import Clock
 from kybernate.clients.events import ObjectRef
 from kybernate.clients.gpus import GpuProcess, Inventory, InventoryAway
+from kybernate.decisions.grouping import missing
+from kybernate.model.gpu import Group
 from kybernate.model.ids import NodeName
 from kybernate.model.verdict import EventReason
 from kybernate.runtime.logs import get_logger
@@ -48,6 +50,7 @@ class Surroundings:
     inventory: Inventory
     picture: Callable[[], Picture | None]
     proc: Path = Path("/proc")
+    incomplete: Sequence[Group] = ()  # groups of which a card is missing
     kubelet: Path = KUBELET
     """Its folder, as far as it is shown to us; else the node's first process is asked."""
 
@@ -161,6 +164,7 @@ def _facts(at: Surroundings, picture: Picture) -> Facts:
     except InventoryAway:
         setups = {}
     return Facts(
+        missing={group.name: missing(group, picture.gpus) for group in at.incomplete},
         offered=offered,
         taken=taken,
         setups=setups,

@@ -13,6 +13,7 @@ from kybernate.clients.gpus.choosing import (
     simulated_socket,
 )
 from kybernate.model.gpu import Gpu
+from kybernate.runtime import textfile
 from kybernate.runtime.logs import get_logger
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
@@ -45,14 +46,13 @@ class Cards:
 
 def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
     """Until the inventory answers; None when stopped before. Raises Malformed, OSError."""
-    text = settings.profiles.read_text()
+    text = textfile.read(settings.profiles, "the profile file")
     listed = load_profiles(text).gpus
     log = get_logger()
     while not stop.is_set():
         try:
             inventory, gpus = open_answering(settings.inventory, listed, settings.simulated_gpu)
-            file = load_profiles(text, present={gpu.index for gpu in gpus})
-            return Cards(inventory=inventory, gpus=gpus, file=file)
+            return Cards(inventory=inventory, gpus=gpus, file=load_profiles(text))
         except InventoryAway as problem:
             log.warning("the GPUs do not answer yet", why=str(problem))
             stop.wait(_RETRY_S)

@@ -16,6 +16,7 @@ from kybernate.model.verdict import Refusal
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.lives import Life
 from nodeagent.phases import PhaseTime
+from nodeagent.records import Record
 
 
 class Teller(Protocol):
@@ -59,6 +60,9 @@ class Teller(Protocol):
 
     def quarantined(self, life: Life, why: str) -> None:
         """Its contents cannot be brought back."""
+
+    def stranded(self, record: Record) -> None:
+        """It lives on a group that is not here any more."""
 
     def sick(self, group: Group, why: str) -> None:
         """A group cannot be given out for now; an empty `why`: it can again."""

@@ -34,19 +34,18 @@ class ProfileFile:
     gpus: tuple[Gpu, ...] = ()
 
 
-def load_profiles(text: str, present: Collection[int] | None = None) -> ProfileFile:
-    """Read the file's text. `present` are the indices of the GPUs that are there, where known.
+def load_profiles(text: str) -> ProfileFile:
+    """Read the file's text. Raises Malformed with every fault.
 
-    Raises Malformed with every fault.
+    That a listed group's GPUs are in the machine is not the file's matter: a card may have fallen
+    off. Where the file lists GPUs itself, they must be among those.
     """
     faults = Faults()
     shape = read_shape(text, faults)
     gpus = _read_gpus(shape, faults, name=None)
-    if present is None and shape.indices:
-        present = shape.indices
     profiles = _read_profiles(shape.profiles, faults)
     sizes = {profile.group_size for profile in profiles}
-    listed = _read_groups(shape.groups, sizes, present, faults)
+    listed = _read_groups(shape.groups, sizes, shape.indices, faults)
     faults.check()
     return ProfileFile(profiles=profiles, listed=listed, gpus=gpus)
 
@@ -96,7 +95,7 @@ def _read_profiles(entries: list[Entry], faults: Faults) -> tuple[Profile, ...]:
 def _read_groups(
     entries: list[Entry],
     sizes: Collection[int],
-    present: Collection[int] | None,
+    present: Collection[int],
     faults: Faults,
 ) -> Mapping[GroupName, Indices]:
     seen = _Once(faults)
@@ -109,7 +108,7 @@ def _read_groups(
         if sizes and len(gpus) not in sizes:
             accepted = ", ".join(str(size) for size in sorted(sizes))
             faults.add(f"{path}.gpus", entry["gpus"], f"as many GPUs as a profile has: {accepted}")
-        if present is not None:
+        if present:
             _must_be_there(f"{path}.gpus", entry["gpus"], present, faults)
     return {GroupName(entry["name"]): tuple(sorted(entry["gpus"])) for _, entry in entries}
 

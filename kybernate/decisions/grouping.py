@@ -23,15 +23,22 @@ def groups_of(
     gpus: Sequence[Gpu],
     listed: Mapping[GroupName, Indices] | None = None,
 ) -> tuple[Group, ...]:
-    """Every group of a node, smallest first. A size with too few GPUs has none."""
+    """Every group of a node, smallest first. A size with too few GPUs has none. A listed group is
+    there although a GPU of it is not: see `missing`."""
     listed = listed or {}
     memory = {gpu.index: gpu.memory for gpu in gpus}
     found: list[Group] = []
     for profile in sorted(profiles, key=lambda one: one.group_size):
         for name, indices in _named(profile.group_size, gpus, listed):
-            vram = sum(memory[index] for index in indices)
+            vram = sum(memory.get(index, 0) for index in indices)
             found.append(Group(name=name, gpus=indices, profile=profile, vram=vram))
     return tuple(found)
+
+
+def missing(group: Group, gpus: Iterable[Gpu]) -> tuple[int, ...]:
+    """Its GPUs that are not there: a card that fell off, or was never in this machine."""
+    there = {gpu.index for gpu in gpus}
+    return tuple(index for index in group.gpus if index not in there)
 
 
 def group_health(group: Group, gpus: Iterable[Gpu]) -> Health:

@@ -81,6 +81,7 @@ class EventReason(StrEnum):
     PARK_FAILED = "ParkFailed"
     RESUME_FAILED = "ResumeFailed"
     QUARANTINED = "Quarantined"
+    STRANDED = "Stranded"  # its group is not on the node any more
     POLICY_UNAVAILABLE = "PolicyUnavailable"
     POLICY_REFUSED = "PolicyRefused"
     POLICY_PUBLISHED = "PolicyPublished"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from kybernate.api import gpuworkloads
 from kybernate.decisions.books import Books
 from kybernate.decisions.tenancy import Tenancy
-from kybernate.model.ids import NodeName
+from kybernate.model.gpu import Group, Health
+from kybernate.model.ids import GroupName, NodeName
 from kybernate.model.node import NodeState, Tenant
 from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.verdict import Refusal
@@ -28,14 +29,19 @@ class Measured:
 
 
 def node_state(
-    name: NodeName, books: Books, picture: Picture | None, measured: Measured
+    name: NodeName,
+    books: Books,
+    picture: Picture | None,
+    measured: Measured,
+    incomplete: Mapping[GroupName, Group] | None = None,
 ) -> NodeState:
-    """The node as placement is to see it."""
+    """The node as placement is to see it. Of `incomplete` groups a card is missing."""
+    incomplete = incomplete or {}
     gpus = picture.gpus if picture else ()
     return NodeState(
         name=name,
-        groups=books.groups,
-        group_health=dict(books.health),
+        groups={**books.groups, **incomplete},
+        group_health={**books.health, **dict.fromkeys(incomplete, Health.UNHEALTHY)},
         tenants=tuple(_tenant(books, t) for _, t in sorted(books.tenancies.items())),
         bandwidths=dict(measured.bandwidths),
         rooms=dict(measured.rooms),

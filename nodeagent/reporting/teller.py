@@ -15,6 +15,7 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.lives import Life
 from nodeagent.phases import PhaseTime
+from nodeagent.records import STATES, Record
 from nodeagent.stage import phases_text
 
 _Life = tuple[WorkloadKey, PodUid]
@@ -175,6 +176,14 @@ class KubeTeller:
     def went(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
         """As the port says."""
         self._tell((key, uid), EventReason.CHECKPOINT_SKIPPED, why, "Deleting", warning=True)
+
+    def stranded(self, record: Record) -> None:
+        """As the port says."""
+        text = (
+            f"group {record.seat.group} is not on {self._node} any more, or has other cards; it "
+            f"stays {STATES[record.mark].value} until the group is back, or the pod is deleted"
+        )
+        self._tell((record.key, record.uid), EventReason.STRANDED, text, "Recovering", warning=True)
 
     def sick(self, group: Group, why: str) -> None:
         """As the port says."""

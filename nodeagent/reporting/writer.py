@@ -6,9 +6,9 @@ server is away nothing is queued: what stands afterwards is written.
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kybernate.api import gpunodes, gpuworkloads, names
 from kybernate.clients.backoff import Backoff, Pace
@@ -16,7 +16,8 @@ from kybernate.clients.clock import Clock
 from kybernate.clients.errors import AlreadyExists, Forbidden, NotFound, Refused, Retry
 from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUNODES, GPUWORKLOADS, PODS
-from kybernate.model.ids import NodeName, PodUid, WorkloadKey
+from kybernate.model.gpu import Group
+from kybernate.model.ids import GroupName, NodeName, PodUid, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.runtime.logs import get_logger
 from nodeagent.coordinator import Coordinator
@@ -47,6 +48,7 @@ class Sources:
     measured: Callable[[], Measured]
     uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
     conditions: Callable[[], Sequence[gpunodes.Condition]] = tuple  # the node's, beside Ready
+    incomplete: Mapping[GroupName, Group] = field(default_factory=dict)  # a card is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,9 @@ class Writer:
 
     def _write_node(self) -> None:
         books, picture = self._s.coordinator.books, self._s.coordinator.picture
-        state = standing.node_state(self._s.node, books, picture, self._s.measured())
+        state = standing.node_state(
+            self._s.node, books, picture, self._s.measured(), self._s.incomplete
+        )
         used = dict(picture.used) if picture else {}
         conditions = tuple(self._s.conditions())
         print_ = (standing.node_fingerprint(state, used), conditions)

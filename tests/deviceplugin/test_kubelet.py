@@ -115,13 +115,32 @@ def test_a_faulty_profile_file_is_told_in_full_and_ends_it(plugin, gpus):
     assert "profiles[0].seats: 1" in errors
 
 
-def test_a_group_of_absent_cards_is_told_and_ends_it(plugin, gpus):
+def test_seats_on_a_card_that_is_not_there_are_unhealthy_and_all_others_are_given(
+    kubelet, plugin, gpus, until
+):
+    side = kubelet()
     listed = "gpuTopology: {groups: [{name: far, gpus: [0, 7]}]}"
-    profile = "{name: a, resource: kyb.ai/gpu-2x-seat, groupSize: 2, seatsPerGroup: 1}"
-    process = plugin(profiles=f"profiles: [{profile}]\n{listed}")
+    two = "{name: b, resource: kyb.ai/gpu-2x-seat, groupSize: 2, seatsPerGroup: 1}"
+    one = "{name: a, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 2}"
+    plugin(profiles=f"profiles: [{one}, {two}]\n{listed}")
+    until(lambda: side.counts() == {ONE: (4, 4), TWO: (1, 0)})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(None, "No such file or directory", id="absent"),
+        pytest.param(b"profiles: \xff", "it is not UTF-8 text at byte 10", id="binary"),
+    ],
+)
+def test_a_profile_file_that_cannot_be_read_is_told_in_a_sentence(plugin, work, content, why):
+    file = work / "mine.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    process = plugin("--profiles", file)
     _, errors = process.communicate()
     assert process.returncode == 2
-    assert "gpuTopology.groups[0].gpus[1]: 7" in errors
+    assert errors.splitlines()[-1] == f"the profile file {file} cannot be read: {why}"
 
 
 def test_listed_gpus_need_no_device(kubelet, plugin, until):

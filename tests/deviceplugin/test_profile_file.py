@@ -25,14 +25,14 @@ gpus:
 """
 
 
-def faults(text, present=None):
+def faults(text):
     with pytest.raises(Malformed) as raised:
-        load_profiles(text, present)
+        load_profiles(text)
     return [f.path for f in raised.value.faults]
 
 
 def test_a_good_file_is_read():
-    read = load_profiles(GOOD, present=range(4))
+    read = load_profiles(GOOD)
     assert [(p.resource, p.group_size, p.seats_per_group) for p in read.profiles] == [
         ("kyb.ai/gpu-1x-seat", 1, 4),
         ("kyb.ai/gpu-2x-seat", 2, 3),
@@ -116,8 +116,16 @@ def test_a_faulty_file_is_refused_with_the_path(text, paths):
     ],
 )
 def test_a_group_that_cannot_be_is_refused_with_the_path(group, paths):
-    text = f"profiles: [{ONE}, {TWO}]\ngpuTopology: {{groups: [{group}]}}"
-    assert faults(text, present=range(4)) == paths
+    cards = ", ".join(
+        f"{{index: {i}, uuid: GPU-{i}, product: H100, memory: 80Gi}}" for i in range(4)
+    )
+    text = f"profiles: [{ONE}, {TWO}]\ngpuTopology: {{groups: [{group}]}}\ngpus: [{cards}]"
+    assert faults(text) == paths
+
+
+def test_a_card_that_may_have_fallen_off_is_no_fault_of_the_file():
+    text = f"profiles: [{TWO}]\ngpuTopology: {{groups: [{{name: far, gpus: [0, 7]}}]}}"
+    assert load_profiles(text).listed == {"far": (0, 7)}
 
 
 def test_every_fault_is_named_at_once():

@@ -41,7 +41,7 @@ def _held(tmp_path: Path) -> Created:
 def _containers(tmp_path: Path, seats: Seats) -> Containers:
     node: Any = SimpleNamespace(
         seats=seats, announcements=Announcements(tmp_path / "announced", "b"), clock=SystemClock(),
-        pod_of=lambda _: None, pods=lambda: (), groups={},
+        pod_of=lambda _: None, pods=lambda: (), synced=lambda: True, groups={},
     )  # fmt: skip
     nobody: Any = SimpleNamespace()
     return Containers(node, Lives(), nobody, nobody, nobody)

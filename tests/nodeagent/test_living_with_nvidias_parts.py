@@ -72,6 +72,9 @@ UUIDS = [gpu.uuid for gpu in GPUS]
         pytest.param(
             Facts(setups={0: Setup(exclusive=True)}), "ExclusiveComputeMode", "GPU 0", id="mode"
         ),
+        pytest.param(
+            Facts(missing={"far": [7]}), "CardMissing", "group far lists GPU 7", id="missing"
+        ),
         pytest.param(Facts(mps=[7, 8]), "MultiProcessService", "process 7, 8", id="mps"),
         pytest.param(
             Facts(cdi_devices=[f"nvidia.com/gpu={UUIDS[0]}"]),

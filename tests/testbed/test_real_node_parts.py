@@ -164,7 +164,7 @@ def test_a_python_image_brings_the_interpreter_its_libraries_and_what_packages_r
 
 def test_containerd_has_a_runtime_for_each_handler_and_passes_our_annotations_on() -> None:
     text = configuration.containerd(
-        Path("/work/containerd"),
+        Path("/node/containerd"),
         Path("/cni"),
         Path("/nets"),
         {"runc": Path("/bin/runc"), "kybernate": Path('/odd "name')},
