@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Any
 
 from controller.duties import Duty
-from kybernate.api import gpuworkloads, pods
+from kybernate.api import fields, gpuworkloads, pods
 from kybernate.api.gpuworkloads import Spec
 from kybernate.clients.clock import Clock
 from kybernate.clients.kube import Kube
@@ -31,6 +31,7 @@ class Plan(Enum):
     CREATE = auto()
     REPLACE = auto()  # it belongs to an earlier pod of this name
     AMEND = auto()  # the pod's wishes changed
+    FINISH = auto()  # the pod has ended: its seat counts no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Present:
 
     uid: str
     spec: Spec
+    finished: bool = False
 
 
 def plan(pod: SeatPod | None, present: Present | None) -> Plan:
@@ -58,6 +60,8 @@ def plan(pod: SeatPod | None, present: Present | None) -> Plan:
     spec, wanted = present.spec, pod.workload
     if (spec.pod_uid, spec.resource) != (wanted.uid, wanted.resource):
         return Plan.REPLACE
+    if pod.finished:
+        return Plan.NOTHING if present.finished else Plan.FINISH
     return Plan.AMEND if _mutable(wanted) != _present(spec) else Plan.NOTHING
 
 
@@ -65,7 +69,7 @@ class Workloads:
     """Watches pods and GpuWorkloads; the leader writes the difference."""
 
     def __init__(self, kube: Kube, clock: Clock) -> None:
-        self._kube = kube
+        self._kube, self._clock = kube, clock
         self._pods = Reflector(kube, PODS, project=_seat_pod, on_change=self._pod_changed)
         self._known = Reflector(kube, GPUWORKLOADS, project=_known, on_change=self._changed)
         self.on_gone: Callable[[str, str], None] = lambda _namespace, _uid: None
@@ -99,6 +103,11 @@ class Workloads:
         if todo is Plan.AMEND:
             patch = {"spec": _mutable(workload)}
             self._kube.patch(GPUWORKLOADS, key.name, patch, key.namespace)
+            return
+        if todo is Plan.FINISH and present is not None:
+            conditions = [gpuworkloads.finished_condition(self._clock.now())]
+            patch = {"metadata": {"uid": present.uid}, "status": {"conditions": conditions}}
+            self._kube.patch(GPUWORKLOADS, key.name, patch, key.namespace, subresource="status")
             return
         if present is not None:
             self._kube.delete(GPUWORKLOADS, key.name, key.namespace, uid=present.uid)
@@ -137,4 +146,5 @@ def _seat_pod(obj: Mapping[str, Any]) -> SeatPod | None:
 
 
 def _known(obj: Mapping[str, Any]) -> Present:
-    return Present(obj["metadata"]["uid"], gpuworkloads.read_spec(obj))
+    finished = fields.condition(obj, gpuworkloads.FINISHED) == "True"
+    return Present(obj["metadata"]["uid"], gpuworkloads.read_spec(obj), finished)

@@ -28,6 +28,10 @@ class View(Protocol):
         """Names of Ready checkpoints of this identity, newest first; gold images not among them."""
         ...
 
+    def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
+        """Checkpoints that RestoreRequests want this owner's next pod to wake from."""
+        ...
+
     def replicas(self, namespace: str, deployment: str) -> int | None:
         """What the Deployment asks for; None where it is not known."""
         ...
@@ -85,10 +89,19 @@ class Admission:
         return terms, left_out
 
     def _candidates(self, review: Review) -> tuple[str, ...]:
+        """What somebody asked for, then the newest of this very workload."""
         workload = identity.of_pod(review.pod, review.namespace, self.view.replicas)
-        if workload is None:
+        own = self.view.checkpoints(review.namespace, workload) if workload else ()
+        return tuple(dict.fromkeys((*self._asked(review, own), *own[:CANDIDATES])))
+
+    def _asked(self, review: Review, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Pods of a StatefulSet are not alike: each wakes from its own state only."""
+        owner = identity.owner_of(review.pod)
+        if owner is None:
             return ()
-        return self.view.checkpoints(review.namespace, workload)[:CANDIDATES]
+        asked = self.view.asked(review.namespace, *owner)
+        alike = owner[0] == "Deployment"
+        return tuple(name for name in asked if alike or name in own)
 
     def _question(self, review: Review) -> AdmissionQuestion:
         wishes = _wishes(review.pod)

@@ -118,7 +118,7 @@ def _restore_from(terms: Terms) -> dict[str, str]:
     """The workload's own checkpoints first; a gold image that policy names comes after them."""
     gold = terms.defaults.get(names.RESTORE_FROM, "").split(",")
     found = dict.fromkeys((*terms.candidates, *(name.strip() for name in gold)))
-    listed = ",".join(name for name in found if name)
+    listed = ",".join([name for name in found if name][: annotations.MOST_CANDIDATES])
     return {names.RESTORE_FROM: listed} if listed else {}
 
 

@@ -26,6 +26,7 @@ def faults(pod: Mapping[str, Any], schedulers: Collection[str]) -> tuple[Fault, 
     return (
         *_seat_faults(claims),
         *_spec_faults(pod["spec"], schedulers),
+        *_environment_faults(pod["spec"]),
         *_annotation_faults(pod.get("metadata") or {}),
         *probes.faults(pod),
         *hooks.faults(pod),
@@ -66,6 +67,19 @@ def _spec_faults(spec: Mapping[str, Any], schedulers: Collection[str]) -> Iterat
     runtime_class = spec.get("runtimeClassName")
     if runtime_class != names.RUNTIME_CLASS:
         yield Fault("spec.runtimeClassName", runtime_class, names.RUNTIME_CLASS)
+
+
+def _environment_faults(spec: Mapping[str, Any]) -> Iterator[Fault]:
+    """What Allocate sets, a pod's own `env` would override: it would speak for another's seat."""
+    for among in ContainerList:
+        containers = spec.get(among)
+        for index, container in enumerate(containers if isinstance(containers, list) else ()):
+            given = container.get("env") if isinstance(container, dict) else None
+            for at, one in enumerate(given if isinstance(given, list) else ()):
+                name = one.get("name") if isinstance(one, dict) else None
+                if isinstance(name, str) and name in names.SEAT_ENVIRONMENT:
+                    path = f"spec.{among}[{index}].env[{at}].name"
+                    yield Fault(path, name, "another name: the device plugin sets it")
 
 
 def _annotation_faults(metadata: Mapping[str, Any]) -> Iterator[Fault]:

@@ -9,12 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kybernate.api import fields, gpuworkloads
 from kybernate.api.checkpoints import read_checkpoint
+from kybernate.api.restorerequests import Owner, RestoreRequest, read_request
 from kybernate.clients.kube import Kube
 from kybernate.clients.reflector import Reflector
-from kybernate.clients.resources import GPUCHECKPOINTS, GPUWORKLOADS, NAMESPACES, Resource
-
-DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+from kybernate.clients.resources import (
+    DEPLOYMENTS,
+    GPUCHECKPOINTS,
+    GPUWORKLOADS,
+    NAMESPACES,
+    RESTOREREQUESTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +47,33 @@ def _labels(obj: Mapping[str, Any]) -> Mapping[str, str]:
     return obj["metadata"].get("labels") or {}
 
 
-def _resource(obj: Mapping[str, Any]) -> str:
+def _resource(obj: Mapping[str, Any]) -> str | None:
+    """Of a seat that is taken: a pod that has ended holds none, however long it is kept."""
+    if fields.condition(obj, gpuworkloads.FINISHED) == "True":
+        return None
     return str((obj.get("spec") or {}).get("resource", ""))
 
 
+def _wanted(obj: Mapping[str, Any]) -> RestoreRequest | None:
+    request = read_request(obj)
+    return None if request.owner is None or request.status.is_finished else request
+
+
+def _pair(owner: Owner) -> tuple[str, str]:
+    return owner.kind.value, owner.name
+
+
 class ClusterView:
-    """Four watches, each kept as small as the question it answers."""
+    """Five watches, each kept as small as the question it answers."""
 
     def __init__(self, kube: Kube) -> None:
         self._checkpoints = Reflector(kube, GPUCHECKPOINTS, project=candidate)
         self._deployments = Reflector(kube, DEPLOYMENTS, project=_replicas)
         self._namespaces = Reflector(kube, NAMESPACES, project=_labels)
         self._workloads = Reflector(kube, GPUWORKLOADS, project=_resource)
-        self._all = (self._checkpoints, self._deployments, self._namespaces, self._workloads)
+        self._restores = Reflector(kube, RESTOREREQUESTS, project=_wanted)
+        books = (self._deployments, self._namespaces, self._workloads)
+        self._all = (self._checkpoints, self._restores, *books)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -79,9 +99,18 @@ class ClusterView:
         found = [
             (known.made, name)
             for (space, name), known in self._checkpoints.items().items()
-            if known is not None and space == namespace and known.workload == workload
+            if space == namespace and known.workload == workload
         ]
         return tuple(name for _, name in sorted(found, reverse=True))
+
+    def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
+        """Checkpoints that somebody asked this owner's next pod to wake from, first asked first."""
+        found = [
+            (request.times.made, request.checkpoint)
+            for (space, _), request in self._restores.items().items()
+            if space == namespace and request.owner and (kind, name) == _pair(request.owner)
+        ]
+        return tuple(checkpoint for _, checkpoint in sorted(found))
 
     def replicas(self, namespace: str, deployment: str) -> int | None:
         """What the Deployment asks for; None where it is not known."""

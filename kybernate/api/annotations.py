@@ -20,6 +20,8 @@ from kybernate.model.workload import OnDelete, ParkMechanism, Wishes, WorkloadCl
 
 E = TypeVar("E", bound=StrEnum)
 
+MOST_CANDIDATES = 8  # checkpoints in kyb.ai/restore-from: each may be fetched from afar in vain
+
 _PREFIX = names.GROUP + "/"
 _KNOWN = names.INPUT_ANNOTATIONS | names.OUTPUT_ANNOTATIONS
 _GROUP_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -94,6 +96,8 @@ def _group(text: str) -> GroupName:
 
 def _checkpoints(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
+    if len(found) > MOST_CANDIDATES:
+        raise ValueError(f"at most {MOST_CANDIDATES} names of checkpoints")
     if not all(_DNS_NAME.fullmatch(name) for name in found):
         raise ValueError("names of checkpoints of this namespace, separated by commas")
     return found

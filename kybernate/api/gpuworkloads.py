@@ -18,6 +18,7 @@ from kybernate.model.workload import Desired, State, Workload, WorkloadClass
 
 Obj = Mapping[str, Any]
 
+FINISHED = "Finished"  # the condition that says its pod has ended for good
 KEPT = 10  # decisions in the status: design section 4, Explain
 
 
@@ -121,6 +122,17 @@ def write_status(status: Status) -> dict[str, Any]:
             state.value: round(seconds, 3) for state, seconds in status.seconds_in.items()
         },
         "lastSwitch": _write_switch(status),
+    }
+
+
+def finished_condition(now: float) -> dict[str, Any]:
+    """Written by the controller: the seat is free, the object stays as long as the pod does."""
+    return {
+        "type": FINISHED,
+        "status": "True",
+        "reason": "PodEnded",
+        "message": "the pod has ended; its seat is free",
+        "lastTransitionTime": timestamps.rfc3339(now),
     }
 
 

@@ -35,6 +35,19 @@ def of_pod(pod: Mapping[str, Any], namespace: str, replicas: Replicas) -> str | 
     return None
 
 
+def owner_of(pod: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Whose pod it is, alone or not: ("Deployment", "chat"), ("StatefulSet", "llama"), or None."""
+    metadata = pod.get("metadata") or {}
+    owner = _controller(metadata)
+    match owner.get("kind"), str(owner.get("apiVersion", "")).partition("/")[0]:
+        case "StatefulSet", "apps":
+            return "StatefulSet", str(owner["name"])
+        case "ReplicaSet", "apps":
+            deployment = _deployment(metadata, owner["name"])
+            return None if deployment is None else ("Deployment", deployment)
+    return None
+
+
 def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     owners = metadata.get("ownerReferences") or ()
     return next((owner for owner in owners if owner.get("controller") is True), {})
@@ -48,8 +61,14 @@ def _of_ordinal(metadata: Mapping[str, Any], owner: str) -> str | None:
 def _of_deployment(
     metadata: Mapping[str, Any], replica_set: str, namespace: str, replicas: Replicas
 ) -> str | None:
+    deployment = _deployment(metadata, replica_set)
+    alone = deployment is not None and replicas(namespace, deployment) == 1
+    return f"deployment.{deployment}" if alone else None
+
+
+def _deployment(metadata: Mapping[str, Any], replica_set: str) -> str | None:
+    """None for a ReplicaSet of its own: its pods are alike, none has an identity."""
     template = (metadata.get("labels") or {}).get(TEMPLATE_HASH)
     if not template or not replica_set.endswith(f"-{template}"):
-        return None  # a ReplicaSet of its own: its pods are alike, none has an identity
-    deployment = replica_set.removesuffix(f"-{template}")
-    return f"deployment.{deployment}" if replicas(namespace, deployment) == 1 else None
+        return None
+    return replica_set.removesuffix(f"-{template}")

@@ -42,6 +42,15 @@ def present(**changes: Any) -> Present:
         pytest.param(
             POD, present(workload_class=WorkloadClass.BATCH), Plan.AMEND, id="another-class"
         ),
+        pytest.param(
+            dataclasses.replace(POD, finished=True), present(), Plan.FINISH, id="the-pod-ended"
+        ),
+        pytest.param(
+            dataclasses.replace(POD, finished=True),
+            dataclasses.replace(present(), finished=True),
+            Plan.NOTHING,
+            id="the-pod-ended-and-that-is-said",
+        ),
         pytest.param(POD, present(desired=Desired.PARKED), Plan.NOTHING, id="a-persons-wish"),
     ],
 )
@@ -134,3 +143,14 @@ def test_wishes_of_a_workload_stand_in_its_object() -> None:
     wishes = Wishes(vram=None, workload_class=WorkloadClass.TRAINING)
     spec = gpuworkloads.read_spec(gpuworkloads.new_object(a_workload(wishes=wishes, priority=5)))
     assert (spec.workload_class, spec.vram, spec.priority) == (WorkloadClass.TRAINING, None, 5)
+
+
+def test_a_pod_that_ended_is_said_to_have_freed_its_seat(
+    kube: FakeKube, running: Wait, eventually: Wait
+) -> None:
+    kube.seed(a_pod("llama-a"))
+    with running(Workloads(kube, SystemClock())):
+        eventually(lambda: the_gpuworkload(kube))
+        kube.seed(a_pod("llama-a") | {"status": {"phase": "Succeeded"}})
+        found = eventually(lambda: (the_gpuworkload(kube) or {}).get("status"))
+    assert found["conditions"][0]["type"] == gpuworkloads.FINISHED

@@ -30,10 +30,14 @@ class FakeView:
 
     known: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], int] = field(default_factory=dict)
+    wanted: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     broken: bool = False
 
     def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
         return self.known.get((namespace, workload), ())
+
+    def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
+        return self.wanted.get((namespace, kind, name), ())
 
     def replicas(self, namespace: str, deployment: str) -> int | None:
         return self.deployments.get((namespace, deployment))
@@ -232,6 +236,34 @@ def test_a_workload_that_comes_again_is_offered_its_own_checkpoints(
     webhook.view.known[("models", workload)] = ("c4", "c3", "c2", "c1")
     patch = webhook.patch(owned(a_pod(), kind, api, owner, **metadata))
     assert annotations_of(patch)[names.RESTORE_FROM] == "c4,c3,c2"
+
+
+REPLICASET = ("ReplicaSet", "apps/v1", "chat-5d4f")
+TEMPLATED = {"labels": {"pod-template-hash": "5d4f"}}
+
+
+@pytest.mark.parametrize("replicas", [None, 0, 1])
+def test_a_checkpoint_that_was_asked_for_comes_before_the_newest(
+    webhook: Webhook, a_pod: Make, replicas: int | None
+) -> None:
+    """The Deployment is scaled meanwhile, and the watch may still show it as it was."""
+    if replicas is not None:
+        webhook.view.deployments[("models", "chat")] = replicas
+    webhook.view.known[("models", "deployment.chat")] = ("c4", "c3")
+    webhook.view.wanted[("models", "Deployment", "chat")] = ("c3",)
+    patch = webhook.patch(owned(a_pod(), *REPLICASET, **TEMPLATED))
+    assert annotations_of(patch)[names.RESTORE_FROM] == ("c3,c4" if replicas == 1 else "c3")
+
+
+@pytest.mark.parametrize(("pod", "offered"), [("llama-2", "c7,c8"), ("llama-1", "other")])
+def test_a_pod_of_a_statefulset_is_offered_its_own_state_only(
+    webhook: Webhook, a_pod: Make, pod: str, offered: str
+) -> None:
+    webhook.view.known[("models", "statefulset.llama.2")] = ("c8", "c7")
+    webhook.view.known[("models", "statefulset.llama.1")] = ("other",)
+    webhook.view.wanted[("models", "StatefulSet", "llama")] = ("c7",)
+    patch = webhook.patch(owned(a_pod(), "StatefulSet", "apps/v1", "llama", name=pod))
+    assert annotations_of(patch)[names.RESTORE_FROM] == offered
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,29 @@ def test_nobody_but_the_agent_names_a_seat(a_complete_pod: Make) -> None:
     )
 
 
+@pytest.mark.parametrize("among", ["containers", "initContainers"])
+@pytest.mark.parametrize("name", ["KYB_GPU_SEAT", "KYB_GPU_GROUP", "KYB_GPU_INDICES"])
+def test_a_pod_does_not_say_itself_which_seat_it_has(
+    a_complete_pod: Make, among: str, name: str
+) -> None:
+    pod = a_complete_pod(vram="40Gi")
+    container = {"name": "x", "env": [{"name": "A", "value": "b"}, {"name": name, "value": "7"}]}
+    pod["spec"].setdefault(among, []).append(container)
+    (fault,) = validation.faults(pod, SCHEDULERS)
+    index = len(pod["spec"][among]) - 1
+    words = "(expected another name: the device plugin sets it)"
+    assert str(fault) == f"spec.{among}[{index}].env[1].name: '{name}' {words}"
+
+
+@pytest.mark.parametrize("env", ["words", [None], [{}], [{"name": []}], {"name": "KYB_GPU_SEAT"}])
+def test_an_environment_that_is_none_is_the_api_servers_to_refuse(
+    a_complete_pod: Make, env: object
+) -> None:
+    pod = a_complete_pod(vram="40Gi")
+    pod["spec"]["containers"][0]["env"] = env
+    assert not validation.faults(pod, SCHEDULERS)
+
+
 def test_every_fault_is_named_at_once_with_its_value_and_what_is_accepted(a_pod: Make) -> None:
     annotations = {names.VRAM: "much", names.CLASS: "gaming", "kyb.ai/vrma": "40Gi"}
     pod = a_pod(annotations=annotations, nodeName="n1", schedulerName="volcano")

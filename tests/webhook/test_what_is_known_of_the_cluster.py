@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from kybernate.api import gpuworkloads
-from kybernate.clients.resources import NAMESPACES
+from kybernate.clients.resources import DEPLOYMENTS, NAMESPACES
 from kybernate.testing.builders import SEAT_1X, SEAT_2X, a_workload
 from kybernate.testing.fakekube import FakeKube
-from webhook.view import DEPLOYMENTS, ClusterView
+from webhook.view import ClusterView
 
 
 def a_checkpoint(name: str, made: str, *, ready: bool = True, **spec: Any) -> dict[str, Any]:
@@ -19,6 +19,17 @@ def a_checkpoint(name: str, made: str, *, ready: bool = True, **spec: Any) -> di
         "metadata": {"namespace": "models", "name": name, "creationTimestamp": made},
         "spec": {"workload": "deployment.chat", **spec},
         "status": {"sizeBytes": 1, "conditions": [condition]},
+    }
+
+
+def a_restore(
+    name: str, deployment: str, checkpoint: str, state: str = "Pending"
+) -> dict[str, Any]:
+    return {
+        "kind": "RestoreRequest",
+        "metadata": {"namespace": "models", "name": name},
+        "spec": {"checkpoint": checkpoint, "owner": {"kind": "Deployment", "name": deployment}},
+        "status": {"state": state},
     }
 
 
@@ -36,6 +47,14 @@ def view() -> Iterator[ClusterView]:
         gpuworkloads.new_object(a_workload("b", namespace="models")),
         gpuworkloads.new_object(a_workload("c", namespace="models", resource=SEAT_2X)),
         gpuworkloads.new_object(a_workload("d", namespace="others")),
+        {
+            **gpuworkloads.new_object(a_workload("ended", namespace="models")),
+            "status": {"conditions": [gpuworkloads.finished_condition(1.0)]},
+        },
+        a_restore("one", "chat", "middle"),
+        a_restore("two", "chat", "older", state="Running"),
+        a_restore("three", "chat", "newest", state="Succeeded"),
+        a_restore("four", "other", "foreign"),
     )
     kube.create(NAMESPACES, {"metadata": {"name": "models", "labels": {"team": "a"}}})
     for name, replicas in (("one", 1), ("many", 3), ("unsaid", None)):
@@ -54,12 +73,18 @@ def test_only_ready_checkpoints_of_that_workload_are_named_newest_first(view: Cl
     assert view.checkpoints("others", "deployment.chat") == ()
 
 
+def test_what_was_asked_for_an_owner_is_known_until_it_is_done(view: ClusterView) -> None:
+    assert view.asked("models", "Deployment", "chat") == ("middle", "older")
+    assert view.asked("models", "StatefulSet", "chat") == ()
+    assert view.asked("others", "Deployment", "chat") == ()
+
+
 def test_a_deployment_says_how_many_it_wants(view: ClusterView) -> None:
     found = [view.replicas("models", name) for name in ("one", "many", "unsaid", "absent")]
     assert found == [1, 3, 1, None]
 
 
-def test_seats_are_counted_by_namespace_and_size(view: ClusterView) -> None:
+def test_seats_of_living_pods_are_counted_by_namespace_and_size(view: ClusterView) -> None:
     assert view.seats_used("models") == {SEAT_1X: 2, SEAT_2X: 1}
     assert view.seats_used("nobody") == {}
 
