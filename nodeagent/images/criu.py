@@ -16,6 +16,7 @@ _VERSION = re.compile(r"Version: ([0-9.]+)")
 _ERROR = re.compile(r"Error \([^)]*\): (.*)")
 # Said on the way, and not why: the ends, and a limit that it cannot raise without CAP_SYS_RESOURCE.
 _NOT_WHY = ("Dumping FAILED.", "Restoring FAILED.", "rlimit: ")
+_NO_ROOM = "No space left on device"
 _GHOST_LIMIT = 2**30  # bytes of a file that has no name any more; CRIU's own is 1 MiB
 _PATIENCE_S = 10.0
 
@@ -40,6 +41,8 @@ def sentence(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
+    if any(_NO_ROOM in line for line in lines):
+        return "there is no room left for the image"
     found = (match.group(1).strip() for line in lines if (match := _ERROR.search(line)))
     return next((text for text in found if text and not text.startswith(_NOT_WHY)), "")
 

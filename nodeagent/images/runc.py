@@ -19,7 +19,18 @@ from pathlib import Path
 import orjson
 
 from nodeagent.freezer import Freezing, NotFrozen, NotThawed
-from nodeagent.images import criu, facts, fitness, identity, refit, rootfs, tree, volumes, wire
+from nodeagent.images import (
+    criu,
+    facts,
+    fitness,
+    identity,
+    pages,
+    refit,
+    rootfs,
+    tree,
+    volumes,
+    wire,
+)
 from nodeagent.images.body import CRIU_CONFIG, Body, read_config, write_config
 from nodeagent.images.identity import Identity
 from nodeagent.images.port import Dumped, DumpFailed, Unfit, Unrestorable
@@ -103,6 +114,7 @@ class RuncImages:
 
     def _images(self, image: Path, wake: Path, before: Identity, now: Identity) -> int:
         """Fill the restoration's folder; how many connections are closed."""
+        pages.check(image / CRIU)
         _link(image / CRIU, wake / CRIU)
         (wake / WORK).mkdir(mode=0o700)
         (wake / _OPTIONS).write_text(criu.options(self._criu, *_RESTORE, *self._more))

@@ -19,9 +19,9 @@ from kybernate.clients.runtimecalls import Op
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.runtimelistener import RuntimeListener, agree
 from testbed import assets
+from testbed.api import ApiError
 from testbed.assets import native
 from testbed.controlplane import ControlPlane
-from testbed.kubectl import KubectlFailed
 from testbed.node import machine, programs
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
@@ -29,6 +29,7 @@ from testbed.node.spec import NodeSpec
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = "kyb.test/python:1"
 NODE = "images-1"
+PODS = "/api/v1/namespaces/default/pods"
 PATIENCE_S = 90.0  # two busy cores
 LAUNCHER = """#!/bin/sh
 export KYB_RUNTIME_CONF={settings}
@@ -82,6 +83,11 @@ class ImageNode:
 
     def run(self, name, *command, image=PYTHON, container=None, **spec):
         """Create a pod on a seat; its container's id once it runs."""
+        self.create(name, *command, image=image, container=container, **spec)
+        wait_for(lambda: self.container(name), f"{name} runs", PATIENCE_S)
+        return self.container(name)
+
+    def create(self, name, *command, image=PYTHON, container=None, **spec):
         one = {
             "name": "model",
             "image": image,
@@ -102,10 +108,8 @@ class ImageNode:
                 **spec,
             },
         }
-        self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        self.plane.api.create(PODS, body)
         self.made.append(name)
-        wait_for(lambda: self.container(name), f"{name} runs", PATIENCE_S)
-        return self.container(name)
 
     def container(self, name):
         """The id of its running container; empty before."""
@@ -115,10 +119,28 @@ class ImageNode:
         return status["containerID"].removeprefix("containerd://") if running else ""
 
     def pod(self, name):
-        return json.loads(self.plane.kubectl("get", "pod", name, "-o", "json"))
+        return self.plane.api.get(f"{PODS}/{name}")
+
+    def complaint(self, name):
+        """What the kubelet says of a container that could not be started."""
+
+        def look():
+            (status,) = self.pod(name)["status"].get("containerStatuses") or [{}]
+            states = (status.get("state", {}), status.get("lastState", {}))
+            ended = [state["terminated"]["message"] for state in states if "terminated" in state]
+            return ended[0] if ended else ""
+
+        return wait_for(look, f"{name} is complained of", PATIENCE_S)
+
+    def failures(self, name):
+        """Why restores failed, as the agent was told."""
+        return [call.failed for call in self.listener.told(Op.ENDED, name) if call.failed]
 
     def lines(self, name):
-        return self.plane.kubectl("logs", name, check=False).splitlines()
+        try:
+            return self.plane.api.text(f"{self.plane.server}{PODS}/{name}/log").splitlines()
+        except ApiError:  # it is only about to be made
+            return []
 
     def exec(self, name, *command):
         return self.plane.kubectl("exec", name, "--", *command)
@@ -130,11 +152,7 @@ class ImageNode:
             self.made.remove(name)
 
     def _there(self, name):
-        try:
-            self.pod(name)
-        except KubectlFailed:
-            return False
-        return True
+        return self.plane.api.exists(f"{PODS}/{name}")
 
     # images
 
@@ -149,6 +167,7 @@ class ImageNode:
         """A new pod from an image; it runs when this returns."""
         self.images[name] = image
         found = self.run(name, *command, **how)
+        self.ask("woken", id=found)
         self.ask("thaw", id=found)
         return found
 

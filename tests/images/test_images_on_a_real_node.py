@@ -1,6 +1,7 @@
 """Images of real containers, and new pods from them. What is real: see conftest."""
 
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -16,7 +17,21 @@ PATIENCE_S = 90.0
 COUNTER = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done"
 EVERYTHING = ("python3", "-c", (Path(__file__).parent / "program.py").read_text())
 SCRATCH = {"volumes": [{"name": "scratch", "emptyDir": {}}]}
-WHOLE = {"exitCode": 0}
+TALKS = (
+    "python3", "-c",
+    """
+import socket, time
+one = socket.socket(socket.AF_UNIX)
+one.connect("/outside/server.sock")
+one.settimeout(0.1)
+while True:
+    try:
+        print("closed" if one.recv(10) == b"" else "data", flush=True)
+        time.sleep(0.1)
+    except TimeoutError:
+        print("open", flush=True)
+""",
+)  # fmt: skip
 
 
 def with_scratch():
@@ -115,3 +130,71 @@ def test_a_parked_container_stays_frozen_through_its_dump_and_its_image_wakes_st
     counts_beyond(images, "standing", beyond + 3)
     images.wake("third", again, "sh", "-c", COUNTER)
     counts_beyond(images, "third", beyond + 3)
+
+
+def test_a_terminal_and_a_read_only_root_file_system_are_as_they_were(images):
+    how = {"tty": True, "stdin": True, "securityContext": {"readOnlyRootFilesystem": True}}
+    images.run("terminal", "sh", "-c", COUNTER, container=dict(how))
+    counts_beyond(images, "terminal", 3)
+    image = images.dump("terminal")
+    images.delete("terminal")
+    images.wake("other-terminal", image, "sh", "-c", COUNTER, container=dict(how))
+    counts_beyond(images, "other-terminal", 6)
+    script = "touch /x 2>&1 | grep -c Read-only; test -t 0 < /dev/console && echo terminal"
+    assert images.exec("other-terminal", "sh", "-c", script).split() == ["1", "terminal"]
+
+
+def test_a_unix_socket_to_the_outside_wakes_closed(images):
+    outside = {
+        "volumes": [{"name": "outside", "hostPath": {"path": str(images.folder)}}],
+        "container": {"volumeMounts": [{"name": "outside", "mountPath": "/outside"}]},
+    }
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(images.folder / "server.sock"))
+        server.listen()
+        images.run("talks", *TALKS, **json.loads(json.dumps(outside)))
+        accepted, _ = server.accept()
+        wait_for(lambda: "open" in images.lines("talks"), "it is connected", PATIENCE_S)
+        assert images.ask("unfit", id=images.container("talks")) == []
+        image = images.dump("talks")
+        images.wake("is-cut-off", image, *TALKS, **json.loads(json.dumps(outside)))
+        wait_for(lambda: "closed" in images.lines("is-cut-off"), "it hears of it", PATIENCE_S)
+        assert "closed" not in images.lines("talks")
+        accepted.close()
+
+
+def test_a_dump_without_room_fails_in_words_and_the_workload_goes_on(images):
+    images.run("too-large", "sh", "-c", COUNTER)
+    counts_beyond(images, "too-large", 3)
+    small = images.folder / "small"
+    small.mkdir()
+    images.node.run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", small)
+    found = images.container("too-large")
+    said = images.ask("dump", id=found, into=str(small / "image"))
+    images.node.run("umount", small)
+    assert said == {"raised": "DumpFailed", "why": "there is no room left for the image"}
+    counts_beyond(images, "too-large", last(images, "too-large") + 3)
+    images.ask("freeze", id=found)
+    images.node.run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", small)
+    assert "raised" in images.ask("dump", id=found, into=str(small / "image"))
+    images.node.run("umount", small)
+    assert images.ask("standing", id=found)["frozen"]
+
+
+def test_an_image_that_cannot_be_restored_is_said_where_people_look(images):
+    images.run("whole", "sh", "-c", COUNTER)
+    counts_beyond(images, "whole", 3)
+    image = images.dump("whole")
+    facts = json.loads((image / "image.json").read_text())
+    (image / "image.json").write_text(json.dumps({**facts, "kernel": "5.4.0"}))
+    images.images |= {"of-another-kernel": image}
+    images.create("of-another-kernel", "sh", "-c", COUNTER)
+    assert "made under kernel 5.4.0, and here is" in images.complaint("of-another-kernel")
+    (image / "image.json").write_text(json.dumps(facts))
+    memory = image / "criu" / "mm-1.img"
+    os.truncate(memory, memory.stat().st_size - 10)
+    images.images |= {"of-half": image}
+    images.create("of-half", "sh", "-c", COUNTER)
+    assert "its checkpoint cannot be restored: " in images.complaint("of-half")
+    told = wait_for(lambda: images.failures("of-half"), "the agent is told", PATIENCE_S)
+    assert told[0] in images.complaint("of-half")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodeagent.images import pages, wire
 from nodeagent.images import refit as refitting
-from nodeagent.images import wire
 from nodeagent.images.wire import Message
 
 HEAD = b"\x19\x43\x56\x54\x00\x00\x00\x00"
@@ -152,6 +152,25 @@ def test_what_criu_did_not_write_is_refused(tmp_path, raw):
     (tmp_path / "files.img").write_bytes(raw)
     with pytest.raises(wire.NotAnImage):
         refitting.sockets(tmp_path / "files.img", tmp_path / "new.img", MOVED)
+
+
+def entry(**numbers):
+    message = Message()
+    for number, value in numbers.items():
+        message.put(int(number[1:]), value)
+    return message.raw()
+
+
+@pytest.mark.parametrize("size", [2 * 4096, 2 * 4096 - 1, 4096, 0, 3 * 4096])
+def test_memory_that_is_not_as_long_as_its_map_says_is_refused(tmp_path, size):
+    present, absent, old = entry(_1=0, _2=1, _4=4), entry(_1=9, _2=7, _4=1), entry(_1=5, _2=1)
+    wire.write(tmp_path / "pagemap-1.img", HEAD, [entry(_1=3), present, absent, old])
+    (tmp_path / "pages-3.img").write_bytes(bytes(size))
+    if size == 2 * 4096:
+        pages.check(tmp_path)
+        return
+    with pytest.raises(wire.NotAnImage, match=f"pages-3.img has {size} bytes of 8192"):
+        pages.check(tmp_path)
 
 
 @given(st.binary(max_size=60))
