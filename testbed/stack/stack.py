@@ -234,6 +234,15 @@ class Stack:
         kubeconfig = self.kubeconfig("kyb-nodeagent", node=name)
         place = Place(kubeconfig, self.tls("kyb-nodeagent"), url)
         processes, where = self._at(name)
-        arguments = partial(node.agent, place, address=where.address)
+        shared = (
+            f"--client-tls-dir={self.tls(AGENTS)}",
+            f"--checkpoint-keys={self.tls(KEYS)}",
+        )
         running = f"nodeagent-{name}"
-        self.running[running] = programs.run(processes, running, "nodeagent", arguments, where)
+        self.running[running] = programs.run(
+            processes,
+            running,
+            "nodeagent",
+            lambda port: [*node.agent(place, port, address=where.address), *shared],
+            where,
+        )
