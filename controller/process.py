@@ -35,7 +35,7 @@ from kybernate.clients.events import EventRecorder, ObjectRef
 from kybernate.clients.kube import Kube
 from kybernate.clients.leases import Elector
 from kybernate.clients.opa import OpaPolicy
-from kybernate.clients.reflector import Reflector
+from kybernate.clients.reflector import Reflector, unready
 from kybernate.runtime import serving
 from kybernate.runtime.clock import Clock
 from kybernate.runtime.health import Health
@@ -159,18 +159,19 @@ class Process:
 
     def _health(self) -> Health:
         health = Health()
-        health.ready("watches", self._unsynced)
+        health.ready("watches", lambda: unready(self._watches()))
         health.ready("bundles", lambda: None if self.bundles.serving else "no certificate yet")
         return health
-
-    def _unsynced(self) -> str | None:
-        waiting = sum(not watch.synced for watch in self._watches())
-        return f"{waiting} first lists are under way" if waiting else None
 
     def _measure(self) -> Metrics:
         metrics = Metrics()
         leads: Callable[[], float] = lambda: float(self.elector.leading)  # noqa: E731
         metrics.observed("controller_leading", "1 while this replica leads", leads)
+        metrics.observed(
+            "controller_watch_broken_seconds",
+            "How long the watch that is broken longest has been so",
+            lambda: max(watch.broken_seconds for watch in self._watches()),
+        )
         looks = metrics.counter("controller_looks", "Looks at keys", ("duty", "outcome"))
         for duty in (*self._duties(), self._policies.duty):
             duty.observe = lambda name, outcome: looks.labels(name, outcome).inc()

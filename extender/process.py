@@ -50,8 +50,13 @@ class Process:
         )
         self._observe()
         self.health = Health()
-        self.health.ready("view", lambda: None if self._watching.synced else "not complete yet")
-        self.flask: Flask = app.create(self._service, self.metrics, self.health, self.dump)
+        self.health.ready("view", lambda: self._watching.unready)
+        self.flask: Flask = app.create(
+            self._service,
+            self.metrics,
+            self.health,
+            app.Seen(self.dump, by_everybody=settings.require_client_certificate),
+        )
         self._telemetry = serving.telemetry(settings.metrics_listen, self.health, self.metrics)
 
     def start(self) -> None:
@@ -107,6 +112,11 @@ class Process:
             "extender_policy_available",
             "1 while policy answers; placement is neutral while it does not.",
             lambda: float(self._verdicts.available),
+        )
+        measured.observed(
+            "extender_watch_broken_seconds",
+            "How long the watch that is broken longest has been so.",
+            lambda: self._watching.broken_seconds,
         )
         measured.observed(
             "extender_records_dropped",

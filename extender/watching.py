@@ -15,7 +15,7 @@ from extender.view import View
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.api.gpunodes import read_node
 from kybernate.clients.kube import Kube
-from kybernate.clients.reflector import Change, Reflector
+from kybernate.clients.reflector import Change, Reflector, unready
 from kybernate.clients.resources import GPUCHECKPOINTS, GPUNODES, GPUWORKLOADS, NODES, PODS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName
@@ -59,6 +59,16 @@ class Watching:
     def synced(self) -> bool:
         """Whether the view holds everything it needs."""
         return all(reflector.synced for reflector in self._needed)
+
+    @property
+    def unready(self) -> str | None:
+        """Why the view is not to be decided by; None: it is whole, and fresh."""
+        return unready(self._needed)
+
+    @property
+    def broken_seconds(self) -> float:
+        """How long the watch that is broken longest has been so."""
+        return max(reflector.broken_seconds for reflector in self._needed)
 
     def _node(self, change: Change[Mapping[str, str]]) -> None:
         with self._view.lock:

@@ -47,7 +47,12 @@ def build(configured: Settings) -> Running:
     """Everything a worker needs, started. Raises BadKubeconfig, OSError."""
     kube, measured, health = Kube.connect(configured.kubeconfig), Metrics(), Health()
     view, policy = ClusterView(kube), OpaPolicy(configured.opa_url)
-    health.ready("watches", lambda: None if view.synced else "the first lists are under way")
+    health.ready("watches", lambda: view.unready)
+    measured.observed(
+        "webhook_watch_broken_seconds",
+        "How long the watch that is broken longest has been so",
+        lambda: view.broken_seconds,
+    )
     admission = Admission(
         policy=policy,
         view=view,

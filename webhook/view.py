@@ -13,7 +13,7 @@ from kybernate.api import fields, gpuworkloads
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.api.restorerequests import Owner, RestoreRequest, read_request
 from kybernate.clients.kube import Kube
-from kybernate.clients.reflector import Reflector
+from kybernate.clients.reflector import Reflector, unready
 from kybernate.clients.resources import (
     DEPLOYMENTS,
     GPUCHECKPOINTS,
@@ -89,6 +89,16 @@ class ClusterView:
     def synced(self) -> bool:
         """Whether every watch has seen the whole list once."""
         return all(reflector.synced for reflector in self._all)
+
+    @property
+    def unready(self) -> str | None:
+        """Why answers would be made of nothing, or of what may be long past; None: all is well."""
+        return unready(self._all)
+
+    @property
+    def broken_seconds(self) -> float:
+        """How long the watch that is broken longest has been so."""
+        return max(reflector.broken_seconds for reflector in self._all)
 
     def wait_synced(self, timeout: float) -> bool:
         """Until then, or for that many seconds each."""

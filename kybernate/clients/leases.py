@@ -94,7 +94,8 @@ class Elector:
             pass  # somebody was faster; what they wrote is seen at the next step
         except ApiError as problem:
             self._log.warning("lease not reached", detail=str(problem))
-        self._tell()
+        finally:
+            self._tell()  # whatever went wrong: time that ran out has to be told
 
     def release(self) -> None:
         """Stop leading and give the Lease away."""

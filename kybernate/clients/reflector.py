@@ -4,6 +4,8 @@ A live copy of one kind of objects: listed in pages, then watched, for as long a
 Called by: every process that needs a view of the cluster. Rules: it goes on from where it was after
 a broken connection and lists again only when the server has forgotten that place (410); a silent
 connection is a broken one; failures are paced with jitter; nothing the network does ends it.
+Rule: `synced` says that there is a copy, `broken_seconds` how long nobody has heard whether it is
+still true; who serves from it is not ready when that is long (`unready`).
 
 `on_change` runs in the reflector's thread, after the copy has changed, one change at a time. What
 it or `project` raises is logged and counted, never fatal: an object whose projection fails is left
@@ -11,6 +13,7 @@ out, as the object is when `project` returns None.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, Unpack, cast
@@ -23,10 +26,23 @@ from kybernate.clients.kube import Kube, Obj, Selectors, Watch
 from kybernate.clients.resources import Resource
 from kybernate.clients.store import ADDED, DELETED, MODIFIED, Change, ChangeKind, Key, Store, key_of
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "Change", "ChangeKind", "Key", "Reflector", "Timing"]
+__all__ = [
+    "ADDED",
+    "DELETED",
+    "MODIFIED",
+    "Change",
+    "ChangeKind",
+    "Key",
+    "Reflector",
+    "Timing",
+    "unready",
+]
 
 T = TypeVar("T")
 
+# Longer than a restart of the API server and the pauses between tries. What was listed is served on
+# until then: an old view of the cluster is better than none.
+PATIENCE_S = 90.0
 _JOIN_S = 5.0  # a thread that hangs in connect or in the first answer is left to end by itself
 
 
@@ -70,6 +86,7 @@ class Reflector(Generic[T]):
         self._version = ""  # where the watch goes on; "" means list first
         self._synced = threading.Event()
         self._following = False
+        self._broken_at: float | None = None  # since when no watch is open, once one was
         self._stopping = threading.Event()
         self._watch: Watch | None = None
         self._swap = threading.Lock()
@@ -79,6 +96,11 @@ class Reflector(Generic[T]):
         self._log = structlog.get_logger(resource=resource.plural)
         self.lists = 0  # how often it listed: once in its life when all goes well
         self.failures = 0  # of the connection, `project` and `on_change`
+
+    @property
+    def plural(self) -> str:
+        """What it watches, as the API server names it."""
+        return self._resource.plural
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -106,6 +128,13 @@ class Reflector(Generic[T]):
     def following(self) -> bool:
         """Whether a watch is open. Without one, silence says nothing."""
         return self._following
+
+    @property
+    def broken_seconds(self) -> float:
+        """How long no watch is open, once the first list was done: as old may the copy be. 0 while
+        one is. An orderly end and the next beginning, every few minutes, are a moment of it."""
+        at = self._broken_at
+        return 0.0 if at is None or self._following else time.monotonic() - at
 
     def get(self, key: Key) -> T | None:
         """The object at (namespace, name); namespace "" for cluster-scoped ones."""
@@ -170,6 +199,7 @@ class Reflector(Generic[T]):
                 self._put(obj)
         self._tell(self._store.drop_others(seen))
         self._version = version
+        self._broken_at = self._broken_at or time.monotonic()
         self._synced.set()
 
     def _follow(self) -> bool:
@@ -181,6 +211,7 @@ class Reflector(Generic[T]):
             try:
                 return self._take_all(watch)
             finally:
+                self._broken_at = time.monotonic()
                 self._following = False
 
     def _take_all(self, watch: Watch) -> bool:
@@ -237,6 +268,18 @@ class Reflector(Generic[T]):
                 return None
 
         return guarded
+
+
+def unready(watches: Iterable["Reflector[Any]"]) -> str | None:
+    """Why one who serves from these copies is not ready; None where all is well."""
+    all_ = list(watches)
+    waiting = sum(not watch.synced for watch in all_)
+    if waiting:
+        return f"{waiting} first lists are under way"
+    oldest = max(all_, key=lambda watch: watch.broken_seconds, default=None)
+    if oldest is not None and oldest.broken_seconds > PATIENCE_S:
+        return f"the watch of {oldest.plural} is broken for {oldest.broken_seconds:.0f} s"
+    return None
 
 
 def _identity(obj: Obj) -> Obj:

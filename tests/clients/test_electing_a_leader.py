@@ -240,6 +240,17 @@ def test_threads_elect_one_and_hand_over_when_it_stops(kube: FakeKube, until: An
     other.elector.stop()
 
 
+def test_a_leader_whose_tries_end_in_a_bug_is_told_when_its_time_is_up(kube: FakeKube) -> None:
+    one = Candidate(kube, "a")
+    one.elector.step()
+    assert one.told == ["started"]
+    one.elector._kube = None  # type: ignore[assignment]  # what it does not expect
+    one.clock.advance(TERMS.renew_within)
+    with pytest.raises(AttributeError):
+        one.elector.step()
+    assert one.told == ["started", "stopped"]
+
+
 def test_a_callback_that_fails_does_not_end_the_election(kube: FakeKube, until: Any) -> None:
     clock = FakeClock()
     calls: list[str] = []

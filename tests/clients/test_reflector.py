@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from kybernate.clients import kube as kube_module
+from kybernate.clients import reflector as reflector_module
 from kybernate.clients.backoff import Pace
 from kybernate.clients.errors import Forbidden
 from kybernate.clients.kube import Kube
-from kybernate.clients.reflector import Change, Reflector, Timing
+from kybernate.clients.reflector import Change, Reflector, Timing, unready
 from kybernate.clients.resources import CONFIGMAPS, PODS
 from kybernate.testing.builders import a_pod
 from kybernate.testing.fakekube import FakeKube
@@ -285,3 +286,28 @@ def _watches(kube: FakeKube) -> list[str]:
         for request in kube.server.requests
         if request.query.get("watch") == "true"
     ]
+
+
+def test_a_broken_watch_is_said_though_everything_was_seen_once(
+    kube: FakeKube, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reflector(kube, CONFIGMAPS, timing=QUICK) as one:
+        assert one.wait_synced(10)
+        until(lambda: one.following)
+        assert (one.broken_seconds, unready([one])) == (0.0, None)
+        kube.outage()
+        until(lambda: one.broken_seconds > 0)
+        assert one.synced
+        assert unready([one]) is None, "a restart of the API server is nothing to report"
+        monkeypatch.setattr(reflector_module, "PATIENCE_S", 0.0)
+        assert str(unready([one])).startswith("the watch of configmaps is broken for ")
+        kube.recover()
+        until(lambda: one.following)
+        assert (one.broken_seconds, unready([one])) == (0.0, None)
+
+
+def test_before_the_first_list_it_says_how_many_are_missing(kube: FakeKube) -> None:
+    assert unready([Reflector(kube, CONFIGMAPS), Reflector(kube, PODS)]) == (
+        "2 first lists are under way"
+    )
+    assert unready([]) is None
