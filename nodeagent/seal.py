@@ -116,6 +116,7 @@ def _make(story: Story, means: Means, name: str) -> Sealed:
         facts = means.describe(record, body)
         with story.watch.phase("let go"):
             state = _let_go(story, means, body)
+        story.freeze()
         with story.watch.phase("dump"):
             dumped = means.images.dump(body, draft.folder / IMAGE)
         story.watch.add("dump", 0.0, dumped.size)
@@ -134,7 +135,6 @@ def _let_go(story: Story, means: Means, body: images.Body) -> str:
         if clock.monotonic() >= until:
             raise NotFit(words(unfit))
         story.pause(_LOOK_S)
-    story.freeze()
     return state
 
 

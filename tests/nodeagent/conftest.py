@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
-from nodeagent import processes
+from nodeagent import images, park, processes
+from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.store import Store
 from nodeagent.freezer import Means, NotFrozen
+from nodeagent.images import Dumped, Unfit
 from nodeagent.journal import FileJournal
 from nodeagent.mechanisms import Body, Moved, Part
 from nodeagent.phases import Stopwatch
@@ -113,7 +117,7 @@ class FakeMechanism:
         self.locked = True
 
     def forget(self, body: Body) -> None:
-        self._did("forget")
+        self.log.append("forget")
 
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         return None
@@ -128,6 +132,46 @@ class FakeMechanism:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=32).hexdigest()
+
+
+CONFIG = {
+    "process": {"args": ["serve"]},
+    "annotations": {"io.kubernetes.cri.image-name": "model:1"},
+}
+
+
+class FakeImages:
+    """`ProcessImages` of one file. `stands` in the way, `breaks` the next dump or restoration."""
+
+    def __init__(self, freezer: "FakeFreezer") -> None:
+        self._freezer = freezer
+        self.stands: list[Unfit] = []
+        self.breaks: list[Exception] = []
+        self.log: list[str] = []
+
+    def unfit(self, body: images.Body) -> tuple[Unfit, ...]:
+        return tuple(self.stands)
+
+    def dump(self, body: images.Body, into: Path) -> Dumped:
+        assert self._freezer.stands, "an image is made of what stands still"
+        into.mkdir(parents=True)
+        (into / "pages").write_bytes(b"p" * 100)
+        self._break()
+        self.log.append("dump")
+        return Dumped(folder=into, size=100, facts={})
+
+    def woken(self, body: images.Body) -> None:
+        self.log.append("woken")
+
+    def restoration(self, image: Path, bundle: Path) -> dict[str, str]:
+        assert (image / "pages").read_bytes() == b"p" * 100
+        self._break()
+        self.log.append("restoration")
+        return {"image": str(image), "work": str(bundle), "changed": ""}
+
+    def _break(self) -> None:
+        if self.breaks:
+            raise self.breaks.pop(0)
 
 
 class FakeCards:
@@ -170,13 +214,14 @@ class Desk:
         self.folder = folder
         self.freezer = FakeFreezer()
         self.mechanism, self.cards = FakeMechanism(self.freezer), FakeCards()
+        self.images = FakeImages(self.freezer)
         self.clock = FakeClock()
         self.journal = FileJournal(folder / "journal")
         self.pool = Pool(folder / "pool", limit=100 * 2**30)
         self.told: list[tuple[str, int, int]] = []
         self.tools = Tools(
             journal=self.journal, pool=self.pool, mechanism=self.mechanism, cards=self.cards,
-            clock=self.clock, freezer=self.freezer, limits=Limits(room=0.0, pause=0.0),
+            clock=self.clock, freezer=self.freezer, limits=Limits(room=0.0, pause=0.0, let_go=0.0),
         )  # fmt: skip
 
     def record(self, mark: Mark = Mark.ACTIVE, **fields: Any) -> Record:
@@ -200,6 +245,22 @@ class Desk:
             tools=self.tools, body=body, record=record, watch=Stopwatch(self.clock),
             tell=lambda *progress: self.told.append(progress), need={CARD: record.terms.vram},
         )  # fmt: skip
+
+    def store(self, limit: int = 2**30) -> Store:
+        """The node's checkpoints; what an agent before us drafted is gone."""
+        folder = self.folder / "checkpoints"
+        return Store(folder, Keys.own(self.folder / "keys"), limit, spare=0)
+
+    def parked(self) -> Record:
+        """A workload's record that is parked, of a container that runc knows."""
+        runc, bundle = self.folder / "runc", self.folder / "bundle"
+        for made in (runc / "c1", bundle):
+            made.mkdir(parents=True, exist_ok=True)
+        labels = {"config": {"labels": [f"bundle={bundle}"]}}
+        (runc / "c1" / "state.json").write_bytes(orjson.dumps(labels))
+        (bundle / "config.json").write_bytes(orjson.dumps(CONFIG))
+        record = self.record(exec_fifo=str(runc / "c1" / "exec.fifo"))
+        return park.park(self.story(record))
 
     def on_disk(self) -> Mark:
         """How far the journal says it is."""
