@@ -45,3 +45,24 @@ class Fingerprints:
             ctypes.c_uint64(into),
             (ctypes.c_char * KEY_SIZE).from_buffer_copy(key),
         )
+
+
+class Room:
+    """The card's memory that fingerprints are written to: given back to us, kept for the next."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._free: list[tuple[int, int]] = []
+
+    def take(self, size: int) -> tuple[int, int]:
+        """Address and size of at least `size` bytes. Raises DriverError."""
+        for one in sorted(self._free, key=lambda one: one[1]):
+            if one[1] >= size:
+                self._free.remove(one)
+                return one
+        size = -(-size // GRAIN) * GRAIN  # what the driver takes anyhow: 256 GiB's fingerprints
+        return self._driver.allocate(size), size
+
+    def give(self, one: tuple[int, int]) -> None:
+        """It is free again."""
+        self._free.append(one)

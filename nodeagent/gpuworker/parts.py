@@ -9,13 +9,13 @@ wrote in between. In: it is fingerprinted after its copy, and compared with what
 
 import ctypes
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodeagent.gpuworker import fingerprints
 from nodeagent.gpuworker.driver import GRAIN, Driver
-from nodeagent.gpuworker.fingerprints import KEY_SIZE, Fingerprints
+from nodeagent.gpuworker.fingerprints import KEY_SIZE, Fingerprints, Room
 from nodeagent.gpuworker.slabs import Slab, pieces
 
 
@@ -42,6 +42,7 @@ class Part:
 
     driver: Driver
     prints: Fingerprints
+    room: Room
     streams: Streams
     slabs: tuple[Slab, ...]
     record: Path  # the key and the fingerprints
@@ -49,19 +50,18 @@ class Part:
     total: int
     key: bytes = b""
     _base: int = 0
-    _before: int = 0
-    _after: int = 0
+    _before: tuple[int, int] = (0, 0)
+    _after: tuple[int, int] = (0, 0)
     _end: int = 0
-    _mapped: list[tuple[int, int]] = field(default_factory=list)
     _began: float = 0.0
 
     def begin(self) -> None:
         """Take what the part needs of the card. Raises DriverError, OSError, ValueError."""
         self.key = fingerprints.new_key() if self.out else self._read()[:KEY_SIZE]
         self._base = self.driver.reserve(self.total)
-        self._after = self.driver.allocate(self._prints_size)
+        self._after = self.room.take(self._prints_size)
         if self.out:
-            self._before = self.driver.allocate(self._prints_size)
+            self._before = self.room.take(self._prints_size)
 
     def take(self, descriptors: list[int], sizes: list[int]) -> None:
         """Map these segments behind the last ones and begin to copy them."""
@@ -71,7 +71,6 @@ class Part:
         for descriptor, size in zip(descriptors, sizes, strict=True):
             at = self._base + self._end
             self.driver.map_shared(descriptor, at, size)
-            self._mapped.append((at, size))
             self._end += size
         if self._end > begin:
             self.driver.allow(self._base + begin, self._end - begin)
@@ -81,7 +80,7 @@ class Part:
     def _move(self, begin: int, size: int) -> None:
         streams, at, place = self.streams, self._base + begin, begin // GRAIN * fingerprints.SIZE
         if self.out:
-            self.prints.take(at, size, self._before + place, self.key, streams.before)
+            self.prints.take(at, size, self._before[0] + place, self.key, streams.before)
             self.driver.after(streams.copies, streams.before)
         for host, length in pieces(self.slabs, begin, size):
             if self.out:
@@ -90,7 +89,7 @@ class Part:
                 self.driver.copy_in(at, host, length, streams.copies)
             at += length
         self.driver.after(streams.after, streams.copies)
-        self.prints.take(self._base + begin, size, self._after + place, self.key, streams.after)
+        self.prints.take(self._base + begin, size, self._after[0] + place, self.key, streams.after)
 
     def finish(self) -> Done:
         """Wait for the copies and compare. Raises DriverError, OSError, ValueError."""
@@ -98,8 +97,8 @@ class Part:
             raise ValueError(f"{self._end} of {self.total} bytes arrived")
         self.driver.wait(self.streams.copies)
         seconds = time.monotonic() - self._began if self._began else 0.0
-        after = self._fetched(self._after)
-        expected = self._fetched(self._before) if self.out else self._read()[KEY_SIZE:]
+        after = self._fetched(self._after[0])
+        expected = self._fetched(self._before[0]) if self.out else self._read()[KEY_SIZE:]
         wrong = differing(expected, after)
         if self.out and not wrong:
             self.record.write_bytes(self.key + after)
@@ -110,14 +109,14 @@ class Part:
         self.driver.wait(self.streams.before)
         self.driver.wait(self.streams.copies)
         self.driver.wait(self.streams.after)
-        for at, size in self._mapped:
-            self.driver.unmap(at, size)
+        if self._end:
+            self.driver.unmap(self._base, self._end)
         if self._base:
             self.driver.unreserve(self._base, self.total)
-        for at in (self._before, self._after):
-            if at:
-                self.driver.free(at)
-        self._mapped, self._base, self._before, self._after = [], 0, 0, 0
+        for room in (self._before, self._after):
+            if room[0]:
+                self.room.give(room)
+        self._end, self._base, self._before, self._after = 0, 0, (0, 0), (0, 0)
 
     def _fetched(self, at: int) -> bytes:
         into = ctypes.create_string_buffer(self._prints_size)

@@ -13,7 +13,7 @@ from typing import Any
 
 from nodeagent.gpuworker import wire
 from nodeagent.gpuworker.driver import Driver, DriverError
-from nodeagent.gpuworker.fingerprints import Fingerprints
+from nodeagent.gpuworker.fingerprints import Fingerprints, Room
 from nodeagent.gpuworker.parts import Part, Streams
 from nodeagent.gpuworker.slabs import Slabs
 
@@ -32,6 +32,8 @@ class Serving:
             before=driver.stream(), copies=driver.stream(), after=driver.stream()
         )
         self._parts: dict[str, Part] = {}
+        self._dropped: list[Part] = []
+        self._room = Room(driver)
         self._operations = {
             "pin": self._pin,
             "begin": self._begin,
@@ -55,6 +57,7 @@ class Serving:
                 for one in descriptors:
                     os.close(one)
             wire.send(agent, reply)
+            self._let_go()
 
     def _answer(self, asked: Message, descriptors: list[int]) -> Message:
         try:
@@ -71,9 +74,11 @@ class Serving:
 
     def _begin(self, asked: Message, _: list[int]) -> Message:
         self._drop(asked, [])
+        self._let_go()
         part = Part(
             driver=self._driver,
             prints=self._prints,
+            room=self._room,
             streams=self._streams,
             slabs=tuple(self._slabs.slab(Path(path)) for path in asked["slabs"]),
             record=Path(asked["record"]),
@@ -93,10 +98,15 @@ class Serving:
         return {"wrong": done.wrong[:16], "wrong_count": len(done.wrong), "seconds": done.seconds}
 
     def _drop(self, asked: Message, _: list[int]) -> Message:
+        """Answered at once, done before the next request: nobody waits for mappings to go."""
         part = self._parts.pop(asked["part"], None)
         if part is not None:
-            part.end()
+            self._dropped.append(part)
         return {}
+
+    def _let_go(self) -> None:
+        while self._dropped:
+            self._dropped.pop().end()
 
     def _barrier(self, asked: Message, _: list[int]) -> Message:
         """The driver's own lock, taken and given back: nothing that passed us by is under way."""
@@ -105,19 +115,18 @@ class Serving:
         return {}
 
     def _probe(self, asked: Message, _: list[int]) -> Message:
-        """Copies between memory of our own and a pinned slab, for at least some seconds."""
-        slab = self._slabs.slab(Path(asked["slab"]))
-        size, count, spent = min(slab.size, asked["most"]), 0, 0.0
-        at, copies = self._driver.allocate(size), self._streams.copies
+        """Plain copies between memory of our own and slabs, each once."""
+        slabs = [self._slabs.slab(Path(path)) for path in asked["slabs"]]
+        at, copies = self._driver.allocate(max(slab.size for slab in slabs)), self._streams.copies
         try:
             began = time.monotonic()
-            while not count or spent < asked["seconds"]:
+            for slab in slabs:
                 if asked["out"]:
-                    self._driver.copy_out(slab.at, at, size, copies)
+                    self._driver.copy_out(slab.at, at, slab.size, copies)
                 else:
-                    self._driver.copy_in(at, slab.at, size, copies)
-                self._driver.wait(copies)
-                count, spent = count + 1, time.monotonic() - began
-            return {"bytes": size * count, "seconds": spent}
+                    self._driver.copy_in(at, slab.at, slab.size, copies)
+            self._driver.wait(copies)
+            spent = time.monotonic() - began
+            return {"bytes": sum(slab.size for slab in slabs), "seconds": spent}
         finally:
             self._driver.free(at)

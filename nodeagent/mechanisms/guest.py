@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -33,6 +34,9 @@ _COME_BACK_S = 3.0  # guests look for their agent five times a second
 _ANSWER_S = 10.0
 _COPY_S = 120.0  # a whole card over a slow bus
 _PROBE_BYTES = 2**28
+_AT_ONCE = (
+    32  # segments handed over at a time: the first are copied while the next are on their way
+)
 _LIBRARY, _DRIVER = "libkybguest", "libcuda.so"
 
 
@@ -96,6 +100,9 @@ class GuestMechanism:
         self._slabs = slabs
         self._environment = worker_environment
         self._workers: dict[GpuUuid, Worker] = {}
+        self._shut_in: dict[
+            int, tuple[Guest, ...]
+        ] = {}  # by the workload's pid, from lock to unlock
 
     def close(self) -> None:
         """End the workers; guests stay as they are."""
@@ -116,6 +123,7 @@ class GuestMechanism:
         try:
             for guest in guests:
                 self._shut(guest, until)
+            self._shut_in[body.pid] = guests
         except BaseException:
             for guest in guests:
                 with suppress(Refused, Retry):
@@ -147,9 +155,10 @@ class GuestMechanism:
 
     def unlock(self, body: Body, limit: float) -> None:
         """As the port says."""
-        for guest in self._of(body):
+        for guest in self._known(body):
             if self._asked(guest, Verb.OPEN, limit).status:
                 raise NotPossible(f"process {guest.pid} is not whole; its gate stays closed")
+        self._shut_in.pop(body.pid, None)
         processes.thaw(body.pid)
 
     def parts(self, body: Body) -> tuple[Part, ...]:
@@ -190,18 +199,18 @@ class GuestMechanism:
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         """As the port says."""
         try:
-            rates = self.rates(uuid, seconds=0.0)
+            rates = self.rates(uuid, _PROBE_BYTES)
         except (Refused, Retry, OSError):
             return None
         return _PROBE_BYTES, _PROBE_BYTES / rates["park"]
 
-    def rates(self, uuid: GpuUuid, *, seconds: float) -> dict[str, float]:
-        """Bytes a second of plain pinned copies, to `park` and to `resume`; for at least `seconds`
-        each. Raises Refused, Retry, OSError."""
-        asked = {"op": "probe", "slab": str(self._slabs.prepare(1)[0]), "most": _PROBE_BYTES}
+    def rates(self, uuid: GpuUuid, size: int) -> dict[str, float]:
+        """Bytes a second of plain pinned copies of `size` bytes, to `park` and to `resume`: the
+        limit of what parking can reach. Raises Refused, Retry, OSError."""
+        slabs = [str(slab) for slab in self._slabs.prepare(size)[: -(-size // self._slabs.size)]]
         replies = {
             way: self._worker(uuid).ask(
-                {**asked, "out": way == "park", "seconds": seconds}, _COPY_S
+                {"op": "probe", "slabs": slabs, "out": way == "park"}, _COPY_S
             )
             for way in ("park", "resume")
         }
@@ -233,7 +242,7 @@ class GuestMechanism:
         try:
             worker.ask({**begin, **part}, _COPY_S)
             try:
-                for first in range(0, len(holding.segments), BATCH):
+                for first in range(0, len(holding.segments), _AT_ONCE):
                     moved(self._hand_over(holding, worker, verb, first))
                 return int(worker.ask({"op": "finish", **part}, _COPY_S)["wrong_count"])
             finally:
@@ -244,10 +253,12 @@ class GuestMechanism:
             raise (CardFull if error.code == OUT_OF_MEMORY else NotPossible)(str(error)) from error
 
     def _hand_over(self, holding: Holding, worker: Worker, verb: Verb, first: int) -> int:
-        answer, descriptors = self._heard(holding.guest, verb, _ANSWER_S, holding.card, first)
+        answer, descriptors = self._heard(
+            holding.guest, verb, _ANSWER_S, card=holding.card, first=first, count=_AT_ONCE
+        )
         try:
             _raise_for(answer, holding.guest)
-            expected = holding.segments[first : first + BATCH]
+            expected = holding.segments[first : first + _AT_ONCE]
             if [one.id for one in answer.segments] != [one.id for one in expected]:
                 raise NotPossible(f"process {holding.guest.pid} changed its memory")
             sizes = [one.size for one in answer.segments]
@@ -259,7 +270,7 @@ class GuestMechanism:
 
     def _every(self, holding: Holding, verb: Verb, limit: float) -> None:
         for first in range(0, len(holding.segments), BATCH):
-            answer, _ = self._heard(holding.guest, verb, limit, holding.card, first)
+            answer, _ = self._heard(holding.guest, verb, limit, card=holding.card, first=first)
             _raise_for(answer, holding.guest)
 
     def _worker(self, uuid: GpuUuid) -> Worker:
@@ -274,11 +285,19 @@ class GuestMechanism:
         if expected and not self._guests.await_all(expected, _COME_BACK_S):
             raise NotYet(f"the guests of processes {sorted(expected)} do not answer")
         found = (self._guests.of(pid) for pid in sorted(tree))
-        return tuple(guest for guest in found if guest is not None)
+        return tuple(one for one in found if one is not None and processes.started(one.pid))
+
+    def _known(self, body: Body) -> tuple[Guest, ...]:
+        """As `_of`, without looking through all processes where the gates were closed by us."""
+        guests = self._shut_in.get(body.pid, ())
+        there = all(self._guests.of(guest.pid) is guest for guest in guests)
+        return guests if guests and there else self._of(body)
 
     def _holdings_of(self, body: Body) -> tuple[Holding, ...]:
         return tuple(
-            holding for guest in self._of(body) for holding in _holdings(guest, self._listed(guest))
+            holding
+            for guest in self._known(body)
+            for holding in _holdings(guest, self._listed(guest))
         )
 
     def _holding(self, body: Body, name: str) -> Holding:
@@ -295,13 +314,13 @@ class GuestMechanism:
         return tuple(pages)
 
     def _asked(self, guest: Guest, verb: Verb, limit: float, first: int = 0) -> Answer:
-        return self._heard(guest, verb, limit, b"", first)[0]
+        return self._heard(guest, verb, limit, first=first)[0]
 
     def _heard(
-        self, guest: Guest, verb: Verb, limit: float, card: bytes, first: int
+        self, guest: Guest, verb: Verb, limit: float, **which: Any
     ) -> tuple[Answer, list[int]]:
         try:
-            return guest.ask(verb, limit, card=card, first=first)
+            return guest.ask(verb, limit, **which)
         except GuestAway as error:
             self._guests.forget(guest)
             if processes.started(guest.pid) is None:

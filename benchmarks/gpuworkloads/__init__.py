@@ -1,0 +1,1 @@
+"""Programs that use a GPU as any program does, and know nothing of being parked: see `parking`."""

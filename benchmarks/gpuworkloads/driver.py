@@ -1,0 +1,94 @@
+"""
+`driver.py REPORT GIB [SEGMENT_MIB]`: a program of the driver API alone, through ctypes.
+
+Fills VRAM with random bytes, every segment with others, copies on the card without end, and
+compares every byte when asked to (REPORT with the suffix .verify).
+"""
+
+import ctypes
+import os
+import sys
+import time
+
+from report import Report
+
+_CUDA = ctypes.CDLL("libcuda.so.1")
+_MIB = 2**20
+
+
+def check(result: int) -> None:
+    """Every call's result."""
+    if result:
+        raise RuntimeError(f"CUDA error {result}")
+
+
+def allocate(size: int) -> ctypes.c_uint64:
+    """Memory of the card."""
+    at = ctypes.c_uint64()
+    check(_CUDA.cuMemAlloc_v2(ctypes.byref(at), ctypes.c_size_t(size)))
+    return at
+
+
+class Memory:
+    """Segments full of random bytes: each begins elsewhere in one random buffer."""
+
+    def __init__(self, total: int, size: int) -> None:
+        self._size = size
+        self._host = ctypes.c_void_p()
+        check(_CUDA.cuMemAllocHost_v2(ctypes.byref(self._host), ctypes.c_size_t(3 * size)))
+        for at in range(0, 2 * size, _MIB):
+            ctypes.memmove(self._host.value + at, os.urandom(_MIB), _MIB)
+        self._segments = [allocate(size) for _ in range(total // size)]
+        for number, segment in enumerate(self._segments):
+            check(_CUDA.cuMemcpyHtoD_v2(segment, self._source(number), ctypes.c_size_t(size)))
+
+    def _source(self, number: int) -> ctypes.c_void_p:
+        assert self._host.value is not None
+        return ctypes.c_void_p(self._host.value + number * 4096 % self._size)
+
+    def wrong(self) -> int:
+        """How many segments are not what was put there."""
+        assert self._host.value is not None
+        back = self._host.value + 2 * self._size
+        count = 0
+        for number, segment in enumerate(self._segments):
+            check(_CUDA.cuMemcpyDtoH_v2(ctypes.c_void_p(back), segment, self._size))
+            source = self._source(number).value
+            count += bool(_MEMCMP(back, source, self._size))
+        return count
+
+
+_MEMCMP = ctypes.CDLL(None).memcmp
+_MEMCMP.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_CUDA.cuMemcpyDtoH_v2.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
+
+
+def main() -> None:
+    """Until killed."""
+    report = Report(sys.argv[1])
+    size = int(sys.argv[3] if len(sys.argv) > 3 else 20) * _MIB
+    context = ctypes.c_void_p()
+    check(_CUDA.cuInit(0))
+    check(_CUDA.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+    check(_CUDA.cuCtxSetCurrent(context))
+    memory = Memory(int(float(sys.argv[2]) * 2**30), size)
+    scratch, small = allocate(64 * _MIB), allocate(1000)
+    check(_CUDA.cuMemsetD8_v2(small, ctypes.c_ubyte(7), ctypes.c_size_t(1000)))
+    steps, wrong, verified, told = 0, 0, 0, 0.0
+    while True:
+        for _ in range(20):
+            half = ctypes.c_uint64(scratch.value + 32 * _MIB)
+            check(_CUDA.cuMemcpyDtoD_v2(half, scratch, ctypes.c_size_t(32 * _MIB)))
+        check(_CUDA.cuCtxSynchronize())
+        steps += 1
+        if report.wants("verify"):
+            wrong += memory.wrong()
+            verified += 1
+            told = 0.0
+        if time.monotonic() - told > 0.01:
+            told = time.monotonic()
+            report.write(steps=steps, wrong=wrong, verified=verified)
+
+
+if __name__ == "__main__":
+    main()

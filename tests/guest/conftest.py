@@ -1,0 +1,226 @@
+"""
+Real: libkybguest.so, the GPU worker, the `guest` mechanism, the pool. Faked: the driver and its
+card (testbed/fakecuda). Observed: contents, what the card has in use, what is refused and how.
+"""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kybernate.model.ids import PodUid, WorkloadKey
+from nodeagent.mechanisms import Body
+from nodeagent.mechanisms.guest import GuestMechanism
+from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.slabs import Slabs
+from nodeagent.pool import Pool
+from testbed import fakecuda
+from testbed.assets import native
+from testbed.assets.compiler import BuildFailed
+
+MIB = 2**20
+PATIENCE_S = 60.0
+_PROGRAM = Path(__file__).with_name("program.py")
+
+
+@pytest.fixture(scope="session")
+def libraries():
+    """The guest library and the folder of the fake driver."""
+    try:
+        return native.guest(), fakecuda.build()
+    except BuildFailed as problem:
+        if native.why_not():
+            pytest.skip(native.why_not())
+        raise problem
+
+
+class Card:
+    """The fake card's shared numbers, by their places in `struct card`."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+
+    def _number(self, at, kind, value=None):
+        with self.path.open("r+b") as file:
+            file.seek(at)
+            if value is not None:
+                file.write(struct.pack(kind, value))
+                return value
+            return struct.unpack(
+                kind, file.read(struct.calcsize(kind)).ljust(8, b"\0")[: struct.calcsize(kind)]
+            )[0]
+
+    @property
+    def used(self):
+        return self._number(8, "<Q")
+
+    @property
+    def size(self):
+        return self._number(0, "<Q")
+
+    def resize(self, size):
+        self._number(0, "<Q", size)
+
+    def endless(self, on):
+        self._number(16, "<i", int(on))
+
+    def flip_next(self):
+        self._number(20, "<i", 1)
+
+
+@dataclass
+class Told:
+    """A running program.py. A call that the gate holds is waited for with `later`."""
+
+    process: subprocess.Popen
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.ask(name, *arguments)
+
+    def send(self, name, *arguments):
+        self.process.stdin.write(json.dumps([name, *arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def receive(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the program ended: {self.process.wait()}")
+        word, value = json.loads(line)
+        if word != "ok":
+            raise RuntimeError(value)
+        return value
+
+    def ask(self, name, *arguments):
+        self.send(name, *arguments)
+        return self.receive()
+
+    def later(self, name, *arguments):
+        """Ask without waiting. What it answers, once it does, is in `.answers`."""
+        self.send(name, *arguments)
+        waiting = Later(self)
+        waiting.start()
+        return waiting
+
+    @property
+    def body(self):
+        return Body(
+            key=WorkloadKey("team", "model"), uid=PodUid("u-1"), pid=self.process.pid, gpus=()
+        )
+
+
+class Later(threading.Thread):
+    """Waits for a program's answer."""
+
+    def __init__(self, told):
+        super().__init__(daemon=True)
+        self._told = told
+        self.answers = []
+
+    def run(self):
+        self.answers.append(self._told.receive())
+
+    def answer(self):
+        self.join(PATIENCE_S)
+        assert not self.is_alive(), "the program does not go on"
+        return self.answers[0]
+
+
+class Node:
+    """What an agent has, with small slabs, on one fake card."""
+
+    def __init__(self, folder, libraries):
+        self.folder = folder
+        self.library, self._driver = libraries
+        self.card = Card(folder / "card")
+        self.pool = Pool(folder / "pool", 1 << 30)
+        self._stack = ExitStack()
+        self.mechanism = None
+        self.restart()
+
+    @property
+    def environment(self):
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(self._driver),
+            "KYB_FAKE_CARD": str(self.card.path),
+        }
+
+    def restart(self):
+        """The agent, as after its death: nothing in memory is kept."""
+        if self.mechanism:
+            self.mechanism.close()
+        self.mechanism = GuestMechanism(
+            Guests(self.folder / "g.sock"),
+            Slabs(self.pool.folder / ".slabs", size=4 * MIB),
+            self.environment,
+        )
+
+    @contextmanager
+    def program(self):
+        """A program that has started as a guest."""
+        environment = {
+            **self.environment,
+            "LD_PRELOAD": str(self.library),
+            "KYB_GUEST_SOCKET": str(self.folder / "g.sock"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(_PROGRAM)],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        told = Told(process)
+        try:
+            told.start()
+            yield told
+        finally:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+    def park(self, told):
+        """Lock, copy out, release. The slot and what is kept in it."""
+        body = told.body
+        self.mechanism.lock(body, PATIENCE_S)
+        slot, kept = self.copy_out(body)
+        for part in self.mechanism.parts(body):
+            self.mechanism.release(body, part, PATIENCE_S)
+        return slot, kept
+
+    def copy_out(self, body):
+        parts = self.mechanism.parts(body)
+        slot = self.pool.reserve("slot", sum(part.size for part in parts))
+        kept = tuple(self.mechanism.copy_out(body, p, slot, lambda _: None) for p in parts)
+        assert [one.digest for one in kept] == [part.digest for part in parts]
+        slot.seal(kept)
+        return slot, kept
+
+    def resume(self, told, slot, kept):
+        """Copy in, verified, and open."""
+        for one in kept:
+            digest = self.mechanism.copy_in(told.body, one, slot, lambda _: None)
+            assert digest == one.digest
+        self.mechanism.unlock(told.body, PATIENCE_S)
+        self.pool.free("slot")
+
+    def close(self):
+        self.mechanism.close()
+
+
+@pytest.fixture(scope="module")
+def node(libraries):
+    """One agent for a file's tests: its worker takes a second to start."""
+    folder = Path(tempfile.mkdtemp(prefix="kyb-g-"))
+    made = Node(folder, libraries)
+    yield made
+    made.close()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,230 @@
+"""
+A CUDA program that does what it is told, a line of JSON at a time, and answers with one.
+
+Started by the tests with the guest library preloaded and the fake driver in LD_LIBRARY_PATH.
+Addresses are numbers; contents are random bytes of a seed, so that they can be checked later.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+CUDA = ctypes.CDLL("libcuda.so.1")
+U64, SIZE, POINTER = ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
+
+
+class Wrong(Exception):
+    pass
+
+
+def do(name, *arguments):
+    code = getattr(CUDA, name)(*arguments)
+    if code:
+        raise Wrong(f"{name} {code}")
+
+
+def start():
+    context = POINTER()
+    do("cuInit", 0)
+    do("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+    do("cuCtxSetCurrent", context)
+    return os.getpid()
+
+
+def alloc(size):
+    at = U64()
+    do("cuMemAlloc_v2", ctypes.byref(at), SIZE(size))
+    return at.value
+
+
+def alloc_in_order(size):
+    at = U64()
+    do("cuMemAllocAsync", ctypes.byref(at), SIZE(size), POINTER(0))
+    return at.value
+
+
+def free(at):
+    do("cuMemFree_v2", U64(at))
+
+
+def free_in_order(at):
+    do("cuMemFreeAsync", U64(at), POINTER(0))
+
+
+def fill(at, size, seed):
+    data = random.Random(seed).randbytes(size)
+    do("cuMemcpyHtoD_v2", U64(at), data, SIZE(size))
+
+
+def holds(at, size, seed):
+    into = ctypes.create_string_buffer(size)
+    do("cuMemcpyDtoH_v2", into, U64(at), SIZE(size))
+    return into.raw == random.Random(seed).randbytes(size)
+
+
+def range_of(at):
+    base, size = U64(), SIZE()
+    do("cuMemGetAddressRange_v2", ctypes.byref(base), ctypes.byref(size), U64(at))
+    return [base.value, size.value]
+
+
+def busy(seconds):
+    function, value = POINTER(), ctypes.c_double(seconds)
+    do("cuModuleGetFunction", ctypes.byref(function), POINTER(1), b"busy")
+    arguments = (POINTER * 1)(ctypes.cast(ctypes.pointer(value), POINTER))
+    do("cuLaunchKernel", function, 1, 1, 1, 1, 1, 1, 0, POINTER(0), arguments, POINTER(0))
+
+
+def capture(on):
+    graph = POINTER()
+    if on:
+        do("cuStreamBeginCapture_v2", POINTER(0), 0)
+    else:
+        do("cuStreamEndCapture", POINTER(0), ctypes.byref(graph))
+
+
+def proc_address(name, version):
+    found = POINTER()
+    do("cuGetProcAddress", name.encode(), ctypes.byref(found), version, U64(0))
+    return library_of(found.value)
+
+
+def symbol(name):
+    return library_of(ctypes.cast(getattr(CUDA, name), POINTER).value)
+
+
+def library_of(address):
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(part, 16) for part in line.split()[0].split("-"))
+        if low <= address < high:
+            return Path(line.split()[-1]).name
+    return ""
+
+
+class Properties(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("handles", ctypes.c_int),
+        ("where", ctypes.c_int),
+        ("device", ctypes.c_int),
+        ("windows", POINTER),
+        ("rest", ctypes.c_uint8 * 8),
+    ]
+
+
+def create(size):
+    """Physical memory of the program's own; its handle."""
+    handle, made = U64(), Properties(type=1, where=1)
+    do("cuMemCreate", ctypes.byref(handle), SIZE(size), ctypes.byref(made), U64(0))
+    return handle.value
+
+
+def map_(handle, size):
+    at, access = U64(), (ctypes.c_int * 3)(1, 0, 3)
+    do("cuMemAddressReserve", ctypes.byref(at), SIZE(size), SIZE(0), U64(0), U64(0))
+    do("cuMemMap", at, SIZE(size), SIZE(0), U64(handle), U64(0))
+    do("cuMemSetAccess", at, SIZE(size), access, SIZE(1))
+    return at.value
+
+
+def unmap(at, size):
+    do("cuMemUnmap", U64(at), SIZE(size))
+
+
+def release(handle):
+    do("cuMemRelease", U64(handle))
+
+
+def share(handle):
+    descriptor = ctypes.c_int()
+    do("cuMemExportToShareableHandle", ctypes.byref(descriptor), U64(handle), 1, U64(0))
+    os.close(descriptor.value)
+
+
+class Ticket(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint8 * 64)]
+
+
+def ticket(at):
+    made = Ticket()
+    do("cuIpcGetMemHandle", ctypes.byref(made), U64(at))
+    return list(made.bytes)
+
+
+def open_ticket(given):
+    at = U64()
+    do("cuIpcOpenMemHandle_v2", ctypes.byref(at), Ticket((ctypes.c_uint8 * 64)(*given)), 1)
+    return at.value
+
+
+def close_ticket(at):
+    do("cuIpcCloseMemHandle", U64(at))
+
+
+def managed(size):
+    at = U64()
+    do("cuMemAllocManaged", ctypes.byref(at), SIZE(size), 1)
+    return at.value
+
+
+def fork():
+    """What a child finds: its own start as a guest, and its own memory."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            start()
+            at = alloc(3 << 20)
+            fill(at, 3 << 20, 5)
+            os.write(writing, b"right" if holds(at, 3 << 20, 5) else b"wrong")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        return told.read().decode()
+
+
+_churning = threading.Event()
+_churned = {"rounds": 0, "wrong": 0}
+
+
+def _churn(seed):
+    do("cuCtxSetCurrent", _churn.context)
+    chance = random.Random(seed)
+    while not _churning.is_set():
+        size = chance.choice((100, 5000, 3 << 20))
+        at = alloc(size)
+        fill(at, size, seed)
+        _churned["wrong"] += not holds(at, size, seed)
+        free(at)
+        _churned["rounds"] += 1
+
+
+def churn(threads):
+    """Threads that allocate, write, read and free without end."""
+    _churn.context = POINTER()
+    do("cuCtxGetCurrent", ctypes.byref(_churn.context))
+    for seed in range(threads):
+        threading.Thread(target=_churn, args=(seed,), daemon=True).start()
+
+
+def churned():
+    return dict(_churned)
+
+
+def hashed(at, size):
+    into = ctypes.create_string_buffer(size)
+    do("cuMemcpyDtoH_v2", into, U64(at), SIZE(size))
+    return hashlib.sha256(into.raw).hexdigest()
+
+
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    try:
+        print(json.dumps(["ok", globals()[name](*arguments)]), flush=True)
+    except Wrong as error:
+        print(json.dumps(["wrong", str(error)]), flush=True)
