@@ -1,7 +1,7 @@
 """
-GpuCheckpoint objects: published, claimed, freed, their copies written down.
+GpuCheckpoint objects: published, claimed, given back, their copies written down.
 
-Called by: the agent, for its own node; the controller (`free`). Rule: every write is a
+Called by: the agent, for its own node. Rule: every write is a
 compare-and-swap by resourceVersion, decided anew from what is there after each Conflict; what to
 write is decided in `decisions/claims`. Raises ApiError.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from kybernate.api import checkpoints as codec
 from kybernate.clients.errors import AlreadyExists, Conflict, NotFound
 from kybernate.clients.kube import Kube
-from kybernate.clients.resources import GPUCHECKPOINTS, PODS
+from kybernate.clients.resources import GPUCHECKPOINTS
 from kybernate.decisions import claims
 from kybernate.decisions.claims import Nothing, Write
 from kybernate.model.checkpoint import Checkpoint, Claim
@@ -77,23 +77,6 @@ class Checkpoints:
 
         self._change(one.namespace, one.name, change)
 
-    def free(self, namespace: str, name: str) -> bool:
-        """Empty a claim whose pod is gone; whether it was. For the controller.
-
-        The pod is looked up after the claim was read, so a claim is never freed for a pod that a
-        watch has not brought yet.
-        """
-        freed = False
-
-        def change(obj: Obj) -> Obj | None:
-            nonlocal freed
-            checkpoint = codec.read_checkpoint(obj)
-            freed = claims.orphaned(checkpoint, self._pod_of(checkpoint))
-            return {"claim": None} if freed else None
-
-        self._change(namespace, name, change)
-        return freed
-
     def publish(self, checkpoint: Checkpoint, fingerprint: str, tier: Tier, now: float) -> None:
         """Have it known, with the copy here. Again is fine. Raises Taken."""
         with suppress(AlreadyExists):
@@ -123,14 +106,6 @@ class Checkpoints:
         there = (obj.get("status") or {}).get("copies") or []
         others = [copy for copy in there if copy.get("node") != self._node]
         return [*others, {"node": self._node, "tier": tier.value}] if tier else others
-
-    def _pod_of(self, checkpoint: Checkpoint) -> Obj | None:
-        if checkpoint.claim is None or not checkpoint.claim.pod:
-            return None
-        try:
-            return self._kube.get(PODS, checkpoint.claim.pod, checkpoint.namespace)
-        except NotFound:
-            return None
 
     def _carry_out(self, obj: Obj, step: Write | Nothing) -> None:
         if isinstance(step, Write):

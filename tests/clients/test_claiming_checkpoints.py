@@ -1,25 +1,37 @@
 """GpuCheckpoints are published once and claimed by one pod, on each kind of API server alike."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from controller.claims import UNSYNCED, Claims
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.clients.checkpoints import Checkpoints, Claimed, Taken
-from kybernate.clients.errors import NotFound
+from kybernate.clients.errors import Conflict, NotFound
 from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUCHECKPOINTS, PODS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
+from kybernate.runtime.clock import SystemClock
 
 NOW = 1_769_860_800.0
 A, B = NodeName("node-a"), NodeName("node-b")
 NAME = "llama-0-1"
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Look again until it holds."""
+    end = time.monotonic() + 60.0
+    while not holds():
+        assert time.monotonic() < end
+        threading.Event().wait(0.002)
 
 
 def _checkpoint(namespace: str, **changes: Any) -> Checkpoint:
@@ -58,6 +70,26 @@ def pod(kube: Kube, namespace: str) -> Callable[[str], PodUid]:
         return PodUid(made["metadata"]["uid"])
 
     return make
+
+
+@pytest.fixture
+def free(kube: Kube, namespace: str) -> Iterator[Callable[[], None]]:
+    """What the controller does with a claim; as often as somebody is faster."""
+    part = Claims(kube, SystemClock())
+    (watch,) = part.watches
+    watch.start()
+
+    def look() -> None:
+        until(lambda: part.look((namespace, NAME)) != UNSYNCED)
+
+    def patiently() -> None:
+        claim = _claimed(kube, namespace)
+        until(lambda: claim is None or watch.get((namespace, NAME)) is not None)
+        with suppress(Conflict):
+            look()
+
+    yield patiently
+    watch.stop()
 
 
 def _claimed(kube: Kube, namespace: str) -> dict[str, str] | None:
@@ -172,25 +204,27 @@ def test_a_claim_that_is_given_back_is_free_and_only_the_holder_gives_it_back(
 
 
 def test_a_claim_is_freed_when_its_pod_is_gone_and_not_before(
-    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid]
-) -> None:
+    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid],
+    free: Callable[[], None],
+) -> None:  # fmt: skip
     publish()
-    controller, uid = Checkpoints(kube, NodeName("")), pod("llama-0")
-    Checkpoints(kube, A).take(namespace, NAME, "llama-0", uid)
-    assert not controller.free(namespace, NAME)
+    Checkpoints(kube, A).take(namespace, NAME, "llama-0", pod("llama-0"))
+    free()
+    assert _claimed(kube, namespace)
     kube.delete(PODS, "llama-0", namespace, grace_seconds=0)
-    assert controller.free(namespace, NAME)
+    free()
     assert _claimed(kube, namespace) is None
-    assert not controller.free(namespace, NAME)
 
 
 def test_a_claim_of_a_former_pod_of_the_name_is_freed(
-    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid]
-) -> None:
+    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid],
+    free: Callable[[], None],
+) -> None:  # fmt: skip
     publish()
     pod("llama-0")
     Checkpoints(kube, A).take(namespace, NAME, "llama-0", PodUid("of-the-life-before"))
-    assert Checkpoints(kube, NodeName("")).free(namespace, NAME)
+    free()
+    assert _claimed(kube, namespace) is None
 
 
 def test_of_agents_that_race_for_it_exactly_one_wins(
@@ -214,34 +248,36 @@ def test_of_agents_that_race_for_it_exactly_one_wins(
 
 
 def test_the_controller_frees_no_claim_that_was_taken_anew_meanwhile(
-    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid]
-) -> None:
+    kube: Kube, namespace: str, publish: Callable[..., Checkpoint], pod: Callable[[str], PodUid],
+    free: Callable[[], None],
+) -> None:  # fmt: skip
     """Many rounds of freeing and claiming at once: whoever was told that it has it, has it."""
     publish()
-    free = Checkpoints(kube, NodeName(""))
     gate = threading.Barrier(2)
 
     def claim(name: str, uid: PodUid) -> Claimed | Refusal:
         gate.wait(60)
         return Checkpoints(kube, B).take(namespace, NAME, name, uid)
 
-    def end() -> bool:
+    def end() -> None:
         gate.wait(60)
-        return free.free(namespace, NAME)
+        free()
 
     for number in range(5):
-        gone = f"gone-{number}"
+        gone, name = f"gone-{number}", f"llama-{number}"
         first = Checkpoints(kube, A).take(namespace, NAME, gone, PodUid(gone))
         assert isinstance(first, Claimed)
-        name = f"llama-{number}"
         uid = pod(name)
         with ThreadPoolExecutor(2) as threads:
             claiming, freeing = threads.submit(claim, name, uid), threads.submit(end)
-        assert freeing.result()
+        freeing.result()
         outcome, now = claiming.result(), _claimed(kube, namespace)
-        assert (now or {}).get("podUID") == (uid if isinstance(outcome, Claimed) else None)
         if isinstance(outcome, Claimed):
+            assert (now or {}).get("podUID") == uid
             Checkpoints(kube, B).give_back(outcome)
+        else:
+            assert (now or {}).get("podUID") != uid
+            free()
 
 
 def test_publishing_what_was_deleted_meanwhile_is_tried_again_by_the_caller(
