@@ -62,15 +62,21 @@ Found = Iterator[tuple[Unfitness, str]]
 
 def of(body: Body, plugin: bool) -> tuple[Unfit, ...]:
     """What is in the way. `plugin`: whether sockets to the outside can be closed (native/criu)."""
-    found: list[Unfit] = []
     first = _Process(body.pid, body.pid)
+    found = list(of_tree(body.pid))
     _collect(found, first, _container(body))
-    for pid in processes.tree(body.pid):
-        process = _Process(pid, body.pid)
-        _collect(found, process, _process(process))
     for pid, what in () if plugin else descriptors.outside(processes.tree(body.pid)):
         _collect(found, _Process(pid, body.pid), iter([(Unfitness.OUTSIDE_SOCKET, what)]))
     return tuple(dict.fromkeys(found))
+
+
+def of_tree(first: int) -> tuple[Unfit, ...]:
+    """What is in the way in a process and all below it."""
+    found: list[Unfit] = []
+    for pid in processes.tree(first):
+        process = _Process(pid, first)
+        _collect(found, process, _process(process))
+    return tuple(found)
 
 
 def _collect(into: list[Unfit], process: _Process, found: Found) -> None:
