@@ -36,7 +36,11 @@ case " $* " in
   echo '{"id":"x","init_process_pid":'$INIT',"init_process_start":'$STARTED'}' \
     >"$BOX/root/$CID/state.json" ;;
 *" delete "*) rm -rf "$BOX/root/$CID" ;;
-*" exec "*) [ -e "$BOX/process.json" ] && cat "$BOX/process.json" ;;
+*" exec "*)
+  [ -e "$BOX/process.json" ] && cat "$BOX/process.json"
+  for word in "$@"; do [ "$before" = --pid-file ] && pid_file=$word; before=$word; done
+  [ -e "$BOX/program" ] && { sh "$BOX/program" & printf %s $! >"$pid_file"; }
+  [ -e "$BOX/no-exec" ] && { echo '{"msg":"no such program"}' >>"$BOX/log"; exit 4; } ;;
 esac
 exit 0
 """

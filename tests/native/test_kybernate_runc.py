@@ -150,7 +150,7 @@ def test_a_container_that_cannot_be_marked_is_taken_back(box):
 def test_settings_that_cannot_be_used_stop_seats_in_words_and_nobody_else(box):
     box.configure(runc=box.folder / "runc", sokcet="/x")
     assert box.create().returncode == 1
-    assert "known are runc, socket, agent-wait, not 'sokcet'" in box.errors[-1]
+    assert "known are runc, socket, agent-wait, wake-wait, not 'sokcet'" in box.errors[-1]
     assert box.create(box.config(container_type="sandbox")).returncode == 0
 
 

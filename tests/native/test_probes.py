@@ -1,0 +1,158 @@
+"""
+Probes and hooks as kybernate-runc carries them out. What is real: see conftest; the user's command
+is a script that the test's runc starts as runc would, in the background, its number in a file.
+"""
+
+import json
+import os
+
+import pytest
+
+from kybernate.clients.runtimecalls import Op
+from kybernate.testing.agentnode import wait_for
+from kybernate.testing.runtimelistener import agree
+
+SPEC = '{"period":1,"timeout":60,"x":"é \\"/ <&>"}'
+RUN = {"ok": "run"}
+
+
+@pytest.fixture
+def active(box):
+    """A container that has its GPU."""
+    box.held()
+    box.release()
+    return box
+
+
+def asked(box, kind, *command, spec=SPEC):
+    """(runc's exit status, what containerd's process wrote, its number)."""
+    marker = ["kyb-probe", kind, *([spec] if spec else []), *(["--", *command] if command else [])]
+    (box.folder / "process.json").write_text(json.dumps({"args": marker, "cwd": "/"}))
+    pid_file = box.folder / "exec.pid"
+    process = ["--process", box.folder / "process.json", "--detach", "--pid-file", pid_file]
+    done = box.call("exec", *process, box.id)
+    return done, int(pid_file.read_text()) if pid_file.exists() else 0
+
+
+def program(box, script):
+    (box.folder / "program").write_text(script)
+
+
+def said(box):
+    """What the agent was asked, in order: (kind, spec, how it ended)."""
+    return [(call.kind, call.spec, call.ended) for call in box.agent.told(Op.PROBE)]
+
+
+def test_what_it_was_reaches_the_agent_as_it_was_written(active):
+    active.agent.answer = lambda call: {"ok": "answered", "passed": "no", "say": "refused: 1"}
+    done, pid = asked(active, "readiness")
+    assert (done.returncode, done.stdout) == (0, "refused: 1\n")
+    assert pid > 1
+    assert said(active) == [("readiness", SPEC, "")]
+    assert active.calls == []
+
+
+@pytest.mark.parametrize(
+    ("script", "ended"),
+    [
+        pytest.param("echo fine", "exit 0", id="good"),
+        pytest.param("exit 3", "exit 3", id="bad"),
+        pytest.param("kill -9 $$", "signal 9", id="killed"),
+    ],
+)
+def test_a_users_command_runs_in_the_container_and_the_agent_hears_how_it_ended(
+    active, script, ended
+):
+    program(active, script)
+    asked(active, "liveness", "cat", "/x")
+    assert said(active) == [("liveness", SPEC, ""), ("liveness", SPEC, ended)]
+    assert json.loads((active.folder / "process.json").read_text())["args"] == ["cat", "/x"]
+    assert not (active.folder / "exec.pid.kyb").exists()
+
+
+def test_a_users_command_has_its_own_timeout_and_is_ended_then(active):
+    program(active, f"echo $$ >{active.folder}/number; exec sleep 600")
+    asked(active, "liveness", "x", spec='{"timeout":1}')
+    assert [ended for _, _, ended in said(active)] == ["", "timeout"]
+    number = int((active.folder / "number").read_text())
+    wait_for(lambda: not os.path.exists(f"/proc/{number}/exe"), "it is gone")  # noqa: PTH110
+
+
+def test_a_hooks_command_has_no_timeout_and_is_asked_about_afterwards(active):
+    program(active, "exit 0")
+    asked(active, "prestop", "bye", spec='{"grace":30}')
+    assert [ended for _, _, ended in said(active)] == ["", "exit 0"]
+
+
+def test_a_hook_that_is_ours_alone_is_asked_about_as_one_that_ran(active):
+    active.agent.answer = lambda call: (
+        {"ok": "answered", "passed": "yes", "say": "sealed"} if call.ended else RUN
+    )
+    done, _ = asked(active, "prestop", spec='{"grace":30,"seal":true}')
+    assert done.stdout == "sealed\n"
+    assert active.calls == []
+
+
+def test_a_command_that_cannot_be_started_is_runcs_error_as_always(active):
+    (active.folder / "no-exec").touch()
+    done, pid = asked(active, "liveness", "nowhere")
+    assert (done.returncode, pid) == (4, 0)
+    assert active.errors == ["no such program"]
+
+
+def test_the_agents_word_counts_over_the_commands(active):
+    program(active, "exit 1")
+
+    def answer(call):
+        excused = {"ok": "answered", "passed": "yes", "say": "alive: it was parked meanwhile"}
+        return excused if call.ended else agree(call)
+
+    active.agent.answer = answer
+    done, _ = asked(active, "liveness", "x")
+    assert done.stdout.endswith("alive: it was parked meanwhile\n")
+
+
+@pytest.mark.parametrize(
+    ("held", "word"),
+    [
+        pytest.param("yes", "alive: team/model-0 is Parked\n", id="parked"),
+        pytest.param("no", "alive\n", id="active"),
+    ],
+)
+def test_with_the_agent_away_what_it_wrote_down_last_counts(active, held, word):
+    active.agent.stop()
+    notes = active.agent.path.with_name("standing")
+    notes.mkdir()
+    note = {"held": held, "say": "team/model-0 is Parked"}
+    (notes / f"{active.id}.json").write_text(json.dumps(note))
+    done, _ = asked(active, "readiness")
+    assert (done.returncode, done.stdout) == (0, word)
+
+
+def test_with_the_agent_away_one_that_never_began_is_alive_and_not_ready(box):
+    box.held()
+    box.agent.stop()
+    assert asked(box, "liveness")[0].stdout == "alive: team/model-0 is waiting for its GPU\n"
+    assert asked(box, "readiness")[0].stdout == "not ready: team/model-0 is waiting for its GPU\n"
+
+
+def test_with_the_agent_away_a_users_command_decides_where_it_can_run(active):
+    active.agent.stop()
+    program(active, "echo ran")
+    done, _ = asked(active, "liveness", "x")
+    assert done.stdout.endswith("ran\n")
+
+
+def test_an_agent_that_refuses_kills_nobody(active):
+    active.agent.answer = lambda call: {"error": "spec: not understood"}
+    done, _ = asked(active, "liveness")
+    assert done.stdout == "alive: the node agent refuses: spec: not understood\n"
+
+
+def test_a_note_that_is_spoilt_counts_for_nothing(active):
+    active.agent.stop()
+    notes = active.agent.path.with_name("standing")
+    notes.mkdir()
+    for spoilt in (b"", b"{", b'{"held":1}', b"[]", b'{"held":"' + b"y" * 5000 + b'"}'):
+        (notes / f"{active.id}.json").write_bytes(spoilt)
+        assert asked(active, "liveness")[0].stdout == "alive\n"
