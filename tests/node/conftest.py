@@ -5,6 +5,7 @@ Simulated: the GPU. Faked: the policies' verdicts (one slice for everybody).
 Observed: the API server, the agent's word, what the pods answer.
 """
 
+import copy
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from testbed.kubectl import KubectlFailed
 from testbed.node import machine, programs
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
+from webhook import hooks, probes, wire
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "kyb.test/models:1"
@@ -62,15 +64,17 @@ class SeatNode:
     def agent_socket(self) -> Path:
         return self.folder / "agent.sock"
 
-    def start_agent(self) -> None:
-        """Serving when it returns."""
+    def start_agent(self, fault: str = "") -> None:
+        """Serving when it returns. With a fault it kills itself there: `nodeagent.journal`."""
         argv = [
             sys.executable, "-m", "nodeagent", f"--node={NODE}", *self._cards(),
             f"--kubeconfig={self.plane.admin_kubeconfig}", f"--opa-url={self.opa_url}",
             f"--state-dir={self.folder / 'state'}", "--pool-limit=400Gi",
             f"--socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
+            f"--criu-plugins={native.criu_plugins()}",
         ]  # fmt: skip
-        self._start("agent", argv, lambda: self.view() is not None)
+        broken = {"KYB_FAULT": fault} if fault else {}
+        self._start("agent", argv, lambda: self.view() is not None, broken)
 
     def kill_agent(self) -> None:
         """kill -9."""
@@ -82,9 +86,17 @@ class SeatNode:
         socket = f"--socket={self.folder / 'gpu.sock'}"
         cards = ["--card=Simulated H100=80Gi", "--scale=16384", "--bus=400000000000"]
         gpu = [sys.executable, "-m", "testbed.gpu", socket, f"--name={NODE}", *cards]
+        (self.folder / "gpu.sock").unlink(missing_ok=True)
         self._start("gpu", gpu, (self.folder / "gpu.sock").exists)
+        (self.folder / "gpu.sock").chmod(0o666)  # as a device node: containers need not be root's
         self.start_agent()
         self.start_plugin()
+
+    def reboot(self) -> None:
+        """Off and on, then everything of ours again."""
+        self.node.reboot()
+        self.node.reach(int(self.opa_url.rpartition(":")[2]))
+        self.start_others()
 
     def start_plugin(self) -> None:
         """The kubelet has its seats when it returns."""
@@ -94,9 +106,9 @@ class SeatNode:
         ]  # fmt: skip
         self._start("deviceplugin", plugin, self._seats_there)
 
-    def _start(self, name, argv, ready) -> None:
+    def _start(self, name, argv, ready, more=None) -> None:
         node = self.node
-        environment = node.environment
+        environment = node.environment | (more or {})
         node.processes.start(name, node.enter(argv), ready=ready, within=60.0, env=environment)
 
     def _cards(self) -> list[str]:
@@ -181,9 +193,16 @@ class SeatNode:
             },
         }
 
+    def admit(self, body):
+        """Create it as the webhook would let it in."""
+        self.create(admitted(body))
+
     def create(self, body):
         self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
         self.made.append(f"{body['kind'].lower()}/{body['metadata']['name']}")
+
+    def kubectl(self, *args):
+        return self.plane.kubectl(*args)
 
     def run_plain(self, name, seat=True, runtime=None, command=("sleep", "1000"), **spec):
         """Create a pod that does nothing on its seat; it is Running when this returns."""
@@ -272,6 +291,7 @@ def seat_node(
     """One, for all tests. A holder keeps its GPU for an hour, unless it is asked."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as name, FakeOpa(3600.0) as opa:
         folder = Path(name)
+        folder.chmod(0o711)
         runtimes = {
             "kybernate": launcher(folder, "good", GOOD.format(socket=folder / "runtime.sock")),
             "misconfigured": launcher(folder, "bad", "sokcet = /nowhere\n"),
@@ -295,6 +315,19 @@ def seats(seat_node: SeatNode) -> Iterator[SeatNode]:
     """The node; what the test made on it is removed."""
     yield seat_node
     seat_node.forget()
+
+
+def admitted(pod):
+    """With its probes and hook as the webhook lets it in."""
+    pod = copy.deepcopy(pod)
+    annotations = pod["metadata"]["annotations"]
+    for change in wire.patch_of((*probes.additions(pod), *hooks.additions(pod, annotations))):
+        *parents, last = change["path"].split("/")[1:]
+        target = pod
+        for part in parents:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        target[last] = change["value"]
+    return pod
 
 
 def launcher(folder: Path, name: str, settings: str) -> Path:

@@ -123,12 +123,12 @@ def test_nobody_is_lost_when_kubelet_containerd_and_agent_are_restarted(seats):
     assert (seats.restarts("parked"), seats.restarts("waiting")) == (0, 0)
 
 
-def test_a_pod_of_the_same_name_is_another_one(seats):
+def test_a_pod_of_the_same_name_is_another_one_also_while_the_first_is_still_ending(seats):
     seats.serve("again")
     seats.await_state("again", "Active")
     assert seats.predict("again")["counter"] == 1
     before = seats.pod("again")["metadata"]["uid"]
-    seats.plane.kubectl("delete", "pod", "again", "--wait=true")
+    seats.plane.kubectl("delete", "pod", "again", "--force", "--grace-period=0")
     seats.serve("again")
     seats.await_state("again", "Active")
     assert seats.pod("again")["metadata"]["uid"] != before
