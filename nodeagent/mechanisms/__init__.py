@@ -93,7 +93,8 @@ class Mechanism(Protocol):
 
     def adopt(self, body: Body, known: str) -> None:
         """The GPU state of processes that were made from an image: locked, without VRAM, on the
-        body's cards, which stand for those of before in their order. `known` is `let_go`'s."""
+        body's cards, which stand for those of before in their order. `known` is `let_go`'s. They
+        stand still, and must not be needed for it. Idempotent."""
 
     def forget(self, body: Body) -> None:
         """Its processes are gone: nothing is kept for it any more. Never raises."""

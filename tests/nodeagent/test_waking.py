@@ -1,0 +1,406 @@
+"""
+A new pod is made from a checkpoint it has claimed, or starts cold, and people are told.
+
+Real: journal, pool, store, notes. Faked: the card, runc and CRIU, claims, the coordinator.
+"""
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kybernate.clients.checkpoints import Claimed
+from kybernate.clients.errors import Unavailable
+from kybernate.clients.runtimecalls import Call, Op
+from kybernate.decisions.lifecycle import Happening
+from kybernate.model.checkpoint import Claim, Fingerprint, Flaw
+from kybernate.model.gpu import Seat
+from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceName, WorkloadKey
+from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
+from kybernate.testing.agentnode import wait_for
+from kybernate.testing.builders import a_group
+from nodeagent import processes, recovery, seal
+from nodeagent.candidates import NotClaimed
+from nodeagent.checkpoints.faults import Unusable
+from nodeagent.checkpoints.manifest import Facts
+from nodeagent.feed import Feed
+from nodeagent.images import Unrestorable
+from nodeagent.journal import BreakingJournal
+from nodeagent.lives import Lives
+from nodeagent.mechanisms import NotPossible
+from nodeagent.newcomers import Place
+from nodeagent.records import Mark
+from nodeagent.seal import Means
+from nodeagent.stage import Stage
+from nodeagent.wakings import NotKnown, Wakings
+from nodeagent.wokennotes import WokenNotes
+
+Desk = Any  # tests/nodeagent/conftest.py
+KEY, UID = WorkloadKey("default", "b"), PodUid("uid-b")
+GROUP = a_group(0)
+CARD = GpuUuid("GPU-0")
+CONTENTS = {"weights": b"w" * 4096, "cache": b"c" * 1024}
+HERE = Fingerprint(
+    kernel="6.1", architecture="x", boot="b", image="model:1", command=("serve",), mechanism="fake"
+)
+
+
+class Died(BaseException):
+    """kill -9."""
+
+
+@dataclass
+class Candidates:
+    """Claims in a dictionary: by name, what stops it or None."""
+
+    store: Any
+    stops: dict[str, list[Exception]] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
+
+    def claim(self, pod, name):
+        for error in self.stops.get(name, []):
+            if isinstance(error, NotClaimed | Unavailable):
+                self.stops[name].remove(error)
+                raise error
+        self.held.append(name)
+        known = SimpleNamespace(name=name, namespace="default")
+        return Claimed(checkpoint=known, claim=Claim(pod_uid=pod.uid, node=NodeName("n")))
+
+    def have(self, claimed, here):
+        name = claimed.checkpoint.name
+        for error in self.stops.get(name, []):
+            raise error
+        assert here == HERE
+        return self.store.open("default", "sealed")
+
+    def give_back(self, claimed):
+        self.held.remove(claimed.checkpoint.name)
+
+
+class Coordinator:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def waking(self, tenancy):
+        self.told.append((tenancy.state.value, tenancy.key.name))
+
+    def gone(self, life):
+        self.told.append(("gone", life.key.name))
+
+    def happened(self, life, happening):
+        self.told.append((happening, life.key.name))
+        return True
+
+    def want(self, key):
+        self.told.append(("wanted", key.name))
+
+    def desire(self, *_):
+        pass
+
+
+class Teller:
+    def __init__(self):
+        self.said = []
+
+    def __getattr__(self, name):
+        return lambda *told: self.said.append((name, *told[2:]))
+
+
+class Scene:
+    """A node with a checkpoint of a workload that is gone, and a pod that names it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.pods = {KEY: pod("first", "second")}
+        self.bundle = desk.folder / "bundle"
+        _sealed(desk)
+        self.candidates = Candidates(desk.store())
+        self.coordinator, self.teller, self.lives = Coordinator(), Teller(), Lives()
+        self.ended, self.watched = [], []
+        self.notes = WokenNotes(desk.folder / "woken")
+        self.wakings = self.agent()
+
+    def agent(self, journal=None) -> Wakings:
+        desk = self.desk
+        tools = replace(desk.tools, journal=journal or desk.journal)
+        place = Place(uuids={0: CARD}, boot=processes.boot_id(), clock=desk.clock, parkable=True)
+        node: Any = SimpleNamespace(
+            groups={GROUP.name: GROUP}, uuids={0: CARD}, place=place, pod_of=self.pods.get,
+            seats=SimpleNamespace(seats=lambda: {KEY: Seat(GroupName("G0"), 0)}),
+            desired_of=lambda *_: Desired.AUTO,
+        )  # fmt: skip
+        containers: Any = SimpleNamespace(
+            ended=self._ended, watch=lambda life: self.watched.append(life.id)
+        )
+        nobody: Any = SimpleNamespace(bus=lambda: None)
+        stage = Stage(tools=tools, feed=Feed(), teller=self.teller, bandwidths=nobody)
+        candidates: Any = self.candidates
+        candidates.store.using = using
+        return Wakings(
+            node=node, stage=stage, lives=self.lives, coordinator=self.coordinator,
+            containers=containers, images=desk.images, candidates=candidates,
+            here=lambda config: HERE, notes=self.notes,
+        )  # fmt: skip
+
+    def _ended(self, life):
+        self.ended.append(life.id)
+        self.lives.drop(life)
+
+    def create(self, container_id="c2", **more):
+        """What the runtime is answered in the end."""
+        call = Call(
+            op=Op.CREATING, pod=KEY, uid=UID, container="model", container_id=container_id,
+            bundle=self.bundle,
+        )  # fmt: skip
+        answers = []
+
+        def answered():
+            answers.append(self.wakings.creating(replace(call, **more)))
+            return "again" not in answers[-1]
+
+        wait_for(answered, "it is answered")
+        return answers[-1]
+
+    def held(self, container_id="c2"):
+        fifo = self.desk.folder / "runc" / container_id / "exec.fifo"
+        fifo.parent.mkdir(exist_ok=True)
+        state = (self.desk.folder / "runc" / "c1" / "state.json").read_bytes()
+        (fifo.parent / "state.json").write_bytes(state)
+        self.wakings.held(
+            Call(
+                op=Op.HELD,
+                pod=KEY,
+                uid=UID,
+                container="model",
+                container_id=container_id,
+                pid=os.getpid(),
+                fifo=fifo,
+                restored=True,
+            )
+        )
+
+    def awake(self):
+        wait_for(lambda: ("wanted", "b") in self.coordinator.told, "it wants its GPU")
+        return self.lives.get(KEY)
+
+    @property
+    def failures(self):
+        return [words for name, *words in self.teller.said if name == "wake_failed"]
+
+
+@contextmanager
+def using(*_):
+    yield
+
+
+def pod(*names, cls=WorkloadClass.INFERENCE):
+    wishes = Wishes(vram=2**30, restore_from=names, workload_class=cls)
+    return Workload(
+        key=KEY, uid=UID, resource=ResourceName("kyb.ai/gpu-1x-seat"), seat_container="model",
+        wishes=wishes,
+    )  # fmt: skip
+
+
+def _sealed(desk: Desk) -> None:
+    def describe(record, body):
+        return Facts(
+            workload="a", pod="a", pod_uid=record.uid, container="model", node=NodeName("n"),
+            sealed_at=1.0, made_in=HERE,
+        )  # fmt: skip
+
+    means = Means(store=desk.store(), images=desk.images, describe=describe)
+    seal.seal(desk.story(desk.parked()), means, "sealed")
+    desk.pool.free("uid-a")
+    desk.journal.forget("uid-a")
+    desk.mechanism.vram, desk.mechanism.locked = {}, False
+    desk.freezer.stands = False
+    desk.mechanism.log.clear()
+
+
+@pytest.fixture
+def scene(desk: Desk) -> Scene:
+    return Scene(desk)
+
+
+def test_a_pod_is_made_from_its_first_checkpoint_and_begins_life_parked(scene):
+    answer = scene.create()
+    assert (answer["ok"], answer["work"]) == ("restore", str(scene.bundle))
+    assert scene.desk.on_disk() is Mark.RESTORING
+    scene.held()
+    life = scene.awake()
+    assert (life.record.mark, life.record.checkpoint) == (Mark.PARKED, "first")
+    slot = scene.desk.pool.slot(UID)
+    assert {p.name: b"".join(slot.read(p.name)) for p in slot.parts()} == CONTENTS
+    assert {p.uuid for p in slot.parts()} == {CARD}
+    assert scene.desk.mechanism.vram == {"weights": None, "cache": None}
+    assert scene.desk.freezer.stands
+    assert scene.coordinator.told[1:] == [(Happening.WOKEN, "b"), ("wanted", "b")]
+    assert (scene.watched, scene.candidates.held) == (["c2"], ["first"])
+    names = [phase.name for phase in life.woke]
+    assert {"fetch and verify", "contents", "prepare", "restore", "adopt"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(NotClaimed("another pod has it"), id="claimed"),
+        pytest.param(Unusable(Flaw.FILE_ALTERED, "x"), id="altered"),
+    ],
+)
+def test_a_candidate_that_cannot_be_used_is_given_back_and_the_next_one_is_tried(scene, stop):
+    scene.candidates.stops["first"] = [stop]
+    assert scene.create()["ok"] == "restore"
+    assert scene.candidates.held == ["second"]
+    assert scene.lives.get(KEY).record.checkpoint == "second"
+    assert scene.failures == [[f"not from checkpoint first: {stop}"]]
+
+
+def test_after_the_last_candidate_it_starts_cold_and_nothing_is_left(scene):
+    scene.desk.images.breaks = [Unrestorable("another kernel"), Unrestorable("another kernel")]
+    assert scene.create() == {"ok": "cold"}
+    assert scene.failures[-1] == ["it starts cold: none of its checkpoints can be used"]
+    assert scene.candidates.held == []
+    assert (scene.lives.get(KEY), scene.desk.pool.slots()) == (None, {})
+    assert scene.desk.journal.read_all() == ((), ())
+    assert scene.coordinator.told[-1] == ("gone", "b")
+
+
+def test_without_a_word_from_the_api_server_nothing_is_woken_nor_started_cold(scene):
+    scene.candidates.stops["first"] = [
+        Unavailable(503, "away", "away"),
+        Unavailable(503, "away", "away"),
+    ]
+    assert scene.create()["ok"] == "restore"
+    assert scene.candidates.held == ["first"]
+
+
+def test_a_restore_that_fails_is_not_tried_again(scene):
+    assert scene.create()["ok"] == "restore"
+    failed = Call(op=Op.ENDED, pod=KEY, uid=UID, container_id="c2", failed="CRIU said no")
+    scene.wakings.ended(failed)
+    wait_for(lambda: scene.candidates.held == [], "its claim is given back")
+    assert scene.failures == [["not from checkpoint first: CRIU said no"]]
+    scene.lives.drop(scene.lives.get(KEY))  # what the containers do with one that ended
+    assert scene.create("c3")["ok"] == "restore"
+    assert scene.candidates.held == ["second"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({"container": "sidecar"}, id="another container"),
+        pytest.param({"bundle": None}, id="nothing that restores"),
+    ],
+)
+def test_what_is_not_to_wake_starts_cold(scene, asked):
+    assert scene.create(**asked) == {"ok": "cold"}
+    assert scene.candidates.held == []
+
+
+def test_a_pod_that_names_no_checkpoint_starts_cold(scene):
+    scene.pods[KEY] = pod()
+    assert scene.create() == {"ok": "cold"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "answer"), [(WorkloadClass.INFERENCE, "cold"), (WorkloadClass.TRAINING, "restore")]
+)
+def test_a_container_that_is_made_again_wakes_again_where_its_class_means_that(scene, cls, answer):
+    scene.pods[KEY] = pod("first", cls=cls)
+    scene.create()
+    scene.held()
+    scene.lives.drop(scene.awake())
+    assert scene.create("c3")["ok"] == answer
+
+
+def test_a_container_that_nobody_prepared_is_refused(scene):
+    with pytest.raises(NotKnown):
+        scene.held()
+
+
+def test_what_cannot_be_taken_up_is_quarantined(scene):
+    scene.create()
+    scene.desk.mechanism.fail["adopt"] = [NotPossible("other cards")]
+    scene.held()
+    wait_for(lambda: (Happening.LOST, "b") in scene.coordinator.told, "it is told")
+    assert scene.desk.on_disk() is Mark.QUARANTINED
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("mark", [Mark.WAKING, Mark.RESTORING, Mark.PARKED])
+def test_an_agent_that_dies_on_the_way_costs_nothing(scene, when, mark):
+    """The runtime asks the next agent, or tells it of the container that came meanwhile."""
+    scene.wakings = scene.agent(dies_at(scene.desk, f"{when}:{mark.value}"))
+    answered = died(lambda: scene.wakings.creating(_call(scene)), scene)
+
+    scene.lives = Lives()
+    groups, uuids = {GROUP.name: GROUP}, {0: CARD}
+    found = recovery.recover(
+        scene.desk.journal, scene.desk.tools, groups, uuids, processes.boot_id()
+    )
+    for life in found.lives:
+        scene.lives.add(life)
+    scene.wakings = scene.agent()
+    scene.wakings.go_on(found.lives)
+    if not answered:
+        assert scene.create()["ok"] == "restore"
+    if not any(life.record.pid for life in found.lives):
+        scene.held()
+    if found.lives and found.lives[0].record.mark is Mark.PARKED:
+        assert (mark, when) == (Mark.PARKED, "after")
+    else:
+        scene.awake()
+    assert scene.desk.on_disk() is Mark.PARKED
+    slot = scene.desk.pool.slot(UID)
+    assert {p.name: b"".join(slot.read(p.name)) for p in slot.parts()} == CONTENTS
+    assert set(scene.candidates.held) == {"first"}
+
+
+def _call(scene):
+    return Call(
+        op=Op.CREATING, pod=KEY, uid=UID, container="model", container_id="c2", bundle=scene.bundle
+    )  # fmt: skip
+
+
+def died(ask, scene) -> bool:
+    """Go on until the agent dies; whether the runtime had its answer before."""
+    end = scene.wakings.stage.tools.journal
+    answered = False
+
+    def look():
+        nonlocal answered
+        if end.ended:
+            return True
+        if not answered:
+            answered = ask().get("ok") == "restore"
+            if answered:
+                scene.held()
+        return end.ended
+
+    wait_for(look, "the agent dies")
+    return answered
+
+
+def dies_at(desk: Desk, point: str) -> Any:
+    """A journal that ends the thread that writes, and all that write after it."""
+
+    def end() -> None:
+        journal.ended = True
+        raise Died
+
+    class Dying(BreakingJournal):
+        ended = False
+
+        def write(self, record):
+            if self.ended:
+                raise Died
+            return super().write(record)
+
+    journal = Dying(desk.journal, point, end)
+    return journal
