@@ -46,7 +46,7 @@ def controller(place: Place, port: int, opa: Path, work: Path) -> list[str]:
 
 def extender(place: Place, port: int) -> list[str]:
     """As shipped."""
-    return place.arguments(port)
+    return [*place.arguments(port), "--require-client-certificate"]
 
 
 def webhook(place: Place, port: int) -> list[str]:
@@ -67,11 +67,15 @@ def write_opa_config(work: Path, controller_url: str, client: Path) -> Path:
     return path
 
 
-def scheduler_config(extender_url: str, authority: Path) -> dict[str, Any]:
+def scheduler_config(extender_url: str, tls: Path) -> dict[str, Any]:
     """The shipped example, with the extender's address here and a profile for everybody else."""
     config: dict[str, Any] = yaml.safe_load(SCHEDULER_EXAMPLE.read_text())
     extender = config["extenders"][0]
     extender["urlPrefix"] = extender_url
-    extender["tlsConfig"] = {"caFile": str(authority)}
+    extender["tlsConfig"] = {
+        "caFile": str(tls / "ca.crt"),
+        "certFile": str(tls / "tls.crt"),
+        "keyFile": str(tls / "tls.key"),
+    }
     config["profiles"].append({"schedulerName": "default-scheduler"})
     return config

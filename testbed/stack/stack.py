@@ -157,7 +157,7 @@ class Stack:
 
     def _start_controller(self) -> None:
         """It makes the certificates, its own too: they reach it as files meanwhile."""
-        servers = (*SERVERS, CLIENT, AGENTS)
+        servers = (*SERVERS, CLIENT, AGENTS, names.SCHEDULER_CLIENT)
         folders = {f"{server}-tls": self.tls(server) for server in servers}
         folders[KEYS] = self.tls(KEYS)
         argv = projection.program(self.plane.api, names.SYSTEM_NAMESPACE, folders)
@@ -224,8 +224,8 @@ class Stack:
 
     def start_scheduler(self) -> None:
         """The real one, which asks our extender for pods with seats."""
-        url, authority = self.running["extender"].url, self.tls("kyb-extender") / "ca.crt"
-        self.plane.start_scheduler(control.scheduler_config(url, authority))
+        url, tls = self.running["extender"].url, self.tls(names.SCHEDULER_CLIENT)
+        self.plane.start_scheduler(control.scheduler_config(url, tls))
 
     def start_agent(self, name: str) -> None:
         """Of this node, with the journal and the pool it left."""

@@ -116,9 +116,14 @@ def test_the_examples_are_accepted(installed: ControlPlane, namespace: str, file
 
 
 def test_kube_scheduler_accepts_the_example_configuration(cluster: ControlPlane) -> None:
-    """Decoding is strict, and the extender's authority has to be readable when it starts."""
+    """Decoding is strict, and what it shows the extender has to be readable when it starts."""
     config = yaml.safe_load((MANIFESTS / "examples/scheduler.yaml").read_text())
-    config["extenders"][0]["tlsConfig"]["caFile"] = str(cluster.ca_file)
+    pair = cluster.credentials.admin
+    config["extenders"][0]["tlsConfig"] |= {
+        "caFile": str(cluster.ca_file),
+        "certFile": str(pair.certificate),
+        "keyFile": str(pair.key),
+    }
     cluster.start_scheduler(config)
     cluster.stop_scheduler()
 
