@@ -36,6 +36,7 @@ class _Tenant:
     gpus: frozenset[int]
     state: str
     share: int
+    waits: bool
 
 
 def of(nodes: Iterable[Mapping[str, Any]], workloads: Sequence[Any], now: float) -> Overview:
@@ -78,6 +79,7 @@ def _tenant(reader: Reader, cards: Mapping[str, frozenset[int]]) -> _Tenant:
         gpus=gpus,
         state=reader.text("state"),
         share=reader.integer("vramBytes") // max(1, len(gpus)),
+        waits=reader.flag("waits"),
     )
 
 
@@ -94,7 +96,7 @@ def _gpu_row(node: str, product: str, gpu: Reader, tenants: list[_Tenant]) -> tu
         _size(gpu.integer("memoryBytes")),
         gpu.text("health", "Unknown"),
         ", ".join(tenant.name for tenant in holding),
-        str(sum(tenant.state == "Waiting" for tenant in here)),
+        str(sum(tenant.waits for tenant in here)),
     )
 
 

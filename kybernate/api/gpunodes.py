@@ -95,7 +95,7 @@ def write_status(node: NodeState, seen: Observed) -> dict[str, Any]:
         "policyRevision": seen.policy_revision,
         "endpoint": seen.endpoint,
         "observedAt": timestamps.rfc3339(seen.at),
-        "summary": _summary(node, len(seen.gpus)),
+        "summary": _summary(node, len(seen.gpus), seen.mechanisms),
     }
     others = [_condition(one) for one in seen.conditions]
     status["conditions"] = [ready_condition(node.agent_ready, seen.ready_since), *others]
@@ -199,10 +199,11 @@ def _tenant(reader: Reader) -> Tenant:
         priority=reader.signed("priority", 0),
         min_runtime_until=reader.time("minRuntimeUntil"),
         tier=_tier(reader) if reader.value.get("tier") else None,
+        waits=reader.flag("waits"),
     )
 
 
-def _summary(node: NodeState, gpus: int) -> dict[str, Any]:
+def _summary(node: NodeState, gpus: int, mechanisms: Sequence[str]) -> dict[str, Any]:
     """The columns of `kubectl get gpunodes`, which can neither count nor join."""
     seats = sum(group.profile.seats_per_group for group in node.groups.values())
     active = [f"{one.key} on {one.group}" for one in node.tenants if one.state is State.ACTIVE]
@@ -211,7 +212,8 @@ def _summary(node: NodeState, gpus: int) -> dict[str, Any]:
         "gpus": gpus,
         "seats": f"{len(node.tenants)}/{seats}",
         "active": ", ".join(active)[:_LONGEST_ACTIVE],
-        "waiting": sum(one.state is State.WAITING for one in node.tenants),
+        "waiting": sum(one.waits for one in node.tenants),
+        "mechanisms": ", ".join(mechanisms),
     }
     used = quantity.readable_bytes
     return _with(written, ram=f"{used(ram.used)} of {used(ram.capacity)}" if ram else None)
@@ -260,6 +262,7 @@ def _write_tenant(tenant: Tenant) -> dict[str, Any]:
         written,
         minRuntimeUntil=timestamps.rfc3339(until) if until else None,
         tier=tenant.tier.value if tenant.tier else None,
+        waits=True if tenant.waits else None,
     )
 
 

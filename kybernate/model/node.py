@@ -23,6 +23,7 @@ class Tenant:
     priority: int = 0
     min_runtime_until: float = 0.0  # wall clock, seconds since the epoch; 0 = may be parked now
     tier: Tier | None = None  # where the contents are when not in VRAM
+    waits: bool = False  # wants the GPU and has not got it: its first turn, or the next one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

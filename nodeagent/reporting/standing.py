@@ -62,6 +62,7 @@ def _tenant(books: Books, tenancy: Tenancy) -> Tenant:
         priority=tenancy.priority,
         min_runtime_until=_protected_until(books, tenancy),
         tier=tier_of(tenancy),
+        waits=tenancy.waits,
     )
 
 
@@ -116,7 +117,7 @@ def fingerprint(status: gpuworkloads.Status) -> object:
 
 def node_fingerprint(state: NodeState, used: Mapping[int, int]) -> object:
     """As above. Rates count when they moved by a tenth."""
-    tenants = tuple((t.key, t.uid, t.seat, t.state, t.vram, t.tier) for t in state.tenants)
+    tenants = tuple((t.key, t.uid, t.seat, t.state, t.vram, t.tier, t.waits) for t in state.tenants)
     rooms = tuple((tier, room.capacity, room.used) for tier, room in state.rooms.items())
     rates = tuple((tier, f"{rate.bytes_per_second:.1e}") for tier, rate in state.bandwidths.items())
     protected = tuple(round(t.min_runtime_until) for t in state.tenants)

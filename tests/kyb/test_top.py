@@ -28,7 +28,7 @@ Kyb = Callable[..., Any]
 def the_node() -> dict[str, Any]:
     tenants = [
         a_tenant("llama-a", group="G01", state=State.ACTIVE, vram=100 * GIB),
-        a_tenant("llama-b", group="G0", number=1, state=State.WAITING),
+        a_tenant("llama-b", group="G0", number=1, state=State.WAITING, waits=True),
         a_tenant("llama-c", group="G0", number=2, state=State.PARKED),
     ]
     groups = [a_group(0), a_group(0, 1)]

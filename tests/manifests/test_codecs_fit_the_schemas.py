@@ -37,6 +37,7 @@ def _tenant(name: str, state: State, number: int, *, until: float = 0.0) -> Tena
         priority=-7,
         min_runtime_until=until,
         tier=None if state is State.WAITING else Tier.VRAM,
+        waits=state is State.WAITING,
     )
 
 
