@@ -14,6 +14,7 @@ from kyb.nodefiles.snippet import Snippet
 
 PROGRAM = "/opt/kybernate/bin/kybernate-runc"
 USUAL_FOLDER = "/etc/containerd/conf.d"
+POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
 RESTART = "restart containerd: systemctl restart containerd (running pods go on)"
 _MODE, _PROGRAM_MODE = 0o644, 0o755
 
@@ -127,14 +128,6 @@ def uninstall(now: Standing) -> Plan | Refused:
                 "delete them first (kubectl delete pod -n NAMESPACE NAME), parked ones too",
             )
         )
-    if now.parked:
-        return Refused(
-            (
-                f"the pool holds contents of {len(now.parked)} parked workloads: "
-                f"{', '.join(now.parked)}",
-                "let the agent finish: it frees them when their pods are gone",
-            )
-        )
     steps = [Remove(path) for path, _ in now.drop_ins]
     steps += [Remove(PROGRAM)] if now.program is not None else []
     kept = ["/var/lib/kyb, the agent's journal"]
@@ -142,7 +135,11 @@ def uninstall(now: Standing) -> Plan | Refused:
         steps.append(Remove(runtimeconf.PATH))
     elif now.conf is not None:
         kept.append(f"{runtimeconf.PATH}, which somebody edited")
-    return Plan(steps=tuple(steps), kept=tuple(kept), left=(RESTART,) if now.drop_ins else ())
+    left = [RESTART] if now.drop_ins else []
+    if now.parked:
+        # Their containers are gone, so nobody will ever ask for them; the memory is still taken.
+        left.append(f"remove {POOL}: contents of {len(now.parked)} workloads that are gone")
+    return Plan(steps=tuple(steps), kept=tuple(kept), left=tuple(left))
 
 
 def agent_wait(request_timeout: float) -> float:

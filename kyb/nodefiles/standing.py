@@ -14,9 +14,8 @@ from kyb.doctor import containerd, kubelet, runtimeconf, supported
 from kyb.doctor.facts import Unknown
 from kyb.doctor.host import Host
 from kyb.nodefiles import snippet
-from kyb.nodefiles.plan import PROGRAM, Container, ContainerdStands, Standing
+from kyb.nodefiles.plan import POOL, PROGRAM, Container, ContainerdStands, Standing
 
-POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
 _BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 _RUNC = "/run/containerd/runc/k8s.io"
 _SEAT_MARK = "kyb-seat.json"  # kybernate-runc's own: native/runtime
@@ -24,7 +23,7 @@ _NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _POD = "io.kubernetes.cri.sandbox-name"
 
 
-def look(node: Host, pool: str = POOL) -> Standing:
+def look(node: Host) -> Standing:
     """All of it."""
     stands = _containerd(node)
     folders = stands.folders if isinstance(stands, ContainerdStands) else ()
@@ -37,7 +36,7 @@ def look(node: Host, pool: str = POOL) -> Standing:
         containerd=stands,
         request_timeout=usual if isinstance(told, Unknown) else told.request_timeout,
         containers=tuple(_containers(node, _programs(stands))),
-        parked=tuple(sorted(slot.parent.name for slot in node.at(pool).glob("*/slot.json"))),
+        parked=tuple(sorted(slot.parent.name for slot in node.at(POOL).glob("*/slot.json"))),
     )
 
 

@@ -148,7 +148,6 @@ def test_nothing_is_taken_from_under_pods():
     said = reasons(plan.uninstall(replace(INSTALLED, containers=containers)))
     assert said.count("default/model") == 1
     assert "delete them first" in said
-    assert "0a-1b" in reasons(plan.uninstall(replace(INSTALLED, parked=("0a-1b",))))
 
 
 def test_all_of_it_is_taken_away_once_nobody_needs_it():
@@ -159,6 +158,8 @@ def test_all_of_it_is_taken_away_once_nobody_needs_it():
     assert done.left == (plan.RESTART,)
     edited = plan.uninstall(replace(INSTALLED, conf="agent-wait = 1"))
     assert any("somebody edited" in one for one in edited.kept)
+    taken = plan.uninstall(replace(INSTALLED, parked=("0a-1b",)))
+    assert taken.left[-1] == f"remove {plan.POOL}: contents of 1 workloads that are gone"
     nothing = plan.uninstall(BARE)
     assert (nothing.steps, nothing.left) == ((), ())
 
@@ -293,7 +294,8 @@ def test_the_commands_say_what_they_did_and_what_is_left(run, tmp_path):
 
 
 def test_a_refusal_ends_with_1_and_its_reasons(run):
-    refused = run(replace(INSTALLED, parked=("a",)), "uninstall-node")
+    containers = (Container(id="a", pod="default/model"),)
+    refused = run(replace(INSTALLED, containers=containers), "uninstall-node")
     assert refused.exit_code == 1
-    assert "the pool holds contents" in refused.stderr
+    assert "default/model" in refused.stderr
     assert run(BARE, "install-node", "--program", "/not/there").exit_code == 1
