@@ -25,6 +25,7 @@ from controller.policies import CONFIGMAP, Announcer, Outcome, Policies, Waking
 from controller.publication import Publication
 from controller.readiness import Readiness
 from controller.restoring import Restoring
+from controller.retiring import Retiring
 from controller.sealers import AgentSealer
 from controller.serving import BundleServer
 from controller.settings import Settings
@@ -63,6 +64,7 @@ class Process:
         self._waking = self._make_waking()
         self._openings = Openings(kube, clock, self._workloads.any_unplaced)
         self._claims = Claims(kube, clock)
+        self._retiring = Retiring(kube, clock)
         self._workloads.on_gone = self._claims.pod_gone
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
@@ -104,7 +106,7 @@ class Process:
 
     def _parts(self) -> tuple[Any, ...]:
         """What watches, and acts where it leads."""
-        requests = (self._checkpointing, self._restoring, self._claims)
+        requests = (self._checkpointing, self._restoring, self._claims, self._retiring)
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping)
 

@@ -195,12 +195,16 @@ class Kube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        resource_version: str | None = None,
         grace_seconds: int | None = None,
     ) -> None:
-        """Ask for its end. With `uid`, only that life of it (Conflict else). Raises NotFound."""
+        """Ask for its end. With `uid`, only that life of it, with `resource_version` only as it
+        was read (Conflict else). Raises NotFound."""
         options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        given = {"uid": uid, "resourceVersion": resource_version}
+        preconditions = {name: value for name, value in given.items() if value is not None}
+        if preconditions:
+            options["preconditions"] = preconditions
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         self._json("DELETE", resource.path(namespace, name), body=options)

@@ -119,10 +119,10 @@ class FakeStore:
         """Raises NotFound, Conflict."""
         with self.changed:
             old = self.get(kind, key)
-            wanted = (options.get("preconditions") or {}).get("uid")
-            if wanted not in (None, old["metadata"]["uid"]):
-                text = f"the UID in the precondition ({wanted}) does not match"
-                raise Conflict(409, "Conflict", text)
+            for name, wanted in (options.get("preconditions") or {}).items():
+                if wanted != old["metadata"][name]:
+                    text = f"the {name} in the precondition ({wanted}) does not match"
+                    raise Conflict(409, "Conflict", text)
             grace = _grace(kind, old, options.get("gracePeriodSeconds"))
             if grace == 0 and not old["metadata"].get("finalizers"):
                 return self._remove(kind, key, old)

@@ -266,6 +266,15 @@ def test_cluster_scoped_objects_need_no_namespace(
         kube.get(NODES, name)
 
 
+def test_deleting_takes_what_was_read_as_a_condition(kube: Kube, namespace: str) -> None:
+    made = {"metadata": {"name": "settings"}, "data": {"a": "1"}}
+    read = kube.create(CONFIGMAPS, made, namespace)["metadata"]["resourceVersion"]
+    kube.patch(CONFIGMAPS, "settings", {"data": {"a": "2"}}, namespace)
+    with pytest.raises(Conflict):
+        kube.delete(CONFIGMAPS, "settings", namespace, resource_version=read)
+    assert kube.get(CONFIGMAPS, "settings", namespace)["data"] == {"a": "2"}
+
+
 def test_deleting_takes_the_uid_as_a_condition(kube: Kube, namespace: str) -> None:
     obj = kube.create(CONFIGMAPS, a_configmap(), namespace)
     with pytest.raises(Conflict):

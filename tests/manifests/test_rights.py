@@ -45,6 +45,8 @@ CAN = {
         *_seen(f"{CORE}/nodes", f"{CORE}/pods"),
         *_seen(f"{KYB}/gpunodes", f"{KYB}/gpuworkloads", f"{KYB}/gpucheckpoints"),
         *_seen(f"{KYB}/checkpointrequests", f"{KYB}/restorerequests"),
+        *_seen(f"{KYB}/checkpointpolicies"),
+        (DELETE, f"{KYB}/namespaces/default/gpucheckpoints/x"),
         (CREATE, f"{KYB}/namespaces/default/gpuworkloads"),
         (PATCH, WORKLOAD),
         *[
@@ -69,7 +71,6 @@ CAN = {
             (PUT, f"{OURS}/kyb-{name}")
             for name in ("ca", "webhook-tls", "nodeagent-client-tls", "checkpoint-keys")
         ],
-        (DELETE, CHECKPOINT),
         (PATCH, f"{CHECKPOINT}/status"),
         (WATCH, f"{SYSTEM}/configmaps?fieldSelector=metadata.name%3Dkyb-policies"),
         (PATCH, f"{ADMISSION}/mutatingwebhookconfigurations/kyb-mutating"),
@@ -125,7 +126,7 @@ CANNOT = {
         (PATCH, f"{APPS}/deployments/x"),
         (PATCH, f"{APPS}/statefulsets/x"),
         (PUT, WORKLOAD),
-        (LIST, f"{KYB}/checkpointpolicies"),
+        (PATCH, f"{KYB}/namespaces/default/checkpointpolicies/x"),
         (CREATE, f"{CORE}/namespaces/default/configmaps"),
         (PATCH, f"{CORE}/nodes/x/status"),
         (CREATE, f"{KYB}/namespaces/default/gpucheckpoints"),
