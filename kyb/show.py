@@ -81,7 +81,7 @@ def topology(
     text = _text(profiles)
     try:
         gpus = _gpus(inventory, text)
-        file = load_profiles(text, {gpu.index for gpu in gpus})
+        file = load_profiles(text)
         groups = grouping.groups_of(file.profiles, gpus, file.listed)
     except Malformed as malformed:
         for fault in malformed.faults:
@@ -90,6 +90,12 @@ def topology(
     except InventoryAway as away:
         faults.fail(f"inventory {inventory}: {away}")
     console.print(grouping.topology_table(gpus, groups))
+    absent = [(group, missing) for group in groups if (missing := grouping.missing(group, gpus))]
+    for group, missing in absent:
+        listed = ", ".join(map(str, missing))
+        faults.say(f"{profiles}: group {group.name}: GPU {listed} (expected GPUs of this node)")
+    if absent:
+        raise typer.Exit(2)
 
 
 def _text(profiles: Path) -> str:
