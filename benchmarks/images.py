@@ -1,0 +1,180 @@
+"""
+`python -m benchmarks.images`: what a process image costs beside runc's own.
+
+A process of 1 GiB is dumped, and goes on in a new container: once by `runc checkpoint` and `runc
+restore` by hand, once by nodeagent.images and kybernate-runc, in turns, each with fresh containers.
+End to end is the dump, and from `create` to the next number. Needs root; no Kubernetes, no GPU. The
+agent's side of `creating` is in this process.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.harness import bundles, report
+from benchmarks.harness.bundles import Bundles, Counted
+from kybernate.clients.runtimecalls import Call, Op
+from kybernate.runtime.clock import SystemClock
+from kybernate.testing.runtimelistener import RuntimeListener, agree
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezer
+from nodeagent.images import Body, RuncImages, body_of, criu
+from testbed.assets import native
+from testbed.node import machine, programs
+
+PRIVATE = "--in-a-namespace-of-its-own"
+PHASES = ("dump", "prepare", "create", "next number")
+HAND, OURS = "runc by hand", "kybernate"
+
+
+@dataclass
+class Agent:
+    """Answers `creating` with the image it is given, and keeps how long preparing took."""
+
+    images: RuncImages
+    image: Path = Path()
+    prepared: float = 0.0
+
+    def answer(self, call: Call) -> dict[str, str]:
+        """As the agent does."""
+        if call.op is not Op.CREATING or call.bundle is None:
+            return agree(call)
+        began = time.perf_counter()
+        fields = self.images.restoration(self.image, call.bundle)
+        self.prepared = time.perf_counter() - began
+        return {"ok": "restore", **fields}
+
+
+@dataclass
+class Bench:
+    """The parts, and what was measured: seconds by phase, of each way."""
+
+    made: Bundles
+    agent: Agent
+    freezer: Freezer
+    found: dict[str, list[dict[str, float]]] = field(default_factory=lambda: {HAND: [], OURS: []})
+
+    def by_hand(self, number: int) -> None:
+        """One round of runc alone."""
+        first = self._started(f"hand-{number}")
+        image = self.made.folder / "hand-image"
+        options = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks")
+        dump = self.made.runc("checkpoint", *options, "--image-path", image, first.name)
+        self.made.remove(first)
+        second, counted = self.made.make(f"hand-{number}-woken"), Counted()
+        began = time.perf_counter()
+        restore = ("restore", "--detach", "--bundle", second, "--image-path", image)
+        create = self.made.runc(*restore, second.name, out=counted.end)
+        after = counted.first()[0] - began - create
+        self._keep(HAND, dict(zip(PHASES, (dump, 0.0, create, after), strict=True)))
+        self.made.remove(second)
+        shutil.rmtree(image)
+
+    def by_us(self, number: int) -> None:
+        """One round with the image as the agent makes it."""
+        first = self._started(f"ours-{number}")
+        image = self.made.folder / "our-image"
+        began = time.perf_counter()
+        self.agent.images.dump(self._body(first), image)
+        dump = time.perf_counter() - began
+        self.made.remove(first)
+        self.agent.image = image
+        second, counted = self.made.make(f"ours-{number}-woken"), Counted()
+        began = time.perf_counter()
+        program = (native.runtime(), "--root", self.made.root)
+        create = self.made.run(*program, "create", "--bundle", second, second.name, out=counted.end)
+        self.made.run(*program, "start", second.name)
+        self.freezer.thaw(self._body(second).pid, second.name)
+        after = counted.first()[0] - began - create
+        phases = (dump, self.agent.prepared, create - self.agent.prepared, after)
+        self._keep(OURS, dict(zip(PHASES, phases, strict=True)))
+        self.made.remove(second)
+        shutil.rmtree(image)
+
+    def _started(self, name: str) -> Path:
+        """A container that counts."""
+        bundle, counted = self.made.make(name), Counted()
+        self.made.runc("run", "--detach", "--bundle", bundle, name, out=counted.end)
+        counted.first()
+        return bundle
+
+    def _body(self, bundle: Path) -> Body:
+        state = json.loads((self.made.root / bundle.name / "state.json").read_text())
+        pid, started = state["init_process_pid"], state["init_process_start"]
+        return body_of(bundle.name, pid, started, self.made.root / bundle.name / "exec.fifo")
+
+    def _keep(self, way: str, phases: dict[str, float]) -> None:
+        self.found[way].append(phases)
+        total = sum(phases.values())
+        print(f"{way:14} {total:6.2f} s", file=sys.stderr, flush=True)
+
+
+def _measured(rounds: int, mebibytes: int) -> dict[str, list[dict[str, float]]]:
+    known = programs.find()
+    with tempfile.TemporaryDirectory(prefix="kyb-") as name:
+        folder = Path(name)
+        named = {"runc": known.runc, "criu": known.criu}
+        path = bundles.programs(folder / "bin", named, criu.options(str(known.criu)))
+        os.environ["PATH"] = f"{path}{os.pathsep}{os.environ['PATH']}"
+        settings = folder / "runtime.conf"
+        settings.write_text(f"socket = {folder / 'runtime.sock'}\n")
+        environment = {**os.environ, "KYB_RUNTIME_CONF": str(settings)}
+        freezer = Freezer(SystemClock(), Cgroups())
+        images = RuncImages(freezer, plugins=native.criu_plugins())
+        bench = Bench(Bundles(folder / "b", mebibytes, environment), Agent(images), freezer)
+        with RuntimeListener(folder / "runtime.sock", bench.agent.answer):
+            for number in range(rounds):
+                bench.by_hand(number)
+                bench.by_us(number)
+        return bench.found
+
+
+def _total(rounds: Sequence[Mapping[str, float]], phases: Sequence[str] = PHASES) -> float:
+    """The median round."""
+    return report.middle([sum(one[phase] for phase in phases) for one in rounds])
+
+
+def _print(found: Mapping[str, Sequence[Mapping[str, float]]], mebibytes: int) -> None:
+    rows = [
+        [way, *(f"{_total(rounds, [phase]):.3f}" for phase in PHASES), f"{_total(rounds):.3f}"]
+        for way, rounds in found.items()
+    ]
+    report.table(f"An image of {mebibytes} MiB, seconds", ["", *PHASES, "end to end"], rows)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; the exit status is 0 whatever the figures are."""
+    parser = argparse.ArgumentParser(prog="bench-images", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of each way")
+    parser.add_argument("--mebibytes", type=int, default=1024)
+    parser.add_argument(PRIVATE, action="store_true", dest="private", help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    problem = machine.why_not() or native.why_not()
+    if problem:
+        raise SystemExit(f"this machine cannot run it: {problem}")
+    if not given.private:
+        bundles.private([sys.executable, "-m", "benchmarks.images", PRIVATE, *argv])
+    found = _measured(given.rounds, given.mebibytes)
+    _print(found, given.mebibytes)
+    wake = PHASES[1:]
+    report.last_line(
+        "bench-images",
+        {
+            "end_to_end_of_runc": _total(found[OURS]) / _total(found[HAND]),
+            "dump_of_runc": _total(found[OURS], ["dump"]) / _total(found[HAND], ["dump"]),
+            "wake_of_runc": _total(found[OURS], wake) / _total(found[HAND], wake),
+        },
+        {"dump": _total(found[OURS], ["dump"]), "wake": _total(found[OURS], wake)},
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
