@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from kybernate.clients.clock import Clock
 from kybernate.clients.kube import Kube
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.probing import Outcome
@@ -37,6 +38,7 @@ class Parts:
     lives: Lives
     coordinator: Coordinator
     criu_plugins: Path | None
+    wall: Clock  # for what people read; stories count by a clock that does not jump
 
 
 def provenance_of(parts: Parts) -> Provenance:
@@ -51,9 +53,7 @@ def provenance_of(parts: Parts) -> Provenance:
         product=gpus[0].product if gpus else "",
         driver=parts.cards.driver(),
     )
-    return Provenance(
-        api=parts.kube, node=parts.node, machine=machine, clock=parts.stage.tools.clock
-    )
+    return Provenance(api=parts.kube, node=parts.node, machine=machine, clock=parts.wall)
 
 
 def images_of(parts: Parts) -> ProcessImages:
@@ -93,6 +93,7 @@ def sealings_of(parts: Parts) -> Sealings:
         coordinator=parts.coordinator,
         means=means,
         publish=artifacts.publisher.publish,
+        wall=parts.wall,
     )
 
 

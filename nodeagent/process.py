@@ -65,6 +65,7 @@ from nodeagent.reporting.writer import Sources, Writer
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards, mechanism_of
 from nodeagent.stage import Stage
+from nodeagent.steady import ByTheWall, SteadyClock
 from nodeagent.stories import Limits, Tools
 from nodeagent.switching import GpuLocks, Switches
 from nodeagent.watching import Watching
@@ -82,6 +83,7 @@ class Process:
 
     def __init__(self, settings: Settings, cards: Cards, clock: Clock) -> None:
         self._settings, self._clock, self._cards = settings, clock, cards
+        self._steady = SteadyClock(clock, settings.state_dir, processes.boot_id())
         self._node = NodeName(settings.node)
         self._kube = Kube.connect(settings.kubeconfig)
         self._policy = OpaPolicy(settings.opa_url)
@@ -125,7 +127,7 @@ class Process:
             pool=self._pool,
             mechanism=mechanism_of(settings, freezer, cgroups),
             cards=self._watch,
-            clock=clock,
+            clock=self._steady,
             freezer=freezer,
             limits=Limits(drain=settings.drain_limit),
         )
@@ -139,6 +141,7 @@ class Process:
             self._events,
             lambda: self._coordinator.revision,
             self._clock,
+            self._steady,
         )
 
     def _build_coordination(self) -> None:
@@ -155,7 +158,12 @@ class Process:
             switch_seconds=self._settings.switch_seconds,
         )
         self._coordinator = Coordinator(
-            books, self._policy, self._switches, self._watch.look, self._teller, self._clock
+            books,
+            ByTheWall(self._policy, self._clock),
+            self._switches,
+            self._watch.look,
+            self._teller,
+            self._steady,
         )
         parts = checkpointing.Parts(
             node=self._node,
@@ -166,6 +174,7 @@ class Process:
             lives=self._lives,
             coordinator=self._coordinator,
             criu_plugins=self._settings.criu_plugins,
+            wall=self._clock,
         )
         self._sealings = checkpointing.sealings_of(parts)
         self._keeper = Keeper(self._lives, self._tools.journal, lambda: self._coordinator.books)
@@ -179,14 +188,14 @@ class Process:
             place=Newcomers(
                 uuids=self._uuids,
                 boot=boot,
-                clock=self._clock,
+                clock=self._steady,
                 parkable=self._tools.mechanism.name != NoMechanism.name,
             ),
             seats=self._seats,
             journal=self._tools.journal,
             announcements=Announcements(self._settings.state_dir / "announced", boot),
             pool=self._pool,
-            clock=self._clock,
+            clock=self._steady,
             pod_of=self._watching.pod,
             pods=self._watching.pods,
             synced=lambda: self._watching.synced,
@@ -214,7 +223,7 @@ class Process:
                 pool=self._pool,
                 bandwidths=self._bandwidths,
                 sealings=self._sealings,
-                clock=clock,
+                clock=self._steady,
                 unseated=self._unseated,
             )
         )
@@ -244,6 +253,7 @@ class Process:
                 measured=self._measured,
                 uid_of=self._watching.uid_of,
                 conditions=self._neighbours.conditions,
+                wall=self._steady.to_wall,
                 incomplete=self._incomplete,
             ),
             clock,
@@ -272,7 +282,8 @@ class Process:
                 watching=self._watching,
                 sealing=LastSealing(self._sealings),
                 teller=self._teller,
-                clock=self._clock,
+                clock=self._steady,
+                wall=self._clock,
             ),
             self.metrics,
         )

@@ -64,6 +64,7 @@ class Sealings:
     coordinator: Coordinator
     means: Means
     publish: Callable[[Sealed], None]
+    wall: Clock
     _changes: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
     _rate: float = _FIRST_RATE
@@ -199,7 +200,7 @@ class Sealings:
 
     def _name(self, life: Life) -> str:
         """By the pod and the second."""
-        stamp = timestamps.rfc3339(self.stage.tools.clock.now())
+        stamp = timestamps.rfc3339(self.wall.now())
         digits = "".join(one for one in stamp.partition(".")[0] if one.isdigit())
         return f"{life.key.name}-{digits[:8]}t{digits[8:14]}z"
 

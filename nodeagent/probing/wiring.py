@@ -29,7 +29,8 @@ class Agent:
     watching: Watching
     sealing: Sealing
     teller: Teller
-    clock: Clock
+    clock: Clock  # as the books count
+    wall: Clock  # as the API server writes
 
 
 def prober_of(agent: Agent, metrics: Metrics) -> Prober:
@@ -49,7 +50,7 @@ def prober_of(agent: Agent, metrics: Metrics) -> Prober:
         pod_of=agent.watching.pod,
         state_of=state_of,
         went=agent.teller.went,
-        clock=agent.clock,
+        clock=agent.wall,
     )
     node = Node(
         lives=agent.lives,

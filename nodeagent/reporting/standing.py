@@ -1,8 +1,8 @@
 """What GpuNode and GpuWorkload are to say: the books and the cards in the API's terms. Pure."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from kybernate.api import gpuworkloads
 from kybernate.decisions.books import Books
@@ -102,6 +102,16 @@ def workload_status(
         ],
         last_switch_seconds=life.last_switch_seconds,
     )
+
+
+def by_the_wall(state: NodeState, wall: Callable[[float], float]) -> NodeState:
+    """With moments as the wall clock has them: placement compares them with its own."""
+
+    def told(tenant: Tenant) -> Tenant:
+        until = tenant.min_runtime_until
+        return replace(tenant, min_runtime_until=wall(until)) if until else tenant
+
+    return replace(state, tenants=tuple(map(told, state.tenants)))
 
 
 def fingerprint(status: gpuworkloads.Status) -> object:

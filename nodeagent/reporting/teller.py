@@ -62,10 +62,12 @@ class KubeTeller:
         events: Events,
         revision: Callable[[], Revision],
         clock: Clock,
+        steady: Clock,
     ) -> None:
+        """`clock` is what people read; in `steady` the books count."""
         self._node = node
         self._decisions, self._events = decisions, events
-        self._revision, self._clock = revision, clock
+        self._revision, self._clock, self._steady = revision, clock, steady
         self._log = get_logger(node=str(node))
 
     def seated(self, life: Life) -> None:
@@ -84,7 +86,8 @@ class KubeTeller:
         else:
             reason = EventReason.WAITING_FOR_GPU
         gpus = ", ".join(map(str, waiter.gpus))
-        waited = self._clock.now() - (waiter.wanted_since or self._clock.now())
+        now = self._steady.now()
+        waited = now - (waiter.wanted_since or now)
         text = f"has waited {waited:.1f} s for GPU {gpus}: {why}"
         if not waiter.waits:
             text = f"is to be parked: {why}"

@@ -8,7 +8,7 @@ server is away nothing is queued: what stands afterwards is written.
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kybernate.api import gpunodes, gpuworkloads, names
 from kybernate.clients.backoff import Backoff, Pace
@@ -48,6 +48,7 @@ class Sources:
     measured: Callable[[], Measured]
     uid_of: Callable[[WorkloadKey], PodUid | None]  # of the pod the GpuWorkload is about
     conditions: Callable[[], Sequence[gpunodes.Condition]] = tuple  # the node's, beside Ready
+    wall: Callable[[float], float] = float  # of a moment of the books
     incomplete: Mapping[GroupName, Group] = field(default_factory=dict)  # a card is missing
 
 
@@ -150,7 +151,8 @@ class Writer:
         print_ = standing.fingerprint(status)
         if self._written.get(_Life.of(life)) == (life.key, print_):
             return
-        patch = {"status": gpuworkloads.write_status(status)}
+        told = replace(status, since=self._s.wall(status.since))
+        patch = {"status": gpuworkloads.write_status(told)}
         try:
             self._kube.patch(
                 GPUWORKLOADS, life.key.name, patch, life.key.namespace, subresource="status"
@@ -218,7 +220,8 @@ class Writer:
             endpoint=self._s.endpoint,
             conditions=conditions,
         )
-        self._patch_node({"status": gpunodes.write_status(state, observed)})
+        told = standing.by_the_wall(state, self._s.wall)
+        self._patch_node({"status": gpunodes.write_status(told, observed)})
         self._node_written, self._node_at = print_, moment
 
     def _patch_node(self, patch: dict[str, object]) -> None:
