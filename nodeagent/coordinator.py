@@ -13,7 +13,6 @@ from typing import Protocol
 
 from kybernate.clients.clock import Clock
 from kybernate.decisions import books as bookkeeping
-from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening, IllegalTransition
 from kybernate.decisions.questions import Asks
@@ -22,7 +21,7 @@ from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Health
 from kybernate.model.ids import NO_REVISION, PodUid, Revision, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
-from kybernate.model.workload import Desired, State
+from kybernate.model.workload import Desired
 from kybernate.runtime.logs import get_logger
 from nodeagent import switching, wishes
 from nodeagent.cards import Picture
@@ -98,29 +97,19 @@ class Coordinator:
 
     def waking(self, tenancy: Tenancy) -> None:
         """A container is about to be made from a checkpoint."""
-        state = lifecycle.after(State.ABSENT, Happening.WAKE)
-        now = self._clock.now()
-        self._change(lambda books: books.having(replace(tenancy, state=state, since=now)))
+        self._change(lambda books: wishes.waking(books, tenancy, self._clock.now()))
 
     def restore(self, tenancy: Tenancy) -> None:
         """A workload as a former agent left it."""
 
-        def step(books: Books) -> Books:
-            books = books.having(replace(tenancy, wanted_since=None))
-            if tenancy.in_vram or tenancy.state is State.QUARANTINED:
-                return books
-            if tenancy.wanted_since is not None:
-                return bookkeeping.want(books, tenancy.key, tenancy.wanted_since)
-            return _goes_on(books, tenancy.key, self._clock.now())
-
-        self._change(step)
+        self._change(lambda books: wishes.restored(books, tenancy, self._clock.now()))
 
     def want(self, key: WorkloadKey) -> Refusal | None:
         """It is to be active. None when it waits from now on, or is active already."""
         refusal = wishes.want_refused(self.books, key)
         if refusal is None:
             now = self._clock.now()
-            self._change(lambda books: _asked(books, key, now))
+            self._change(lambda books: wishes.asked(books, key, now))
         return refusal
 
     def policy_changed(self, revision: Revision) -> None:
@@ -144,18 +133,8 @@ class Coordinator:
     def desire(self, key: WorkloadKey, uid: PodUid, desired: Desired) -> None:
         """What `GpuWorkload.spec.desired` says of this pod."""
 
-        def step(books: Books) -> Books:
-            tenancy = books.tenancies.get(key)
-            if tenancy is None or tenancy.uid != uid or tenancy.desired is desired:
-                return books
-            books = books.change(key, desired=desired)
-            if desired is Desired.PARKED:
-                return bookkeeping.unwant(books, key)
-            if desired is Desired.ACTIVE:
-                books = books.change(key, asked_to_park=False)  # the last word counts
-            return _goes_on(books, key, self._clock.now())
-
-        self._change(step)
+        now = self._clock.now()
+        self._change(lambda books: wishes.desired(books, (key, uid), desired, now))
 
     def gone(self, life: Life) -> None:
         """Its container ended."""
@@ -189,7 +168,7 @@ class Coordinator:
 
     def ask_again(self, key: WorkloadKey) -> None:
         """As the port says."""
-        self._change(lambda books: _wanted(books, key, self._clock.now()))
+        self._change(lambda books: wishes.wanted(books, key, self._clock.now()))
 
     def switched(self, plan: SwitchPlan) -> None:
         """As the port says."""
@@ -334,26 +313,3 @@ class Coordinator:
 
 def _some(key: WorkloadKey | None) -> tuple[WorkloadKey, ...]:
     return () if key is None else (key,)
-
-
-def _asked(books: Books, key: WorkloadKey, now: float) -> Books:
-    """Somebody asks for it. Of one that is active already that means: it is not idle, and it is not
-    to be parked any more, where that did not begin yet."""
-    tenancy = books.tenancies.get(key)
-    if tenancy is not None and tenancy.state is State.ACTIVE:
-        return books.change(key, idle_since=now, asked_to_park=False)
-    return _wanted(books, key, now)
-
-
-def _goes_on(books: Books, key: WorkloadKey, now: float) -> Books:
-    """With nobody in its way: what never ran, and what returns by itself, wants its GPU."""
-    tenancy = books.tenancies[key]
-    by_itself = tenancy.state is State.WAITING or tenancy.returns_by_itself
-    if tenancy.in_vram or tenancy.state is State.QUARANTINED or not by_itself:
-        return books
-    return bookkeeping.want(books, key, now)
-
-
-def _wanted(books: Books, key: WorkloadKey, now: float) -> Books:
-    """Wanted from now on, also while it is on its way in or out."""
-    return bookkeeping.want(books, key, now) if key in books.tenancies else books

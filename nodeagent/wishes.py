@@ -6,9 +6,12 @@ Called by the coordinator.
 
 from dataclasses import replace
 
+from kybernate.decisions import books as bookkeeping
+from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
+from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import Tenancy
-from kybernate.model.ids import WorkloadKey
+from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
 from nodeagent.cards import Picture
@@ -50,6 +53,59 @@ def is_held_up(books: Books, key: WorkloadKey) -> bool:
         return False
     leaving = tenancy.asked_to_park or tenancy.desired is Desired.PARKED
     return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
+
+
+def asked(books: Books, key: WorkloadKey, now: float) -> Books:
+    """Somebody asks for it. Of one that is active already that means: it is not idle, and it is not
+    to be parked any more, where that did not begin yet."""
+    tenancy = books.tenancies.get(key)
+    if tenancy is not None and tenancy.state is State.ACTIVE:
+        return books.change(key, idle_since=now, asked_to_park=False)
+    return wanted(books, key, now)
+
+
+def wanted(books: Books, key: WorkloadKey, now: float) -> Books:
+    """Wanted from now on, also while it is on its way in or out."""
+    return bookkeeping.want(books, key, now) if key in books.tenancies else books
+
+
+def desired(books: Books, whom: tuple[WorkloadKey, PodUid], desired: Desired, now: float) -> Books:
+    """What `GpuWorkload.spec.desired` says of this pod."""
+    key, uid = whom
+    tenancy = books.tenancies.get(key)
+    if tenancy is None or tenancy.uid != uid or tenancy.desired is desired:
+        return books
+    books = books.change(key, desired=desired)
+    if desired is Desired.PARKED:
+        return bookkeeping.unwant(books, key)
+    if desired is Desired.ACTIVE:
+        books = books.change(key, asked_to_park=False)  # the last word counts
+    return _goes_on(books, key, now)
+
+
+def restored(books: Books, tenancy: Tenancy, now: float) -> Books:
+    """With a workload as a former agent left it."""
+    books = books.having(replace(tenancy, wanted_since=None))
+    if tenancy.in_vram or tenancy.state is State.QUARANTINED:
+        return books
+    if tenancy.wanted_since is not None:
+        return bookkeeping.want(books, tenancy.key, tenancy.wanted_since)
+    return _goes_on(books, tenancy.key, now)
+
+
+def waking(books: Books, tenancy: Tenancy, now: float) -> Books:
+    """With a workload that is about to be made from a checkpoint."""
+    state = lifecycle.after(State.ABSENT, Happening.WAKE)
+    return books.having(replace(tenancy, state=state, since=now))
+
+
+def _goes_on(books: Books, key: WorkloadKey, now: float) -> Books:
+    """With nobody in its way: what never ran, and what returns by itself, wants its GPU."""
+    tenancy = books.tenancies[key]
+    by_itself = tenancy.state is State.WAITING or tenancy.returns_by_itself
+    if tenancy.in_vram or tenancy.state is State.QUARANTINED or not by_itself:
+        return books
+    return bookkeeping.want(books, key, now)
 
 
 # Bytes that a picture shows of one that was parked since then may be those of before.
