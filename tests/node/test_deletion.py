@@ -1,0 +1,179 @@
+"""
+Pods on seats of a real node are deleted, drained and preempted: deleting is not losing.
+
+Real: as conftest says; the hooks are made by the webhook's own code, checkpoints by CRIU.
+Observed: the API server, files the pods' own hooks write.
+"""
+
+import json
+import time
+
+import pytest
+
+from kybernate.model.ids import WorkloadKey
+from kybernate.testing.agentnode import wait_for
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
+
+SERVE = ("serve", "--vram=1Gi", "--address=0.0.0.0")
+SEALED = {"kyb.ai/on-delete": "checkpoint"}
+NODE = "seats-1"
+LONG_S = 120  # a grace period nobody should wait out
+TAINT = {"key": "kyb.test/real", "operator": "Exists"}
+
+
+def a_pod(seats, name, hook=None, wishes=None, *, host_pid=True, **spec):
+    pod = seats.body(name, *SERVE, vram="1Gi", **spec)
+    pod["metadata"]["annotations"] |= wishes or {}
+    pod["metadata"]["labels"] = {"kyb.test/drain": "yes"}
+    pod["spec"]["hostPID"] = host_pid
+    if hook:
+        pod["spec"]["containers"][0]["lifecycle"] = {"preStop": hook}
+    return pod
+
+
+def park(seats, name):
+    with seats.agent() as agent:
+        assert agent.park(WorkloadKey("default", name), within=60.0).ok
+
+
+def seconds_until_gone(seats, *names):
+    """From the order to the last of them."""
+    began = time.monotonic()
+    seats.plane.kubectl("delete", "pod", *names, "--wait=false")
+    wait_for(lambda: not any(seats.pod(name) for name in names), "they are gone", 90.0)
+    return time.monotonic() - began
+
+
+def checkpoints(seats):
+    listed = seats.plane.kubectl("get", "gpucheckpoints", "-o", "json")
+    return json.loads(listed)["items"]
+
+
+def sealed(seats):
+    """Names of those that are ready, by the workload they were made of."""
+    return {
+        one["spec"]["workload"]: one["metadata"]["name"]
+        for one in checkpoints(seats)
+        if any(c["type"] == "Ready" and c["status"] == "True"
+               for c in one.get("status", {}).get("conditions", ()))
+    }  # fmt: skip
+
+
+def told(seats, name):
+    """The notes of a pod's events."""
+    events = json.loads(seats.plane.kubectl("get", "events", "-o", "json"))["items"]
+    return {one["reason"]: one["message"] for one in events
+            if one["involvedObject"]["name"] == name}  # fmt: skip
+
+
+def test_a_users_own_hook_runs_before_an_active_pod_ends(seats):
+    note = seats.folder / "bye"
+    hook = {"exec": {"command": ["sh", "-c", f"echo bye > {note}"]}}
+    seats.admit(a_pod(seats, "leaves", hook))
+    seats.await_state("leaves", "Active")
+    seconds_until_gone(seats, "leaves")
+    assert note.read_text() == "bye\n"
+
+
+def test_who_has_no_gpu_is_gone_at_once_though_its_hook_and_grace_period_are_long(seats):
+    hook = {"sleep": {"seconds": LONG_S - 20}}
+    for name in ("parked", "active", "waits"):
+        seats.admit(a_pod(seats, name, hook, terminationGracePeriodSeconds=LONG_S))
+        seats.await_state(name, "Waiting" if name == "waits" else "Active")
+        if name == "parked":
+            park(seats, name)
+    seconds = seconds_until_gone(seats, "parked", "waits")
+    print(f"gone after {seconds:.1f} s")
+    assert seconds < LONG_S / 4
+
+
+def test_a_deleted_pod_is_sealed_first_and_goes_on_where_it_is_asked_for(seats):
+    create_sealed(seats, "keeps")
+    assert seats.predict("keeps")["counter"] == 1
+    seconds_until_gone(seats, "keeps")
+    made = wait_for(lambda: sealed(seats).get("keeps"), "its checkpoint is ready", 60.0)
+    assert made in told(seats, "keeps")["Checkpointed"]
+
+    wishes = {**SEALED, "kyb.ai/restore-from": made}
+    seats.admit(a_pod(seats, "keeps-on", wishes=wishes, host_pid=False))
+    seats.await_state("keeps-on", "Active")
+    answer = seats.predict("keeps-on")
+    assert (answer["counter"], answer["intact"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "why"),
+    [
+        pytest.param("hurried", ["--grace-period=1"], "s of its grace period are left", id="short"),
+        pytest.param("forced", ["--grace-period=0", "--force"], "by force", id="force"),
+    ],
+)
+def test_without_the_time_the_last_checkpoint_is_kept_and_that_is_said(seats, name, flags, why):
+    create_sealed(seats, name)
+    seats.plane.kubectl("delete", "pod", name, "--wait=true", *flags)
+
+    def said():
+        return told(seats, name).get("CheckpointSkipped", "")
+
+    assert why in wait_for(said, "it is said", 60.0)
+    assert name not in sealed(seats)
+
+
+def test_a_drained_node_leaves_checkpoints_of_who_was_active_and_of_who_was_parked(seats):
+    create_sealed(seats, "asleep")
+    park(seats, "asleep")
+    create_sealed(seats, "awake")
+    flags = ["--pod-selector=kyb.test/drain=yes", "--force", "--ignore-daemonsets"]
+    seats.plane.kubectl("drain", NODE, *flags, "--timeout=120s")
+    seats.plane.kubectl("uncordon", NODE)
+    wait_for(lambda: {"asleep", "awake"} <= sealed(seats).keys(), "both are sealed", 60.0)
+
+
+def test_one_that_kube_scheduler_preempts_leaves_a_checkpoint(seats, priorities):
+    cpu = {"cpu": "1200m"}  # of two
+    victim = scheduled(seats, "victim", priorities[0], cpu)
+    seats.plane.start_scheduler({})
+    try:
+        seats.admit(victim)
+        seats.await_state("victim", "Active")
+        seats.admit(scheduled(seats, "urgent", priorities[1], cpu))
+        seats.await_state("urgent", "Active")
+    finally:
+        seats.plane.stop_scheduler()
+    assert seats.pod("victim") is None
+    wait_for(lambda: "victim" in sealed(seats), "it is sealed", 60.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left(seat_node):
+    yield
+    seat_node.plane.kubectl("delete", "gpucheckpoints", "--all")
+
+
+@pytest.fixture
+def priorities(seats):
+    """Two PriorityClasses, the lower one first."""
+    names = ("kyb-test-low", "kyb-test-high")
+    for value, name in enumerate(names, 1):
+        seats.plane.kubectl("create", "priorityclass", name, f"--value={value}")
+    yield names
+    seats.plane.kubectl("delete", "priorityclass", *names)
+
+
+def create_sealed(seats, name):
+    """Active, and to be sealed when it is deleted."""
+    seats.admit(a_pod(seats, name, wishes=SEALED, host_pid=False))
+    seats.await_state(name, "Active")
+
+
+def scheduled(seats, name, priority, requests):
+    """A pod for kube-scheduler to place; only this node will do."""
+    place = {"kubernetes.io/hostname": NODE}
+    pod = a_pod(
+        seats, name, wishes=SEALED, host_pid=False, nodeSelector=place, tolerations=[TAINT],
+        priorityClassName=priority,
+    )  # fmt: skip
+    del pod["spec"]["nodeName"]
+    pod["spec"]["containers"][0]["resources"]["requests"] = requests
+    return pod
