@@ -59,6 +59,7 @@ from nodeagent.probing import wiring as probing
 from nodeagent.probing.notes import FOLDER, Notes
 from nodeagent.probing.prober import Prober
 from nodeagent.recovery import Recovered
+from nodeagent.relearning import Relearner
 from nodeagent.reporting.standing import Measured
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.reporting.writer import Sources, Writer
@@ -229,6 +230,9 @@ class Process:
         )
         runtime = RuntimeSocket(self._containers, coordinator, self._prober(), self._wakings)
         self.servers = Servers(agent, runtime, self._artifacts.lending)
+        self._relearner = Relearner(
+            self._settings.runtime_root, runtime.answer, self._tools.freezer, clock
+        )
         notes = runtimecalls.beside(self._settings.socket).with_name(FOLDER)
         self._notes = Notes(notes, lambda: coordinator.books)
         self._neighbours = Neighbours(
@@ -306,10 +310,12 @@ class Process:
         self._heartbeat.start()
         self._writer.start()
         self._neighbours.start()
+        self._relearner.start()
         get_logger(node=self._node, groups=sorted(self._groups)).info("serving")
 
     def stop(self) -> None:
         """Begin nothing more; end what is under way."""
+        self._relearner.stop()
         self._neighbours.stop()
         self._feed.close()
         self._sealings.stop()
@@ -347,6 +353,8 @@ class Process:
             self._containers.adopt(life)
         self._containers.remember()
         self._wakings.go_on(found.lives)
+        recorded = {life.id for life in found.lives} | {one.container_id for one in found.stranded}
+        self._relearner.thaw_others(recorded | {one.uid for one in found.corrupt})
         self._say(found)
 
     def _say(self, found: Recovered) -> None:

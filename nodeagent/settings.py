@@ -75,6 +75,10 @@ class Settings(ProcessSettings):
         help="folder with signing.key and trusted.pem, which make checkpoints believed. Without "
         "it this node makes a key of its own, and its checkpoints wake only here",
     )
+    runtime_root: Path = setting(
+        Path("/run/containerd/runc/k8s.io"),
+        help="runc's folder of the node's containers, where kybernate-runc marks those on seats",
+    )
     switch_seconds: float = setting(
         10.0,
         unit="seconds",
