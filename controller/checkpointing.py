@@ -16,7 +16,7 @@ from controller.answers import Answers
 from controller.checkpoint_plan import Around, Ask, Fail, Hold, Nothing, Remove, Step, Target
 from controller.duties import Duty
 from controller.sealers import Asked, Sealer
-from kybernate.api import checkpointrequests, gpuworkloads, requests
+from kybernate.api import checkpointrequests, gpuworkloads, requests, timestamps
 from kybernate.api.checkpointrequests import CheckpointRequest, CheckpointStatus, Leave, Progress
 from kybernate.api.requests import RequestState
 from kybernate.clients import agents
@@ -50,7 +50,7 @@ class Checkpointing:
             on_change=self._changed,
         )
         self._targets = Reflector(kube, GPUWORKLOADS, project=_target)
-        self._checkpoints = Reflector(kube, GPUCHECKPOINTS, project=lambda _: True)
+        self._checkpoints: Reflector[float] = Reflector(kube, GPUCHECKPOINTS, project=_made)
         self.watches = (self._requests, self._targets, self._checkpoints)
         self.duty: Duty[Key] = Duty(
             "checkpointing", clock, self.look, self._requests.items, THREADS
@@ -150,10 +150,18 @@ class Checkpointing:
             status = replace(status, checkpoint=outcome.checkpoint or status.checkpoint)
             return self._end(request, status, f"sealed in {outcome.seconds:.1f} s")
         said = outcome.message or outcome.reason
+        if outcome.reason == Reason.NAME_TAKEN.name and self._sealed_before(request):
+            return self._end(request, status, "sealed; the agent's answer was lost")
         if outcome.reason in PASSING:
             self._write(request, replace(status, reason=plans.BUSY, message=said))
             return plans.SOON
         return self._end(request, status, Fail(plans.NOT_SEALED, said))
+
+    def _sealed_before(self, request: CheckpointRequest) -> bool:
+        """Whether what has the name came of this request: an agent that died forgot whose it is."""
+        made = self._checkpoints.get((request.key[0], request.status.checkpoint))
+        asked = int(request.status.started)  # creationTimestamp has whole seconds
+        return bool(asked) and made is not None and made >= asked
 
     def _end(
         self, request: CheckpointRequest, status: CheckpointStatus, how: Fail | str
@@ -231,3 +239,8 @@ def _target(obj: Mapping[str, Any]) -> Target:
         return Target(pod_uid=spec.pod_uid)
     node = NodeName(status.node) if status.node else None
     return Target(pod_uid=spec.pod_uid, node=node, state=status.state)
+
+
+def _made(obj: Mapping[str, Any]) -> float:
+    """When a checkpoint was published: seconds since the epoch."""
+    return timestamps.parse_rfc3339(obj["metadata"]["creationTimestamp"])

@@ -16,7 +16,7 @@ from controller.sealers import Asked
 from kybernate.api import checkpointrequests, gpuworkloads, names, timestamps
 from kybernate.clients.agents import AgentAway, AgentRefused, Outcome, Progress
 from kybernate.clients.errors import NotFound
-from kybernate.clients.resources import CHECKPOINTREQUESTS, GPUWORKLOADS
+from kybernate.clients.resources import CHECKPOINTREQUESTS, GPUCHECKPOINTS, GPUWORKLOADS
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Reason
 from kybernate.model.workload import State
@@ -186,6 +186,24 @@ def test_an_agent_that_is_away_is_asked_again_with_the_same_key_and_name(
         second.idempotency_key,
         second.checkpoint,
     )
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_what_an_agent_sealed_before_it_died_counts_as_sealed(
+    kube: FakeKube, agents: Agents, part: Checkpointing, eventually: Wait, published: bool
+) -> None:
+    """The next agent knows nothing of the request, but that there is one of the name."""
+    kube.seed(a_gpuworkload())
+    ask(kube)
+    (asked,) = eventually(lambda: agents.asked)
+    if published:
+        body = {"metadata": {"name": asked.checkpoint}, "spec": {"workload": "llama"}}
+        kube.create(GPUCHECKPOINTS, body, "default")
+        eventually(lambda: part._checkpoints.get(("default", asked.checkpoint)))
+    agents.answer(AgentAway("UNAVAILABLE: it died"), refusal(Reason.NAME_TAKEN))
+    ended = eventually(lambda: (found := status_of(kube)).is_finished and found)
+    assert ended.state == ("Succeeded" if published else "Failed")
+    assert ended.checkpoint == (asked.checkpoint if published else "")
 
 
 def test_that_the_agent_is_away_is_said_meanwhile(

@@ -22,15 +22,19 @@ import urllib3
 import yaml
 
 from controller import pki
-from kybernate.api import gpunodes, names, policy_files
+from kybernate.api import checkpointrequests, gpunodes, names, policy_files, restorerequests
 from kybernate.api.opa_config import BundleTls, opa_config
+from kybernate.api.restorerequests import Owner, OwnerKind, Template
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
 from kybernate.clients.leases import LeaseHeartbeat
 from kybernate.clients.opa import OpaPolicy
 from kybernate.clients.resources import (
+    CHECKPOINTREQUESTS,
     CONFIGMAPS,
+    DEPLOYMENTS,
     EVENTS,
+    GPUCHECKPOINTS,
     GPUNODES,
     GPUWORKLOADS,
     LEASES,
@@ -38,10 +42,12 @@ from kybernate.clients.resources import (
     NAMESPACES,
     NODES,
     PODS,
+    RESTOREREQUESTS,
     SECRETS,
     VALIDATING_WEBHOOKS,
+    Resource,
 )
-from kybernate.model.ids import NodeName
+from kybernate.model.ids import NodeName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_pod
 from testbed.controlplane import ControlPlane
@@ -56,6 +62,7 @@ pytestmark = pytest.mark.controlplane
 SYSTEM = names.SYSTEM_NAMESPACE
 NAMESPACE = "models"
 SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
+CLIENTS = ("kyb-client", "kyb-nodeagent-client", "kyb-scheduler")
 
 
 @dataclass
@@ -161,6 +168,14 @@ def test_every_server_has_a_certificate_for_its_names(cluster: Cluster, server: 
     assert {f"{server}.{SYSTEM}.svc", "127.0.0.1"} <= certificate.names
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_client_has_a_certificate_for_its_one_name(cluster: Cluster, client: str) -> None:
+    secret = cluster.kube.get(SECRETS, f"{client}-tls", SYSTEM)
+    certificate = pki.read(base64.b64decode(secret["data"]["tls.crt"]))
+    assert certificate is not None
+    assert certificate.names == {client}
+
+
 def test_webhook_configurations_trust_the_authority(cluster: Cluster) -> None:
     authority = cluster.kube.get(SECRETS, "kyb-webhook-tls", SYSTEM)["data"]["ca.crt"]
     configuration = cluster.kube.get(MUTATING_WEBHOOKS, "kyb-mutating")
@@ -255,6 +270,105 @@ def test_an_edited_policy_is_in_force_told_and_wakes_refused_pods(cluster: Clust
     assert "kyb/admission/more.rego:3" in note
     assert policy.revision() == revision, "the last good ones stay in force"
     cluster.edit_policies({"kyb__admission__more.rego": None})
+
+
+def a_checkpoint(cluster: Cluster, name: str, **status: Any) -> None:
+    """As an agent publishes it."""
+    body = {"metadata": {"name": name}, "spec": {"workload": "deployment.chat", "node": "n1"}}
+    cluster.kube.create(GPUCHECKPOINTS, body, NAMESPACE)
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Sealed",
+        "lastTransitionTime": "2026-01-31T12:00:00Z",
+    }
+    patch = {"status": {"sizeBytes": 7, "conditions": [ready], **status}}
+    cluster.kube.patch(GPUCHECKPOINTS, name, patch, NAMESPACE, subresource="status")
+
+
+def status_of(cluster: Cluster, resource: Resource, name: str) -> dict[str, Any]:
+    return cluster.kube.get(resource, name, NAMESPACE).get("status") or {}
+
+
+def test_a_checkpoint_request_says_what_it_waits_for_and_why_it_failed(cluster: Cluster) -> None:
+    wanted = checkpointrequests.new_object(WorkloadKey(NAMESPACE, "nobody"), within=12.0)
+    name = cluster.kube.create(CHECKPOINTREQUESTS, wanted)["metadata"]["name"]
+    found = _until(
+        lambda: (s := status_of(cluster, CHECKPOINTREQUESTS, name)).get("finishedAt") and s
+    )
+    assert (found["state"], found["reason"]) == ("Failed", "NoSuchWorkload")
+    assert "spec.workload: 'nobody'" in found["message"]
+
+
+def test_an_agent_that_cannot_be_reached_is_asked_again_and_that_is_said(cluster: Cluster) -> None:
+    pod = a_pod("sealed", namespace=NAMESPACE)
+    del pod["status"], pod["metadata"]["uid"]
+    cluster.kube.create(PODS, pod)
+    _until(lambda: cluster.find(GPUWORKLOADS, "sealed", NAMESPACE))
+    there = {"status": {"state": "Active", "node": "n9", "since": "2026-01-31T12:00:00Z"}}
+    cluster.kube.patch(GPUWORKLOADS, "sealed", there, NAMESPACE, subresource="status")
+    wanted = checkpointrequests.new_object(WorkloadKey(NAMESPACE, "sealed"))
+    name = cluster.kube.create(CHECKPOINTREQUESTS, wanted)["metadata"]["name"]
+    found = _until(
+        lambda: (
+            (s := status_of(cluster, CHECKPOINTREQUESTS, name)).get("reason") == "AgentAway" and s
+        )
+    )
+    assert "no agent has reported from node n9" in found["message"]
+    assert found["checkpoint"].startswith("sealed-")
+    cluster.kube.delete(PODS, "sealed", NAMESPACE, grace_seconds=0)
+    _until(lambda: status_of(cluster, CHECKPOINTREQUESTS, name).get("reason") == "WorkloadGone", 90)
+
+
+def test_a_restore_request_makes_a_pod_that_wakes_and_its_claim_ends_with_it(
+    cluster: Cluster,
+) -> None:
+    a_checkpoint(cluster, "llama-1")
+    template = {"spec": a_pod()["spec"]}
+    wanted = restorerequests.new_object(
+        NAMESPACE, "llama-1", Template(name="again", template=template)
+    )
+    name = cluster.kube.create(RESTOREREQUESTS, wanted)["metadata"]["name"]
+    pod = _until(lambda: cluster.find(PODS, "again", NAMESPACE))
+    assert pod["metadata"]["annotations"][names.RESTORE_FROM] == "llama-1"
+    claim = {"podUID": pod["metadata"]["uid"], "node": "n1", "pod": "again"}
+    patch = {"status": {"claim": claim}}
+    cluster.kube.patch(GPUCHECKPOINTS, "llama-1", patch, NAMESPACE, subresource="status")
+    _until(lambda: cluster.find(GPUWORKLOADS, "again", NAMESPACE))
+    there = {"status": {"state": "Parked", "node": "n1", "since": "2026-01-31T12:00:00Z"}}
+    cluster.kube.patch(GPUWORKLOADS, "again", there, NAMESPACE, subresource="status")
+    found = _until(lambda: (s := status_of(cluster, RESTOREREQUESTS, name)).get("finishedAt") and s)
+    assert (found["state"], found["message"]) == ("Succeeded", "pod again woke on n1")
+    cluster.kube.delete(PODS, "again", NAMESPACE, grace_seconds=0)
+    _until(lambda: "claim" not in status_of(cluster, GPUCHECKPOINTS, "llama-1"))
+
+
+def test_a_restore_request_scales_the_deployment_that_was_sealed(cluster: Cluster) -> None:
+    a_checkpoint(cluster, "chat-1")
+    labels = {"app": "chat"}
+    spec = {
+        "replicas": 0,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": a_pod()["spec"]},
+    }
+    cluster.kube.create(DEPLOYMENTS, {"metadata": {"name": "chat"}, "spec": spec}, NAMESPACE)
+    wanted = restorerequests.new_object(
+        NAMESPACE, "chat-1", Owner(OwnerKind.DEPLOYMENT, "chat"), within=30.0
+    )
+    name = cluster.kube.create(RESTOREREQUESTS, wanted)["metadata"]["name"]
+    _until(lambda: cluster.kube.get(DEPLOYMENTS, "chat", NAMESPACE)["spec"]["replicas"] == 1)
+    again = cluster.kube.create(RESTOREREQUESTS, wanted)["metadata"]["name"]
+    found = _until(
+        lambda: (s := status_of(cluster, RESTOREREQUESTS, again)).get("finishedAt") and s
+    )
+    assert "deployment/chat asks for 1 pods (expected 0" in found["message"]
+    cluster.kube.delete(DEPLOYMENTS, "chat", NAMESPACE)
+    found = _until(lambda: (s := status_of(cluster, RESTOREREQUESTS, name)).get("finishedAt") and s)
+    assert found["state"] == "Failed"
+
+
+def test_the_policies_in_force_are_kept_in_the_cluster(cluster: Cluster) -> None:
+    assert cluster.find(CONFIGMAPS, "kyb-policies-in-force", SYSTEM)["binaryData"]  # type: ignore[index]
 
 
 def test_a_deleted_certificate_comes_back(cluster: Cluster) -> None:
