@@ -113,7 +113,8 @@ def switches(client: Client) -> None:
 
     Phases of the park before it and of the resume are added up by name.
     """
-    moved = [answer.outcome for answer in client.answers if moved_in(answer.outcome)]
+    models = [answer.outcome for answer in client.answers if answer.model in acts.MODELS]
+    moved = [outcome for outcome in models if moved_in(outcome)]
     if not moved:
         return
     names = list(dict.fromkeys(p.name for outcome in moved for p in outcome.phases))

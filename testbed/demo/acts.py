@@ -4,19 +4,24 @@ Called by `__main__`, in order. An act that does not go as told raises Unexpecte
 """
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from kybernate.clients.agents import Outcome
+from kybernate.model.ids import WorkloadKey
 from kybernate.model.workload import State
 from testbed.demo import objects
-from testbed.demo.asking import Answer
+from testbed.demo.asking import PATIENCE_S, Answer
 from testbed.demo.stage import NODE, Stage, Unexpected
 
 MODELS = ("llama-a", "llama-b", "llama-c", "llama-d", "llama-e")
 VRAM = "40Gi"
 TRAINER = "trainer"
 STEPS = 450
+COUNTED = "2Gi"
+SAVED = "counter-saved"
+LOADED = (State.ACTIVE, State.PARKED)
 NOTICEABLE_S = 0.01
 _STEP = re.compile(r"step (\d+)/")
 
@@ -125,8 +130,48 @@ def proof(stage: Stage) -> None:
     stage.until(lambda: _shown_active(stage, MODELS[0]), "what kubectl shows")
 
 
+def waking(stage: Stage) -> None:
+    """On a real node: a container is sealed, deleted, and goes on in a new pod."""
+    if not stage.stack.real:
+        return
+    stage.screen.act("A counter is parked and sealed; its pod is deleted; a new pod goes on")
+    stage.apply(objects.counter("counter", COUNTED))
+    stage.until(lambda: stage.state_of("counter") in LOADED, "the counter's start")
+    for _ in range(3):
+        answer = stage.client.ask("counter")
+    stage.screen.tell(f"counter holds {COUNTED} and counts {answer.counter}")
+    key = WorkloadKey("default", "counter")
+    parked = stage.agent.park(key, within=PATIENCE_S)
+    made = stage.agent.checkpoint(key, name=SAVED, leave_parked=True, within=PATIENCE_S)
+    for what, outcome in (("parked", parked), ("sealed", made)):
+        if not outcome.ok:
+            raise Unexpected(f"counter was not {what}: {outcome.reason} {outcome.message}")
+        stage.screen.tell(f"{what}: {split(outcome)}")
+    stage.stack.plane.kubectl("delete", "pod", "counter", "--wait=true")
+    stage.screen.tell("its pod is deleted")
+    _wake(stage, answer)
+
+
+def _wake(stage: Stage, before: Answer) -> None:
+    started = time.monotonic()
+    stage.apply(objects.counter("counter-again", COUNTED, restore_from=SAVED))
+    stage.until(lambda: stage.state_of("counter-again") in LOADED, "the waking")
+    answer = stage.client.ask("counter-again")
+    seconds = time.monotonic() - started
+    if answer.counter != before.counter + 1 or not answer.intact:
+        raise Unexpected(f"counter-again counts {answer.counter}, intact: {answer.intact}")
+    stage.screen.tell(
+        f"counter-again, a new pod, answered {seconds:.2f} s after it was created: "
+        f"counter {answer.counter}, contents intact"
+    )
+    woken = partial(stage.events, "counter-again", ("Woken",))
+    stage.until(lambda: bool(woken()), "the event of the waking")
+    stage.screen.tell(f"    {woken()[-1]}")
+    stage.stack.plane.kubectl("delete", "pod", "counter-again", "--wait=true")
+
+
 # Refusals last: the trainer has ended, so a seat is free and what is missing is VRAM.
-ACTS = (impatience, arrival, asked, burst, live_edit, proof, refusals)
+ACTS = (impatience, arrival, asked, burst, live_edit, proof, waking, refusals)
 
 
 def tell(stage: Stage, answer: Answer, how: str) -> None:

@@ -34,6 +34,21 @@ def model(name: str, vram: str, namespace: str = "default") -> Object:
     }
 
 
+def counter(name: str, vram: str, restore_from: str = "") -> Object:
+    """A bare pod that serves and counts; from a checkpoint where one is named."""
+    command = ["python", "-m", "testbed.models", "serve", "--vram", vram, "--port", str(PORT)]
+    wishes = {names.VRAM: vram, names.CLASS: "inference"}
+    if restore_from:
+        wishes[names.RESTORE_FROM] = restore_from
+    template = _template(name, command, wishes, INTERACTIVE)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": name, "namespace": "default"},
+        "spec": template["spec"],
+    }
+
+
 def trainer(name: str, vram: str, steps: int, namespace: str = "default") -> Object:
     """A Job that counts its steps in GPU memory and ends when all are done."""
     command = [
@@ -92,6 +107,7 @@ def _template(
             "priorityClassName": priority,
             "terminationGracePeriodSeconds": 2,
             "automountServiceAccountToken": False,
+            "dnsPolicy": "Default",  # there is no cluster DNS to be warned about
             "containers": [container],
         },
     }

@@ -58,6 +58,11 @@ class Stage:
         found = self.workload(app)
         return found.state if found else State.ABSENT
 
+    def state_of(self, pod: str) -> State:
+        """The same of a pod by its own name."""
+        found = self.view().workload(WorkloadKey("default", pod))
+        return found.state if found else State.ABSENT
+
     def until(self, so: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
         """Look until it is so. Raises Unexpected with who was where."""
         deadline = time.monotonic() + seconds
@@ -93,7 +98,7 @@ class Stage:
 
 
 def pod_of(stack: Stack, app: str) -> tuple[WorkloadKey, str]:
-    """A Deployment's pod: its key and address."""
+    """The pod of an app: its key and address."""
     text = stack.plane.kubectl("get", "pods", "-l", f"app={app}", "-o", "json")
     pod = json.loads(text)["items"][0]
     return WorkloadKey("default", pod["metadata"]["name"]), pod["status"]["podIP"]

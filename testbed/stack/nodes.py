@@ -13,6 +13,7 @@ import yaml
 
 from kybernate.api import names
 from testbed import ports
+from testbed.assets import native
 from testbed.lightnode import ending
 from testbed.stack.control import Place
 
@@ -116,8 +117,10 @@ class Node:
         return [*place, *cards, f"--bus={self.spec.bus:g}"]
 
     def agent(self, place: Place, port: int, address: str = ports.LOOPBACK) -> list[str]:
-        """The node agent, on the simulated cards."""
+        """The node agent, on the simulated cards. Checkpoints are of a real node's containers."""
+        plugins = [f"--criu-plugins={native.criu_plugins()}"] if self.spec.real else []
         return [
+            *plugins,
             *place.arguments(port, address),
             *self._cards(),
             f"--node={self.spec.name}",
