@@ -18,9 +18,10 @@ from webhook.probes import TOO_LONG, command_faults, original, too_long
 from webhook.wire import Addition
 
 GRACE_S = 30  # Kubernetes' own
-# Half of what a node's disk should write (`kyb doctor` asks for 3 GB/s), so that a busy one does.
-SEAL_BYTES_PER_S = 1_500_000_000
-# Parking, the process image, and what is written beside the contents.
+# What an agent reckons with that has sealed nothing yet: a busy disk. Too much time costs nothing,
+# the container ends as soon as it is sealed; with too little nothing is sealed.
+SEAL_BYTES_PER_S = 200_000_000
+# Parking, and the process's own memory, some 3 GB.
 SEAL_BESIDE_S = 15
 # Where the pod does not say: the most a common card has.
 UNKNOWN_VRAM = 80 * 2**30

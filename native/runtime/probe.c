@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime.h"
@@ -21,6 +22,7 @@ static const char MARKER[] = "kyb-probe";
 // The kubelet gives a rewritten probe 10 s beyond its own timeout: see kybernate/api/probes.py.
 static const double BEYOND_S = 4.0;
 enum { PROCESS_MOST = 16 * 1024 * 1024, FAILED = 1, KILLED_MS = 500 };
+enum { AGAIN = 50, BETWEEN_NS = 200 * 1000 * 1000 };  // ten seconds in all
 
 static void of_file(const struct arguments *asked, struct probe *found) {
     struct json args, one;
@@ -55,26 +57,28 @@ static void of_argv(const struct arguments *asked, struct probe *found) {
         }
 }
 
+// What of it is ours to know: the user's own timeout in seconds (0 for none, as of hooks), and
+// whether it is to be sealed.
+static void learn(struct probe *probe) {
+    char *text = malloc(probe->spec.size + 1);
+    struct json value;
+    if (text && probe->spec.size && json_string(probe->spec, text, probe->spec.size + 1)) {
+        struct json spec = {text, strlen(text)};
+        bool fine = json_valid(spec);
+        if (fine && json_member(spec, "timeout", &value)) json_number(value, &probe->timeout);
+        if (fine && json_member(spec, "seal", &value)) probe->seal = *value.at == 't';
+    }
+    free(text);
+}
+
 bool probe_found(const struct arguments *asked, struct probe *found) {
     memset(found, 0, sizeof *found);
     if (asked->process)
         of_file(asked, found);
     else
         of_argv(asked, found);
+    if (found->marked) learn(found);
     return found->marked;
-}
-
-// The user's own timeout in seconds; 0 for none, as of hooks.
-static double own_timeout(const struct probe *probe) {
-    char *text = malloc(probe->spec.size + 1);
-    unsigned long long seconds = 0;
-    struct json value;
-    if (text && probe->spec.size && json_string(probe->spec, text, probe->spec.size + 1)) {
-        struct json spec = {text, strlen(text)};
-        if (json_valid(spec) && json_member(spec, "timeout", &value)) json_number(value, &seconds);
-    }
-    free(text);
-    return (double)seconds;
 }
 
 static bool is_hook(const struct probe *probe) { return strcmp(probe->kind, "prestop") == 0; }
@@ -167,14 +171,24 @@ static int without_agent(const struct settings *set, const struct seated *found,
     return unready;
 }
 
+// One that is to be sealed is worth waiting for an agent that is being started again.
+static enum heard ask(const struct settings *set, const struct seated *found,
+                      const struct probe *probe, const char *ended, struct answer *answer) {
+    struct asking asking = {probe->kind, probe->spec, ended};
+    double within = is_hook(probe) ? 0 : (double)probe->timeout + BEYOND_S;
+    if (probe->original && !ended) within = BEYOND_S;
+    for (int tries = probe->seal && is_hook(probe) ? AGAIN : 0;; tries--) {
+        enum heard heard = agent_probe(set, found, &asking, within, answer);
+        if (heard != NOT_HEARD || tries <= 0) return heard;
+        nanosleep(&(struct timespec){0, BETWEEN_NS}, NULL);
+    }
+}
+
 // Asks the agent; an exit code, or -1 where the user's own command decides.
 static int asked_of_agent(const struct settings *set, const struct seated *found,
-                          const struct probe *probe, const char *ended, double timeout) {
+                          const struct probe *probe, const char *ended) {
     struct answer answer;
-    struct asking asking = {probe->kind, probe->spec, ended};
-    double within = is_hook(probe) ? 0 : timeout + BEYOND_S;
-    if (probe->original && !ended) within = BEYOND_S;
-    switch (agent_probe(set, found, &asking, within, &answer)) {
+    switch (ask(set, found, probe, ended, &answer)) {
         case HEARD: break;
         case REFUSED: printf("alive: the node agent refuses: %s\n", answer.say); return 0;
         case NOT_HEARD:
@@ -182,7 +196,7 @@ static int asked_of_agent(const struct settings *set, const struct seated *found
             return without_agent(set, found, probe, ended);
     }
     if (answer.run && !probe->original && !ended)  // there is nothing to run
-        return asked_of_agent(set, found, probe, "exit 0", timeout);
+        return asked_of_agent(set, found, probe, "exit 0");
     if (answer.run && is_held(found)) return without_agent(set, found, probe, ended);
     if (answer.run) return -1;
     if (*answer.say) printf("%s\n", answer.say);
@@ -194,17 +208,16 @@ static int carry_out(const struct arguments *asked, const struct settings *set,
                      const struct seated *found, const struct probe *probe, int started) {
     char ended[32];
     int status, timeout_code;
-    double timeout = own_timeout(probe);
     if (!probe->original) close(started);
-    int code = asked_of_agent(set, found, probe, NULL, timeout);
+    int code = asked_of_agent(set, found, probe, NULL);
     if (code >= 0) return code;
     pid_t child = start_original(asked, set, probe, &status);
     bool told = write(started, &status, sizeof status) == sizeof status;
     close(started);
     if (status || !told) return status ? status : FAILED;
-    timeout_code = child ? await_original(child, timeout, ended) : FAILED;
+    timeout_code = child ? await_original(child, (double)probe->timeout, ended) : FAILED;
     if (!child) strcpy(ended, "unknown");
-    code = asked_of_agent(set, found, probe, ended, timeout);
+    code = asked_of_agent(set, found, probe, ended);
     return code >= 0 ? code : timeout_code;
 }
 
@@ -217,7 +230,7 @@ static int started_status(int from) {
 static int by_hand(const struct arguments *asked, const struct settings *set,
                    const struct seated *found, const struct probe *probe) {
     if (!probe->original) return carry_out(asked, set, found, probe, -1);
-    int code = asked_of_agent(set, found, probe, NULL, 0);
+    int code = asked_of_agent(set, found, probe, NULL);
     if (code >= 0) return code;
     char **argv = asked->all;
     int count = asked->count - probe->after;

@@ -120,6 +120,8 @@ bool pid_write(const char *path, pid_t pid);
 struct probe {
     char kind[32];
     struct json spec;
+    unsigned long long timeout;  // the user's own, in seconds; 0 for none
+    bool seal;                   // the hook of one that is to be sealed
     bool marked, behind;    // it is one; its "--" was seen
     bool original;          // something stands behind that
     char *text;             // the process file, when there is one

@@ -54,5 +54,5 @@ class PodActions:
                     action, lambda: connect(network, process, "", action.port, seconds), seconds
                 )
             case Sleep():
-                self._clock.wait(_NEVER, action.seconds)
+                self._clock.wait(_NEVER, min(action.seconds, seconds))
         return Outcome(passed=True)

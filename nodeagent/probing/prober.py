@@ -6,9 +6,8 @@ Rule: nothing is kept but what cannot be found again: how long a container has r
 action of its own was good once.
 """
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -19,13 +18,14 @@ from kybernate.clients.clock import Clock
 from kybernate.clients.runtimecalls import Call
 from kybernate.decisions import probing
 from kybernate.decisions.books import Books
-from kybernate.decisions.probing import Course, Standing
+from kybernate.decisions.probing import Standing
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.probing import Action, Asked, Kind, Outcome
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.metrics import Metrics
 from nodeagent.lives import Lives
 from nodeagent.probing.actions import Actions
+from nodeagent.probing.courses import AT_ONCE, Courses
 from nodeagent.probing.netns import Process
 from nodeagent.records import Mark
 
@@ -34,7 +34,6 @@ _RUN: Reply = {"ok": "run"}
 _NOT_BEGUN = frozenset({Mark.HELD, Mark.STARTING})
 _GOOD = "exit 0"
 _HOOK_S = 30  # Kubernetes' own grace period
-_KEPT = 1024  # containers whose course is remembered; a node has tens
 
 
 class Leaving(Protocol):
@@ -62,7 +61,7 @@ class Prober:
 
     def __init__(self, node: Node, metrics: Metrics) -> None:
         self._node = node
-        self._runs = _Runs()
+        self._courses = Courses()
         self._answers: Counter = metrics.counter(
             "probes",
             "Probes and hooks answered: alive without being asked (excused), or as they came out",
@@ -71,6 +70,15 @@ class Prober:
 
     def answer(self, call: Call) -> Reply:
         """The reply. Raises Malformed for what nobody of us wrote."""
+        among = f"{call.container_id}/{call.kind}"  # probes that hang keep no hook out
+        if not self._courses.enter(among):
+            return {"error": f"{AT_ONCE} probes of one container at once are enough"}
+        try:
+            return self._answer(call)
+        finally:
+            self._courses.leave(among)
+
+    def _answer(self, call: Call) -> Reply:
         asked = _asked(call)
         answer = self._hook(asked, call) if asked.kind is Kind.PRESTOP else self._probe(asked, call)
         if answer is None:
@@ -85,9 +93,9 @@ class Prober:
         outcome = self._acted(asked, call)
         if outcome is None:
             return None
-        before = self._runs.began(call.container_id) or before if call.ended else before
+        before = self._courses.began(call.container_id) or before if call.ended else before
         after, now = self._standing(call), self._node.clock.now()
-        course = self._runs.course(call.container_id, after, now, passed=outcome.passed)
+        course = self._courses.course(call.container_id, after, now, passed=outcome.passed)
         answer = probing.judged(asked, outcome, before, after, course, now)
         if not answer.passed:
             return self._count(asked.kind, "failed", answer)
@@ -102,7 +110,7 @@ class Prober:
         if call.ended:
             return _ended(call.ended, asked.timeout)
         if asked.action is None:  # or in the container, which only the caller knows
-            self._runs.begin(call.container_id, self._standing(call))
+            self._courses.begin(call.container_id, self._standing(call))
             return None
         return self._run(asked.action, call, float(max(1, asked.timeout)))
 
@@ -168,50 +176,3 @@ def _ended(ended: str, timeout: int) -> Outcome:
     if ended == "timeout":
         return Outcome(passed=False, say=f"command timed out after {timeout} s")
     return Outcome(passed=False, say=ended)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One container's: turns before this one in seconds, this one's start, when last looked at."""
-
-    before: float = 0.0
-    since: float | None = None
-    looked: float = 0.0
-    passed: bool = False
-    began: Standing | None = None  # when its own command was last let run
-
-
-@dataclass(slots=True)
-class _Runs:
-    """Bounded: the oldest are forgotten first."""
-
-    _by_container: dict[str, _Run] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin(self, container: str, standing: Standing) -> None:
-        """Its own command is run now."""
-        with self._lock:
-            self._of(container).began = standing
-
-    def began(self, container: str) -> Standing | None:
-        """How it stood then."""
-        with self._lock:
-            return self._of(container).began
-
-    def course(self, container: str, standing: Standing, now: float, *, passed: bool) -> Course:
-        """What is known of its loading by now."""
-        with self._lock:
-            run = self._of(container)
-            if run.since != standing.active_since:
-                run.before += max(0.0, run.looked - run.since) if run.since is not None else 0.0
-                run.since = standing.active_since
-            run.looked = now
-            run.passed = run.passed or passed
-            here = now - run.since if run.since is not None else 0.0
-            return Course(ran=run.before + here, passed=run.passed)
-
-    def _of(self, container: str) -> _Run:
-        run = self._by_container.setdefault(container, _Run())
-        while len(self._by_container) > _KEPT:
-            del self._by_container[next(iter(self._by_container))]
-        return run

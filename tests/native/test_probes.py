@@ -5,6 +5,7 @@ is a script that the test's runc starts as runc would, in the background, its nu
 
 import json
 import os
+import threading
 
 import pytest
 
@@ -156,3 +157,13 @@ def test_a_note_that_is_spoilt_counts_for_nothing(active):
     for spoilt in (b"", b"{", b'{"held":1}', b"[]", b'{"held":"' + b"y" * 5000 + b'"}'):
         (notes / f"{active.id}.json").write_bytes(spoilt)
         assert asked(active, "liveness")[0].stdout == "alive\n"
+
+
+def test_a_hook_that_is_to_seal_waits_for_an_agent_that_is_started_again(active):
+    active.agent.stop()
+    again = threading.Timer(0.5, active.agent.start)
+    again.start()
+    active.agent.answer = lambda call: {"ok": "answered", "passed": "yes", "say": "sealed"}
+    done, _ = asked(active, "prestop", spec='{"grace":30,"seal":true}')
+    again.join()
+    assert done.stdout == "sealed\n"

@@ -15,6 +15,7 @@ from kybernate.model.probing import Asked, HttpGet, Kind, Outcome, Sleep
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.metrics import Metrics
 from kybernate.testing.clock import FakeClock
+from nodeagent.probing.courses import AT_ONCE
 from nodeagent.probing.netns import Process
 from nodeagent.probing.prober import Node, Prober
 from nodeagent.records import Mark
@@ -177,6 +178,15 @@ def test_one_that_was_well_once_has_loaded(world):
     assert world.passes(startup=60)
     world.outcome = REFUSED
     assert not world.passes(startup=60)
+
+
+def test_one_container_does_not_take_every_thread(world):
+    answers = []
+    world.meanwhile = lambda: answers.append(world.ask())  # asked again while it is asked
+    world.ask()
+    assert [("error" in one) for one in answers] == [True] + [False] * (AT_ONCE - 1)
+    world.meanwhile = lambda: None
+    assert world.passes()
 
 
 def test_what_nobody_of_us_wrote_is_malformed(world):
