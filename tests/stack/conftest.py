@@ -79,6 +79,14 @@ _PAUSE = threading.Event()
 IN_VRAM = frozenset({State.ACTIVATING, State.ACTIVE, State.PARKING})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2 --dist loadgroup`): those that share a stack stay in one process."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            shares = "whole" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("whole" if shares else item.path.stem))
+
+
 @dataclass
 class Cluster:
     """What tests do to the stack, and how they look at it."""
@@ -515,7 +523,8 @@ def witness(cluster: Cluster) -> Callable[[str], Witness]:
 def living() -> Callable[[Path], dict[int, str]]:
     """`living(folder)`: every process at work in the folder, by number, with its command line.
 
-    By working directory and arguments: what was never recorded is seen too.
+    By working directory, arguments and environment: what was never recorded is seen too, and so is
+    what runs in a container with a socket of the folder.
     """
     return _living
 
@@ -527,6 +536,7 @@ def _living(folder: Path) -> dict[int, str]:
             words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             where = (path / "cwd").readlink()
             there = where.is_relative_to(folder) or f"{folder}/" in words or f"{folder} " in words
+            there = there or f"={folder}/".encode() in (path / "environ").read_bytes()
             if there and int(path.name) != os.getpid() and _runs(path):
                 found[int(path.name)] = words
     return found

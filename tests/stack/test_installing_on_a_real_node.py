@@ -1,0 +1,302 @@
+"""
+The shipped DaemonSets on a real node: installed, upgraded and removed with a parked pod on it.
+
+Real: the control plane with our controller, OPA, extender, webhook and scheduler; kubelet,
+containerd and runc; the manifests of the agent and the device plugin, their init container, their
+ServiceAccounts. Different from what is shipped: the image is made here, the agent uses the node's
+network (there is no cluster network) and the OPA beside the control plane, GPUs are simulated.
+Rule: the tests are one story, in order: each leaves the node to the next.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+import yaml
+
+from kybernate.clients.agents import Agent, AgentAway
+from kybernate.model.ids import WorkloadKey
+from testbed.assets import native
+from testbed.kubectl import KubectlFailed
+from testbed.node import layout
+from testbed.node.commands import CommandFailed
+from testbed.node.realnode import RealNode
+from testbed.node.spec import NodeSpec
+from testbed.stack import Stack, programs, realnodes
+
+pytestmark = [
+    pytest.mark.controlplane,
+    pytest.mark.node,
+    pytest.mark.crash,
+    pytest.mark.timeout(600),
+]
+
+ROOT = Path(__file__).parents[2]
+NODE = "shipped"
+IMAGE = "docker.io/kybernate/nodeagent:0.1.0"
+PACKAGES = ("kybernate", "nodeagent", "deviceplugin", "kyb", "testbed", "policies")
+SYSTEM = ("-n", "kyb-system")
+KEY = WorkloadKey("default", "model")
+PROGRAM = "/opt/kybernate/bin/kybernate-runc"
+DROP_IN = "/etc/containerd/conf.d/50-kybernate.toml"
+# What would be written on the machine: the node has its own of each.
+OWN = {"/etc": ("containerd", "kyb"), "/opt": ("kybernate",), "/dev/shm": ("kyb",)}
+OWNING = """
+import sys
+from pathlib import Path
+from testbed.node import mounts
+mounts.own(Path(sys.argv[1]), tuple(sys.argv[2:]))
+"""
+KYB = '#!/bin/sh\nexec python3 -m kyb "$@"\n'
+
+
+@dataclass
+class Shipped:
+    """The cluster, its one node, and how they are looked at."""
+
+    stack: Stack
+    node: RealNode
+    gpu: Path
+    eventually: Callable[..., Any]
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return self.stack.plane.kubectl(*words, stdin=stdin)
+
+    def kyb(self, *words: str) -> str:
+        """On the node; what it printed, whatever it ended with."""
+        argv = [sys.executable, "-m", "kyb", *words]
+        try:
+            return self.node.run(*argv)
+        except CommandFailed as failed:
+            return str(failed)
+
+    def doctor(self) -> dict[str, dict[str, str]]:
+        """By check."""
+        said = self.kyb("doctor", "--node-local", "--quick", "--json")
+        found = json.loads(said[said.index("{") :])
+        return {one["check"]: one for one in found["nodes"]["this machine"]}
+
+    def state(self) -> str:
+        """Of the one workload, by its agent; empty while that is away."""
+        with Agent.on_node(self.node.root / "run/kyb/agent.sock") as agent:
+            try:
+                found = agent.state().workload(KEY)
+            except AgentAway:
+                return ""
+        return found.state.value if found else ""
+
+    def log(self, daemonset: str, container: str) -> str:
+        """Of the newest pod of a DaemonSet; what it says while it has none to tell of."""
+        try:
+            selector = f"app.kubernetes.io/name={daemonset}"
+            return self.kubectl("logs", *SYSTEM, "-l", selector, "-c", container, "--tail=-1")
+        except KubectlFailed as not_yet:
+            return str(not_yet)
+
+    def rolled_out(self, daemonset: str) -> None:
+        self.kubectl("rollout", "status", *SYSTEM, f"daemonset/{daemonset}", "--timeout=100s")
+
+    def predict(self) -> dict[str, Any]:
+        address = json.loads(self.kubectl("get", "pod", "model", "-o", "json"))["status"]["podIP"]
+        answer = urllib3.request("POST", f"http://{address}:8080/predict", timeout=60.0)
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def there(self, path: str) -> bool:
+        """Whether the node has such a file."""
+        return (self.node.root / path.lstrip("/")).exists()
+
+
+@pytest.fixture(scope="module")
+def shipped(assets: Any, eventually: Callable[..., Any]) -> Iterator[Shipped]:
+    """A stack without light nodes, and a real one that knows nothing of us yet."""
+    if problem := realnodes.why_not():
+        pytest.skip(problem)
+    with ExitStack() as closing:
+        folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="kyb-")))
+        stack = closing.enter_context(Stack.start(folder / "s", []))
+        spec = NodeSpec(name=NODE, runtimes={}, kubelet={"runtimeRequestTimeout": "20s"})
+        node = closing.enter_context(RealNode.start(stack.plane, folder / "r", spec))
+        for parent, names in OWN.items():
+            node.run(sys.executable, "-S", "-c", OWNING, parent, *names)
+        node.reach(int(stack.opa.url.rpartition(":")[2]))
+        node.import_image(IMAGE, _image(node, folder))
+        gpu = folder / "g" / "gpu.sock"
+        gpu.parent.mkdir()
+        argv = [
+            sys.executable, "-m", "testbed.gpu", f"--socket={gpu}", f"--name={NODE}",
+            "--card=Simulated H100=80Gi", "--scale=16384", "--bus=400000000000",
+        ]  # fmt: skip
+        where = realnodes.where(node)
+        programs.start(node.processes, "gpu", argv, ready=gpu.exists, where=where)
+        stack.plane.kubectl("label", "node", NODE, "kyb.ai/managed=true")
+        yield Shipped(stack, node, gpu, eventually)
+
+
+def _image(node: RealNode, folder: Path) -> Any:
+    """What the Dockerfile's target nodeagent holds, made of what is installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    distributions = [one.split("==")[0] for one in project["dependencies"]]
+    image = node.python_image(distributions, [ROOT / one for one in PACKAGES])
+    (folder / "kyb").write_text(KYB)
+    (folder / "kyb").chmod(0o755)
+    shipped = {
+        "/usr/local/bin/kyb": folder / "kyb",
+        "/usr/local/lib/kybernate/kybernate-runc": native.runtime(),
+    }
+    return replace(image, tree={**image.tree, **shipped}, entrypoint=["python3", "-m", "nodeagent"])
+
+
+def _apply(here: Shipped, path: str, *patches: dict[str, Any]) -> None:
+    """A component of the manifests, with the differences that this place asks for."""
+    with tempfile.TemporaryDirectory() as name:
+        body = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [os.path.relpath(ROOT / "manifests/components" / path, name)],
+            "patches": list(patches),
+        }
+        (Path(name) / "kustomization.yaml").write_text(yaml.safe_dump(body))
+        restrictor = "--load-restrictor=LoadRestrictionsNone"
+        text = here.kubectl("kustomize", restrictor, name)
+    here.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+
+
+def _patch(*operations: tuple[str, Any]) -> dict[str, Any]:
+    """Of a DaemonSet's pod: add each value at its path."""
+    text = [
+        {"op": "add", "path": f"/spec/template/spec/{path}", "value": value}
+        for path, value in operations
+    ]
+    return {"patch": yaml.safe_dump(text), "target": {"kind": "DaemonSet"}}
+
+
+def _agent_patch(here: Shipped, version: str) -> dict[str, Any]:
+    return _patch(
+        ("hostNetwork", True),
+        ("containers/0/args/-", "--inventory=simulated"),
+        ("containers/0/args/-", f"--simulated-gpu={here.gpu}"),
+        ("containers/0/args/-", f"--opa-url={here.stack.opa.url}"),
+        ("containers/0/resources/requests/memory", "1Gi"),
+        ("containers/0/env/-", {"name": "VERSION", "value": version}),
+        *_mounted(here),
+    )
+
+
+def _mounted(here: Shipped) -> tuple[tuple[str, Any], ...]:
+    folder = str(here.gpu.parent)
+    return (
+        ("containers/0/volumeMounts/-", {"name": "gpu", "mountPath": folder}),
+        ("volumes/-", {"name": "gpu", "hostPath": {"path": folder}}),
+    )
+
+
+def _install(here: Shipped, version: str = "1") -> None:
+    _apply(here, "profiles")
+    _apply(here, "nodeagent", _agent_patch(here, version))
+    plugin = _patch(
+        ("containers/0/image", IMAGE),
+        ("containers/0/command", ["python3", "-m", "deviceplugin"]),
+        ("containers/0/args/-", "--inventory=simulated"),
+        ("containers/0/args/-", f"--simulated-gpu={here.gpu}"),
+        *_mounted(here),
+    )
+    _apply(here, "deviceplugin", plugin)
+    here.rolled_out("kyb-nodeagent")
+    here.rolled_out("kyb-deviceplugin")
+
+
+def _import_drop_ins(here: Shipped) -> None:
+    """As it says to do; a containerd of an ordinary node has this line from the beginning."""
+    main = here.node.work / layout.CONTAINERD
+    imports = "imports = ['/etc/containerd/conf.d/*.toml']"
+    assert imports in here.kyb("install-node", f"--program={native.runtime()}")
+    main.write_text(f"{imports}\n{main.read_text()}")
+
+
+def test_the_agents_daemonset_brings_the_runtime_and_people_restart_containerd(
+    shipped: Shipped,
+) -> None:
+    assert shipped.doctor()["runtime handler"]["grade"] == "fault"
+    refused = shipped.kyb("install-node", f"--program={native.runtime()}")
+    assert "reads no folder of drop-in files" in refused
+    assert not shipped.there(PROGRAM)
+    _import_drop_ins(shipped)
+    _install(shipped)
+    said = shipped.log("kyb-nodeagent", "node-files")
+    assert f"wrote {PROGRAM}" in said
+    assert f"wrote {DROP_IN}" in said
+    assert "left to do: restart containerd" in said
+    before = shipped.doctor()
+    assert "newer than its process" in before["runtime handler"]["found"]
+    shipped.node.stop_containerd()
+    shipped.node.start_containerd()
+    after = shipped.doctor()
+    assert after["runtime handler"]["grade"] == "ok", after
+    # Half of the kubelet's patience, which is short here.
+    assert (after["agent-wait"]["grade"], after["agent-wait"]["found"]) == ("ok", "10 s")
+    assert after["CRIU"]["grade"] == "ok", after["CRIU"]
+    assert "kept " + PROGRAM in shipped.kyb("install-node", f"--program={native.runtime()}")
+
+
+def test_an_upgrade_of_the_agent_leaves_a_parked_pod_as_it_is(
+    shipped: Shipped, a_seat_pod: Callable[..., dict[str, Any]]
+) -> None:
+    serve = ["python3", "-m", "testbed.models", "serve", "--vram=512Mi", "--address=0.0.0.0"]
+    pod = a_seat_pod("model", serve, vram="512Mi")
+    pod["spec"].pop("priorityClassName")
+    pod["spec"]["containers"][0]["image"] = IMAGE
+    shipped.kubectl("create", "-f", "-", stdin=yaml.safe_dump(pod))
+    shipped.eventually(lambda: shipped.state() == "Active", within=120.0)
+    shipped.eventually(lambda: "serving on" in shipped.kubectl("logs", "model"))
+    assert shipped.predict()["counter"] == 1
+    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+        assert agent.park(KEY, within=60.0).ok
+    _install(shipped, version="2")
+    said = shipped.log("kyb-nodeagent", "node-files")
+    assert "wrote" not in said
+    assert "left to do" not in said
+    shipped.eventually(lambda: shipped.state() == "Parked")
+    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+        assert agent.activate(KEY, within=60.0).ok
+    answer = shipped.predict()
+    assert (answer["counter"], answer["intact"]) == (2, True)
+    (container,) = json.loads(shipped.kubectl("get", "pod", "model", "-o", "json"))["status"][
+        "containerStatuses"
+    ]
+    assert container["restartCount"] == 0
+
+
+def test_removal_is_refused_while_a_parked_pod_needs_the_runtime_and_clean_afterwards(
+    shipped: Shipped,
+) -> None:
+    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+        assert agent.park(KEY, within=60.0).ok
+    shipped.kubectl("delete", *SYSTEM, "daemonset", "kyb-deviceplugin", "kyb-nodeagent")
+    _apply(shipped, "node-uninstaller")
+    said = shipped.eventually(
+        lambda: (
+            (said := shipped.log("kyb-node-uninstaller", "node-files"))
+            and "default/model" in said
+            and said
+        )
+    )
+    assert "delete them first" in said
+    assert shipped.there(PROGRAM)
+    # Without its agent a parked pod can still be deleted: the runtime thaws what it ends.
+    shipped.kubectl("delete", "pod", "model", "--timeout=60s")
+    shipped.kubectl("delete", *SYSTEM, "pod", "-l", "app.kubernetes.io/name=kyb-node-uninstaller")
+    shipped.rolled_out("kyb-node-uninstaller")
+    said = shipped.log("kyb-node-uninstaller", "node-files")
+    assert f"removed {PROGRAM}" in said
+    assert "left to do: remove /dev/shm/kyb: contents of 1 workloads" in said
+    assert not any(map(shipped.there, (PROGRAM, DROP_IN, "/etc/kyb/runtime.conf")))
