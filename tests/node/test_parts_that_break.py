@@ -1,7 +1,9 @@
 """Seats of a real node while parts break, and pods of every kind. What is real: see conftest."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -94,6 +96,26 @@ def test_an_agent_killed_while_it_lets_a_container_go_lets_it_go_once(seats, poi
     assert seats.restarts("held") == 0
 
 
+def test_an_agent_that_lost_its_folder_learns_who_is_held_and_thaws_who_is_frozen(seats):
+    seats.serve("runs")
+    seats.await_state("runs", "Active")
+    assert seats.predict("runs")["counter"] == 1
+    seats.serve("held")
+    seats.await_state("held", "Waiting")
+    seats.kill_agent()
+    for kept in ("journal", "announced"):
+        shutil.rmtree(seats.folder / "state" / kept)
+    seats.node.runc("pause", container_id(seats, "runs"))
+    marks = seats.node.root / "run/containerd/runc/k8s.io"
+    os.utime(marks / container_id(seats, "held") / "kyb-seat.json", (0, 0))  # told long ago
+    seats.start_agent()
+    assert seats.predict("runs")["counter"] == 2
+    seats.await_state("held", "Waiting")  # what holds the card is nobody's now, and is seen there
+    seats.kubectl("delete", "pod", "runs", "--wait=false")
+    seats.await_state("held", "Active")
+    assert seats.predict("held")["counter"] == 1
+
+
 def test_a_foreign_device_plugin_on_our_cards_is_told_in_the_gpunode(seats):
     node = seats.node
     uuids = [gpu["uuid"] for gpu in gpunode(seats)["gpus"]]
@@ -129,6 +151,11 @@ def turn(seats, name, way):
     """Park or activate by hand."""
     with seats.agent() as agent:
         return getattr(agent, way)(WorkloadKey("default", name), within=60.0).ok
+
+
+def container_id(seats, name):
+    (one,) = seats.pod(name)["status"]["containerStatuses"]
+    return one["containerID"].removeprefix("containerd://")
 
 
 def beats(seats):
