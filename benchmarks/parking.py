@@ -22,6 +22,9 @@ from typing import Any
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
+from kybernate.runtime.clock import SystemClock
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezer
 from nodeagent.mechanisms import Body, Part
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
@@ -46,8 +49,12 @@ class Node:
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.folder / "pool", self.limit)
+        cgroups = Cgroups()
         self.mechanism = GuestMechanism(
-            Guests(self.folder / "guest.sock"), Slabs(self.pool.folder / ".slabs")
+            Guests(self.folder / "guest.sock"),
+            Slabs(self.pool.folder / ".slabs"),
+            Freezer(SystemClock(), cgroups),
+            cgroups,
         )
 
 

@@ -40,6 +40,11 @@ class Settings(ProcessSettings):
     socket: Path = setting(
         Path("/run/kyb/agent.sock"), help="where runtime, guests and device plugin reach us"
     )
+    guest_socket: Path | None = setting(
+        None,
+        help="where workloads with libkybguest.so preloaded reach us (their KYB_GUEST_SOCKET); "
+        "without it nothing on a real GPU is parked",
+    )
     listen: str = setting(
         ":8443", unit="address", help="where the cluster reaches us; served with --tls-dir only"
     )

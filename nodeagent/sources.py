@@ -18,8 +18,11 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
 from nodeagent.mechanisms import Mechanism
+from nodeagent.mechanisms.guest import GuestMechanism
+from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.simulated import Simulated
+from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.settings import Settings
 
 _RETRY_S = 1.0
@@ -63,4 +66,7 @@ def mechanism_of(settings: Settings, freezer: Freezing, cgroups: Cgroups) -> Mec
     """What parks here."""
     if settings.inventory is InventorySource.SIMULATED:
         return Simulated(str(simulated_socket(settings.simulated_gpu)), freezer, cgroups)
+    if settings.guest_socket is not None:
+        slabs = Slabs((settings.pool_dir or settings.state_dir / "pool") / ".slabs")
+        return GuestMechanism(Guests(settings.guest_socket), slabs, freezer, cgroups)
     return NoMechanism()

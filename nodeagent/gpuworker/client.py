@@ -20,6 +20,7 @@ from nodeagent.gpuworker import wire
 
 START_S = 60.0  # a driver that was not used for long takes ten
 _END_S = 10.0
+_CONTINUING = frozenset({"take", "finish", "drop"})  # of work that a new worker knows nothing of
 
 
 class WorkerAway(Retry):
@@ -57,7 +58,7 @@ class Worker:
         """The reply. `limit` in seconds. Raises WorkerAway, WorkerRefused."""
         with self._lock:
             try:
-                agent = self._connected()
+                agent = self._connected(message["op"])
                 agent.settimeout(limit)
                 wire.send(agent, message, descriptors)
                 return _checked(wire.receive(agent)[0])
@@ -70,9 +71,11 @@ class Worker:
         with self._lock:
             self._end()
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, operation: str) -> socket.socket:
         if self._socket is None or self._process is None or self._process.poll() is not None:
             self._end()
+            if operation in _CONTINUING:
+                raise EOFError("it died with the work it had begun")
             self._start()
         assert self._socket is not None
         return self._socket

@@ -59,6 +59,11 @@ class Guest:
                 self._socket.close()  # half an answer may still come: the next one is a new start
                 raise GuestAway(f"the guest of process {self.pid} is away: {error!r}") from error
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it has not failed to answer since it said hello."""
+        return self._socket.fileno() >= 0
+
     def close(self) -> None:
         """Forget it."""
         self._socket.close()
@@ -80,21 +85,20 @@ class Guests:
         threading.Thread(target=self._accept, name="guests", daemon=True).start()
 
     def of(self, pid: int) -> Guest | None:
-        """The guest in a process."""
+        """The guest in a process; none while it is away."""
         with self._changed:
-            return self._guests.get(pid)
+            guest = self._guests.get(pid)
+            return guest if guest is not None and guest.is_here else None
+
+    def all(self) -> tuple[Guest, ...]:
+        """Those that are here, by process."""
+        with self._changed:
+            return tuple(self._guests[pid] for pid in sorted(self._here()))
 
     def await_all(self, pids: frozenset[int], limit: float) -> bool:
         """Until all of these processes have said hello."""
         with self._changed:
-            return self._changed.wait_for(lambda: pids <= self._guests.keys(), limit)
-
-    def forget(self, guest: Guest) -> None:
-        """It is gone, or it connects again."""
-        with self._changed:
-            if self._guests.get(guest.pid) is guest:
-                del self._guests[guest.pid]
-        guest.close()
+            return self._changed.wait_for(lambda: pids <= self._here(), limit)
 
     def close(self) -> None:
         """Listen no more."""
@@ -104,6 +108,9 @@ class Guests:
         with self._changed:
             for guest in self._guests.values():
                 guest.close()
+
+    def _here(self) -> set[int]:
+        return {pid for pid, guest in self._guests.items() if guest.is_here}
 
     def _accept(self) -> None:
         while True:

@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.runtime.clock import SystemClock
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezer
 from nodeagent.mechanisms import Body
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
@@ -162,6 +165,8 @@ class Node:
         self.mechanism = GuestMechanism(
             Guests(self.folder / "g.sock"),
             Slabs(self.pool.folder / ".slabs", size=4 * MIB),
+            Freezer(SystemClock(), Cgroups()),
+            Cgroups(),
             self.environment,
         )
 

@@ -140,15 +140,16 @@ def test_an_agent_that_dies_while_filling_finds_nothing_it_could_let_run(node, t
 
 
 @pytest.mark.crash
-def test_a_worker_that_dies_is_replaced(node, told):
-    node.mechanism.lock(told.body, PATIENCE_S)
+def test_a_worker_that_dies_in_the_middle_is_replaced_for_the_next_try(node, told):
+    body = told.body
+    node.mechanism.lock(body, PATIENCE_S)
+    (part,) = node.mechanism.parts(body)
     (worker,) = node.mechanism._workers.values()
-    os.kill(worker.pid, signal.SIGKILL)
+    slot = node.pool.reserve("slot", part.size)
     with pytest.raises(NotYet, match="worker"):
-        node.copy_out(told.body)
-    slot, kept = node.copy_out(told.body)
-    for part in node.mechanism.parts(told.body):
-        node.mechanism.release(told.body, part, PATIENCE_S)
+        node.mechanism.copy_out(body, part, slot, lambda _: os.kill(worker.pid, signal.SIGKILL))
+    slot, kept = node.copy_out(body)
+    node.mechanism.release(body, part, PATIENCE_S)
     node.resume(told, slot, kept)
     assert told.holds(told.at, 5 * MIB, 1)
 

@@ -1,0 +1,134 @@
+"""
+What a guest holds on a card, and how it is asked: answers and errors in the port's words.
+
+Called by `guest` and `guestcopy`. Rule: while the gate is closed the list of segments stands still,
+so the index of a part is the same however often it is made.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from kybernate.model.ids import GpuUuid
+from nodeagent import processes
+from nodeagent.gpuworker.driver import OUT_OF_MEMORY
+from nodeagent.mechanisms import BodyGone, CardFull, NotPossible, NotYet, Part
+from nodeagent.mechanisms.guests import Guest, GuestAway
+from nodeagent.mechanisms.guestwire import BATCH, Answer, Segment, State, Status, Verb
+from nodeagent.pool import Damaged
+
+_VERSION = 1
+ANSWER_S = 10.0  # for anything that does not wait for the program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What one guest holds on one card."""
+
+    guest: Guest
+    uuid: GpuUuid
+    epoch: int
+    closed: bool
+    segments: tuple[Segment, ...]
+
+    @property
+    def name(self) -> str:
+        """The part's."""
+        return f"{self.guest.nonce.hex()}/{self.uuid}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the card, when all is backed."""
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def card(self) -> bytes:
+        """The card as guests name it."""
+        return self.segments[0].card
+
+    def index(self) -> bytes:
+        """The part's, as it stands in a slot."""
+        return orjson.dumps({"version": _VERSION, "epoch": self.epoch, "segments": self._listed()})
+
+    def digest(self) -> str:
+        """Empty where the contents are not for sure what they were when the gate was closed."""
+        whole = all(one.state is State.BACKED and not one.touched for one in self.segments)
+        if not (whole and self.closed):
+            return ""
+        return hashlib.blake2b(self.index(), digest_size=32).hexdigest()
+
+    def part(self) -> Part:
+        """As the port has it."""
+        return Part(
+            name=self.name,
+            uuid=self.uuid,
+            size=self.size,
+            content=len(self.index()),
+            backed=any(one.state is not State.RELEASED for one in self.segments),
+            digest=self.digest(),
+        )
+
+    def check(self, index: bytes) -> None:
+        """That the process has addresses for what was parked. Raises Damaged, NotPossible."""
+        try:
+            listed = orjson.loads(index)["segments"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"the index of part {self.name} cannot be read") from error
+        if listed != self._listed():
+            raise NotPossible(f"process {self.guest.pid} has other memory than was parked")
+
+    def every(self, verb: Verb, limit: float) -> None:
+        """Ask something of all segments; `limit` in seconds for each batch of them."""
+        for first in range(0, len(self.segments), BATCH):
+            done(heard(self.guest, verb, limit, card=self.card, first=first)[0], self.guest)
+
+    def _listed(self) -> list[list[int]]:
+        return [[one.id, one.address, one.size] for one in self.segments]
+
+
+def heard(guest: Guest, verb: Verb, limit: float, **which: Any) -> tuple[Answer, list[int]]:
+    """What a guest answers, with descriptors. Raises BodyGone, NotYet."""
+    try:
+        return guest.ask(verb, limit, **which)
+    except GuestAway as error:
+        if processes.started(guest.pid) is None:
+            raise BodyGone(f"process {guest.pid} is gone") from error
+        raise NotYet(str(error)) from error
+
+
+def done(answer: Answer, guest: Guest) -> None:
+    """Raises CardFull or NotPossible where it was not."""
+    kinds: dict[int, Callable[[str], Exception]] = {OUT_OF_MEMORY: CardFull}
+    if answer.status != Status.DONE:
+        kind = kinds.get(answer.status, NotPossible)
+        raise kind(f"process {guest.pid}: {answer.verb.name} failed with {answer.status}")
+
+
+def holdings(guest: Guest) -> tuple[Holding, ...]:
+    """One for each card the guest has memory on, in the order the guest will hand it over."""
+    pages = _pages(guest)
+    by_card: dict[bytes, list[Segment]] = {}
+    for page in pages:
+        for segment in page.segments:
+            by_card.setdefault(segment.card, []).append(segment)
+    return tuple(
+        Holding(
+            guest=guest,
+            uuid=GpuUuid(f"GPU-{UUID(bytes=card)}"),
+            epoch=pages[0].epoch,
+            closed=pages[0].closed,
+            segments=tuple(segments),
+        )
+        for card, segments in by_card.items()
+    )
+
+
+def _pages(guest: Guest) -> list[Answer]:
+    pages = [heard(guest, Verb.LIST, ANSWER_S)[0]]
+    while (listed := sum(page.count for page in pages)) < pages[0].total and pages[-1].count:
+        pages.append(heard(guest, Verb.LIST, ANSWER_S, first=listed)[0])
+    return pages
