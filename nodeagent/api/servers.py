@@ -19,6 +19,8 @@ THREADS = 128
 _OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024),  # the largest request is a list of seats
     ("grpc.so_reuseport", 0),  # a second agent must fail, not share
+    ("grpc.keepalive_time_ms", 30_000),  # a node that lost its power must not borrow for ever
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 _STOP_GRACE_S = 2.0
 

@@ -29,18 +29,19 @@ _PASSING = frozenset(
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds, and how many tries without a byte in between."""
+    """Seconds, and how many tries without a byte in between. `busy`: for a peer that lends to
+    others now; a node that is drained has everybody ask it at once."""
 
     silence: float = 20.0
     tries: int = 5
     pause: float = 1.0
+    busy: float = 600.0
 
 
 PATIENT = Patience()
@@ -48,6 +49,10 @@ PATIENT = Patience()
 
 class Lost(Exception):
     """The connection; another may take it up."""
+
+
+class Busy(Lost):
+    """The peer lends to as many as it can."""
 
 
 class Pieces:
@@ -104,6 +109,7 @@ class Arriving:
         self._patience, self._cancelled = patience, cancelled
         self._pieces: Pieces | None = None
         self._failed = 0  # tries in a row
+        self._busy_since: float | None = None
 
     def artifact(self) -> tuple[bytes, str]:
         """Manifest and signature, not checked. Raises Unusable, PeerAway, Cancelled."""
@@ -132,7 +138,7 @@ class Arriving:
                 continue
             if piece is None or not piece.content or done + len(piece.content) > total:
                 raise Unusable(Flaw.FILE_SIZE, f"the peer ended after {done} of {total} bytes")
-            self._failed = 0
+            self._failed, self._busy_since = 0, None
             done += len(piece.content)
             yield memoryview(piece.content)
 
@@ -163,12 +169,21 @@ class Arriving:
     def _pause(self, problem: Lost) -> None:
         """Before the next try. Raises PeerAway where there were enough."""
         self.close()
-        self._failed += 1
+        if isinstance(problem, Busy):
+            self._wait_for_others(problem)
+        else:
+            self._failed += 1
         if self._failed >= self._patience.tries:
             raise PeerAway(f"{problem}; tried {self._failed} times") from problem
         get_logger().info("connection to a peer was lost", why=str(problem))
         if self._clock.wait(self._cancelled, self._patience.pause):
             raise Cancelled("the fetch was called off")
+
+    def _wait_for_others(self, problem: Busy) -> None:
+        now = self._clock.monotonic()
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        if now - self._busy_since > self._patience.busy:
+            raise PeerAway(f"{problem}; for {self._patience.busy:g} s") from problem
 
 
 def _meant(error: Exception) -> Exception:
@@ -176,6 +191,8 @@ def _meant(error: Exception) -> Exception:
     if not isinstance(error, grpc.Call):
         return Lost(str(error))
     code, text = error.code(), str(error.details())
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Busy(text)
     if code in _PASSING:
         return Lost(f"{code.name}: {text}")
     if code is grpc.StatusCode.NOT_FOUND:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Flaw
 from nodeagent.checkpoints.faults import Cancelled, NoRoom, PeerAway, Unusable
-from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.lending import AT_ONCE, Lending
 from nodeagent.checkpoints.peers import SERVER, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
@@ -168,6 +169,51 @@ def test_the_same_checkpoint_is_fetched_once_however_many_ask(
         for one in [threads.submit(peers.fetch, WANTED, "node-a") for _ in range(4)]:
             assert one.result(60).signature == sealed.signature
     assert lending.asked == [0]
+
+
+def test_a_fifth_borrower_waits_for_the_others(
+    agents: Any, store: Store, new_store: Callable[..., Store], facts: Any
+) -> None:
+    go, inside = threading.Event(), threading.Semaphore(0)
+
+    class Slow(Lending):
+        @contextmanager
+        def _seat(self, context: Any) -> Iterator[None]:
+            with super()._seat(context):
+                inside.release()
+                go.wait(60)
+                yield
+
+    sealed = _large(store, facts, MIB)
+    agents.lend("node-a", Slow(store))
+    told: list[Any] = []
+    with ThreadPoolExecutor(AT_ONCE + 1) as threads:
+        first = [
+            threads.submit(agents.peers(new_store(f"node-{number}")).fetch, WANTED, "node-a")
+            for number in range(AT_ONCE)
+        ]
+        assert all(inside.acquire(timeout=60) for _ in first)
+        last = agents.peers(new_store("node-last"), tries=1)
+        fifth = threads.submit(last.fetch, WANTED, "node-a", told.append)
+        with pytest.raises(TimeoutError):
+            fifth.result(0.5)  # however often it is turned away meanwhile
+        go.set()
+        assert fifth.result(60).signature == sealed.signature
+        for one in first:
+            one.result(60)
+
+
+def test_borrowers_that_went_away_keep_nobody_out(
+    agents: Any, store: Store, new_store: Callable[..., Store], facts: Any
+) -> None:
+    _large(store, facts)
+    agents.lend("node-a", Lending(store))
+    other = new_store("node-b")
+    for _ in range(AT_ONCE + 1):
+        off = threading.Event()
+        with pytest.raises(Cancelled):
+            agents.peers(other).fetch(WANTED, "node-a", lambda _, off=off: off.set(), off)
+    assert agents.peers(other).fetch(WANTED, "node-a").size
 
 
 def _piece(content: bytes) -> pb.FetchPiece:
