@@ -11,7 +11,7 @@ from kybernate.runtime.settings import ProcessSettings, setting
 SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
 # Who calls agents, agents that call each other, kube-scheduler that calls the extender: each has
 # one name, and whoever is called goes by it.
-CLIENTS = ("kyb-client", names.AGENT_CLIENT, names.SCHEDULER_CLIENT)
+CLIENTS = (names.CLIENT, names.AGENT_CLIENT, names.SCHEDULER_CLIENT)
 
 _DAY = 24 * 3600.0
 

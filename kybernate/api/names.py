@@ -7,6 +7,7 @@ SEAT_RESOURCE_PREFIX = f"{GROUP}/gpu-"
 SEAT_RESOURCE_SUFFIX = "-seat"
 RUNTIME_CLASS = "kybernate"
 SYSTEM_NAMESPACE = "kyb-system"
+CLIENT = "kyb-client"  # the name people and the controller call agents by
 SCHEDULER_CLIENT = "kyb-scheduler"  # the name in the certificate kube-scheduler shows us
 AGENT_CLIENT = "kyb-nodeagent-client"  # the name agents, and nobody else, call agents by
 

@@ -10,6 +10,7 @@ from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.runtime import addresses
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.api.agent_service import AgentService
+from nodeagent.api.callers import Callers
 from nodeagent.api.runtime_socket import RuntimeSocket
 from nodeagent.checkpoints.lending import Lending
 
@@ -60,7 +61,7 @@ class Servers:
 
     def _serve_cluster(self, listen: str, tls: TlsFiles) -> None:
         host, port = addresses.parse_listen(listen)
-        server = _server()
+        server = _server(Callers())
         rpc.add_AgentServicer_to_server(self._agent, server)
         rpc.add_CheckpointsServicer_to_server(self._lending, server)
         address = f"{host or '[::]'}:{port}"
@@ -70,9 +71,11 @@ class Servers:
         self._running.append(server)
 
 
-def _server() -> grpc.Server:
+def _server(*doors: Callers) -> grpc.Server:
     threads = ThreadPoolExecutor(THREADS, "grpc")
-    return grpc.server(threads, options=_OPTIONS, maximum_concurrent_rpcs=THREADS)
+    return grpc.server(
+        threads, interceptors=list(doors), options=_OPTIONS, maximum_concurrent_rpcs=THREADS
+    )
 
 
 def _bound(port: int, address: str) -> int:
