@@ -100,9 +100,12 @@ def read_spec(obj: Obj) -> Spec:
 
 
 def read_status(obj: Obj) -> Status | None:
-    """What the agent wrote; None before it did. Raises Malformed."""
+    """What the agent wrote; None before it did. Raises Malformed.
+
+    Before it did the API server says Absent, of no node: the schema's default.
+    """
     status = obj.get("status") or {}
-    if "state" not in status:
+    if status.get("state", State.ABSENT) == State.ABSENT and not status.get("node"):
         return None
     return fields.read(status, "status", _status)
 

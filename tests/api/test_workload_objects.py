@@ -113,3 +113,13 @@ def test_an_unreadable_status_is_refused_with_its_paths() -> None:
         "status.lastSwitch.phases[0].name",
         "status.lastSwitch.phases[0].seconds",
     ]
+
+
+def test_a_workload_no_agent_knows_has_no_status_though_its_column_is_not_empty() -> None:
+    made = gpuworkloads.new_object(a_workload())
+    assert gpuworkloads.read_status(made) is None
+    assert gpuworkloads.read_status({**made, "status": {"state": "Absent"}}) is None
+    ended = {"state": "Absent", "node": "node-a", "since": "2026-01-31T12:00:00Z"}
+    status = gpuworkloads.read_status({**made, "status": ended})
+    assert status is not None
+    assert (status.state, status.node) == (State.ABSENT, "node-a")
