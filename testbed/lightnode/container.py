@@ -120,8 +120,9 @@ class Container:
         return code
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask it to end. One that is parked stands still: it goes on, to hear it."""
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it; held or stopped ones too."""

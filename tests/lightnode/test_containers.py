@@ -118,3 +118,11 @@ def test_a_program_that_is_not_there_ends_as_in_a_shell(start, until):
     container = start("no-such-program-anywhere")
     until(ended(container))
     assert container.exit_code() == 127
+
+
+def test_one_that_stands_still_because_it_is_parked_ends_when_it_is_asked_to(start, until):
+    container = start("sleep", "600")
+    os.kill(container.pid, signal.SIGSTOP)
+    container.terminate()
+    until(ended(container))
+    assert container.exit_code() == 128 + signal.SIGTERM
