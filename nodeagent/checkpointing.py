@@ -22,6 +22,7 @@ from nodeagent.seal import Means
 from nodeagent.sealings import Sealings, Wish
 from nodeagent.sources import Cards
 from nodeagent.stage import Stage
+from nodeagent.unborn import Unborn
 from nodeagent.wakings import Wakings
 from nodeagent.wokennotes import WokenNotes
 
@@ -77,6 +78,13 @@ def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -
             peers=artifacts.peers,
             claims=artifacts.claims,
             publish=artifacts.publisher.publish,
+        ),
+        unborn=Unborn(
+            node=node,
+            stage=parts.stage,
+            lives=parts.lives,
+            coordinator=parts.coordinator,
+            containers=containers,
         ),
         here=provenance_of(parts).fingerprint,
         notes=WokenNotes(folder),

@@ -28,8 +28,6 @@ from nodeagent.seal import Means
 from nodeagent.stage import Endings, Stage, remember
 from nodeagent.stories import Undone
 
-# States that end by themselves: a switch or another sealing is under way.
-_PASSING = frozenset({State.ACTIVATING, State.PARKING, State.SEALING, State.WAKING})
 # Until one was made: a slow disk's, and CRIU's way through some hundred mappings.
 _FIRST_RATE, _BEGIN_S = 200e6, 0.5
 _LOOK_S = 1.0  # a change wakes us; this is for a deadline
@@ -85,7 +83,8 @@ class Sealings:
         clock = self.stage.tools.clock
         wanted_back = _Back(self.coordinator, wish)
         made = self._seal(wish, clock.monotonic() + wish.within, wanted_back)
-        wanted_back.ask()
+        if made.sealed is None or not wish.leave_parked:
+            wanted_back.ask()
         return made
 
     def _seal(self, wish: Wish, until: float, back: "_Back") -> Made:
@@ -214,6 +213,6 @@ class _Back:
     parked: bool = False
 
     def ask(self) -> None:
-        """Where it was active before, and is not to be left parked."""
-        if self.parked and not self.wish.leave_parked:
+        """Where it was active before."""
+        if self.parked:
             self.coordinator.want(self.wish.key)

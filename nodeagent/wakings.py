@@ -20,7 +20,7 @@ from kybernate.clients.runtimecalls import Call
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import RETURNING
 from kybernate.model.checkpoint import Fingerprint
-from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.ids import PodUid
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent import processes, wake
@@ -31,10 +31,10 @@ from nodeagent.feed import Doing
 from nodeagent.images import ProcessImages
 from nodeagent.images.body import read_config
 from nodeagent.lives import Life, Lives
-from nodeagent.newcomers import record_of
 from nodeagent.phases import PhaseTime
 from nodeagent.records import Mark
 from nodeagent.stage import Endings, Stage
+from nodeagent.unborn import Unborn
 from nodeagent.wokennotes import WokenNotes
 
 COLD = {"ok": "cold"}
@@ -69,6 +69,7 @@ class Wakings:
     containers: Containers
     images: ProcessImages
     candidates: Candidates
+    unborn: Unborn
     here: Callable[[Mapping[str, object]], Fingerprint]
     notes: WokenNotes
     _attempts: dict[str, _Attempt] = field(default_factory=dict)
@@ -90,8 +91,12 @@ class Wakings:
             if attempt is None:
                 attempt = self._attempts[call.container_id] = _Attempt()
                 self._begin(attempt, pod, call)
-        attempt.done.wait(_SOON_S)
-        return attempt.answer if attempt.done.is_set() else _COMING
+        if not attempt.done.wait(_SOON_S):
+            return _COMING
+        if attempt.answer is COLD:
+            with self._lock:
+                self._attempts.pop(call.container_id, None)
+        return attempt.answer
 
     def stop(self) -> None:
         """What is not prepared yet is asked for again when the next agent listens."""
@@ -122,9 +127,12 @@ class Wakings:
         def run() -> None:
             try:
                 attempt.answer = self._answer(attempt, pod, call)
+            except Refused as refused:
+                self.unborn.give_up(pod.key, call.container_id)
+                self._tell(pod, f"it starts cold: {refused}")
             except Exception as fault:  # ours: the runtime waits for a word
                 get_logger(workload=str(pod.key)).exception("a waking failed")
-                self._give_up(pod.key, call.container_id)
+                self.unborn.give_up(pod.key, call.container_id)
                 self._tell(pod, f"fault in the agent: {fault}")
             if attempt.answer.get("again"):
                 with self._lock:
@@ -135,7 +143,7 @@ class Wakings:
         threading.Thread(target=run, name=f"wake-{pod.key.name}", daemon=True).start()
 
     def _answer(self, attempt: _Attempt, pod: Workload, call: Call) -> Mapping[str, str]:
-        life = self._place(pod, call)
+        life = self.unborn.begin(pod, call.container_id, self._stopping)
         if life is None:
             return _COMING
         assert call.bundle is not None
@@ -147,31 +155,14 @@ class Wakings:
                 return self._prepared(life, attempt.claimed, here, call)
             except Unavailable as away:
                 get_logger(workload=str(pod.key)).info("no claim yet", why=str(away))
-                self._give_up(pod.key, call.container_id)
+                self.unborn.give_up(pod.key, call.container_id)
                 return _COMING
             except (Refused, Retry, OSError, Malformed) as error:
                 self._tell(pod, f"not from checkpoint {name}: {error}")
                 self._release(attempt)
-        self._give_up(pod.key, call.container_id)
+        self.unborn.give_up(pod.key, call.container_id)
         self._tell(pod, "it starts cold: none of its checkpoints can be used")
         return COLD
-
-    def _place(self, pod: Workload, call: Call) -> Life | None:
-        """A life for it, once the kubelet names its seat and the container before is cleared away;
-        None while that is not so."""
-        for _ in range(round(_SOON_S / _LOOK_S)):
-            seat = self.node.seats.seats().get(pod.key)
-            there = self.lives.get(pod.key)
-            if there is not None and there.id != call.container_id and not there.record.pid:
-                self.containers.ended(there)  # of a container that was never made
-            elif there is not None and there.id == call.container_id:
-                return there  # an agent before us had begun
-            elif seat is not None and seat.group in self.node.groups and there is None:
-                group = self.node.groups[seat.group]
-                record = record_of(self.node.place, pod, seat, group, call.container_id)
-                return Life(record=record, group=group, uuids=self.node.uuids)
-            self._stopping.wait(_LOOK_S)
-        return None
 
     def _prepared(
         self, life: Life, claimed: Claimed, here: Fingerprint, call: Call
@@ -180,7 +171,7 @@ class Wakings:
         story = self.stage.story(life, Doing.WAKING)
         with life.lock:
             life.record = story.mark(Mark.WAKING, checkpoint=claimed.checkpoint.name)
-            self._show(life)
+            self.unborn.show(life)
             with story.watch.phase("fetch and verify"):
                 sealed = self.candidates.have(claimed, here)
             with self.candidates.store.using(life.key.namespace, sealed.manifest.name):
@@ -191,24 +182,6 @@ class Wakings:
         if changed:
             get_logger(workload=str(life.key)).info("woken elsewhere", changed=changed)
         return {"ok": "restore", **{k: v for k, v in fields.items() if k != "changed"}}
-
-    def _show(self, life: Life) -> None:
-        """To everybody who asks from now on; again for the next candidate is fine."""
-        if self.lives.get(life.key) is None:
-            self.lives.add(life)
-            self.stage.teller.seated(life)
-            self.coordinator.waking(life.tenancy())
-
-    def _give_up(self, key: WorkloadKey, container_id: str) -> None:
-        """Nothing of it is left; a cold start begins anew."""
-        life = self.lives.get(key)
-        if life is None or life.id != container_id or life.record.pid:
-            return
-        with life.lock:
-            self.stage.tools.pool.free(life.record.uid)
-            self.stage.tools.journal.forget(life.record.uid)
-        self.coordinator.gone(life)
-        self.lives.drop(life)
 
     def _release(self, attempt: _Attempt) -> None:
         if attempt.claimed is not None:
@@ -264,12 +237,18 @@ class Wakings:
         if not self.stage.run(life, story, run, self.coordinator, endings):
             return
         life.woke = (*life.woke, *story.watch.phases()[:-1])
-        self.notes.keep(life.record.uid, life.record.checkpoint)
+        self._note(life)
         self.coordinator.happened(life, Happening.WOKEN)
         self.coordinator.want(life.key)
         uid = life.record.uid
         self.coordinator.desire(life.key, uid, self.node.desired_of(life.key, uid))
         self.stage.teller.woken(life)
+
+    def _note(self, life: Life) -> None:
+        uid = life.record.uid
+        if self.node.synced():
+            self.notes.prune({pod.uid for pod in self.node.pods()} | {uid})
+        self.notes.keep(uid, life.record.checkpoint)
 
     def ended(self, call: Call) -> None:
         """A container that was to be restored was not: the next try is without that checkpoint."""

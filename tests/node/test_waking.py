@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from kybernate.api import names
+from kybernate.api import gpuworkloads, names, pods
 from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.ids import WorkloadKey
 from kybernate.testing.agentnode import wait_for
@@ -90,10 +91,15 @@ class Node:
         ]  # fmt: skip
         self._start("agent", argv, lambda: self.view() is not None, environment)
 
-    def kill_agent(self) -> None:
-        """kill -9."""
-        os.kill(self.real.pid("agent"), signal.SIGKILL)
+    def restart_agent(self, **environment: str) -> None:
+        """kill -9, and another one."""
+        if self.agent_runs():
+            os.kill(self.real.pid("agent"), signal.SIGKILL)
         self.real.processes.stop("agent")
+        self.start_agent(**environment)
+
+    def agent_runs(self) -> bool:
+        return self.real.processes.running("agent")
 
     def _start(self, name, argv, ready, environment=None) -> None:
         told = self.real.environment | (environment or {})
@@ -161,8 +167,15 @@ class Pair:
         }
         self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
         self.made.append(name)
+        self._known(name)
         if wait:
             wait_for(lambda: self.phase(name) == "Running", f"{name} runs", PATIENCE_S)
+
+    def _known(self, name):
+        """As the controller does: there is a GpuWorkload of the pod."""
+        workload = pods.read_workload(self.pod(name))
+        body = json.dumps(gpuworkloads.new_object(workload))
+        self.plane.kubectl("create", "-f", "-", stdin=body)
 
     def pod(self, name):
         try:
@@ -174,8 +187,30 @@ class Pair:
         pod = self.pod(name)
         return pod["status"].get("phase", "") if pod else "gone"
 
+    def seal(self, name, node, checkpoint, **more):
+        """Its outcome, once the cluster knows of it."""
+        with node.agent() as agent:
+            key = WorkloadKey("default", name)
+            made = agent.checkpoint(key, name=checkpoint, within=PATIENCE_S, **more)
+        if made.ok:
+            ready = ("get", "gpucheckpoint", checkpoint, "-o", "jsonpath={.status.sizeBytes}")
+            wait_for(lambda: self._said(*ready), f"{checkpoint} is published", PATIENCE_S)
+        return made
+
+    def _said(self, *asked):
+        try:
+            return self.plane.kubectl(*asked)
+        except KubectlFailed:
+            return ""
+
+    def switch(self, name):
+        """The last switch of a workload, by its GpuWorkload."""
+        said = self._said("get", "gpuworkload", name, "-o", "json")
+        return json.loads(said)["status"].get("lastSwitch") if said else None
+
     def predict(self, name):
         """Ask the model, as soon as it listens."""
+        wait_for(lambda: self.pod(name)["status"].get("podIP"), f"{name} has an address", 60.0)
         address = self.pod(name)["status"]["podIP"]
         request = urllib.request.Request(f"http://{address}:8080/predict", data=b"", method="POST")
 
@@ -283,31 +318,76 @@ def test_an_active_workload_is_sealed_and_goes_on(pair):
     one, _ = pair.nodes
     pair.run("sealed", one)
     assert pair.predict("sealed")["counter"] == 1
-    with one.agent() as agent:
-        made = agent.checkpoint(WorkloadKey("default", "sealed"), name="first", within=120.0)
-    print(made)
+    made = pair.seal("sealed", one, "first")
     assert made.ok, made
     one.await_state("sealed", "Active")
     answer = pair.predict("sealed")
     assert (answer["counter"], answer["intact"]) == (2, True)
     wait_for(lambda: pair.checkpoint("first")["status"]["sizeBytes"], "it is published", 60.0)
+    again = pair.seal("sealed", one, "first")
+    assert (again.ok, again.reason) == (False, "NAME_TAKEN")
+    assert pair.predict("sealed")["counter"] == 3
 
 
-def test_a_sealed_workload_goes_on_on_the_other_node(pair):
+def test_a_sealed_workload_goes_on_on_the_other_node_and_again_on_the_first(pair):
     one, other = pair.nodes
     pair.run("before", one)
     for count in (1, 2, 3):
         assert pair.predict("before")["counter"] == count
-    with one.agent() as agent:
-        made = agent.checkpoint(
-            WorkloadKey("default", "before"), name="moved", leave_parked=True, within=120.0
-        )
-    assert made.ok, made
-    wait_for(lambda: pair.checkpoint("moved")["status"]["sizeBytes"], "it is published", 60.0)
+    assert pair.seal("before", one, "moved", leave_parked=True).ok
+    assert one.state("before") == "Parked"
     pair.delete("before")
 
+    began = time.monotonic()
     pair.run("after", other, **{"restore-from": "moved"})
-    other.await_state("after", "Active")
     answer = pair.predict("after")
+    seconds = time.monotonic() - began
     assert (answer["counter"], answer["intact"]) == (4, True)
-    print(json.loads(pair.plane.kubectl("get", "gpuworkloads", "-o", "json")))
+    status = wait_for(lambda: pair.switch("after"), "the switch is written", 60.0)
+    phases = {phase["name"]: phase["seconds"] for phase in status["phases"]}
+    print(f"create to the next number {seconds:.2f} s, of it {phases}")
+    assert {"fetch and verify", "contents", "prepare", "restore", "copy in"} <= phases.keys()
+    assert pair.checkpoint("moved")["status"]["claim"]["node"] == other.name
+
+    pair.run("beside", other, **{"restore-from": "moved"})  # claimed: it begins anew
+    other.await_state("beside", "Waiting")
+    pair.delete("beside")
+
+    assert pair.seal("after", other, "back", leave_parked=True).ok
+    pair.delete("after")
+    pair.run("home", one, **{"restore-from": "moved, back"})
+    answer = pair.predict("home")
+    assert (answer["counter"], answer["intact"]) == (5, True)
+
+
+@pytest.mark.parametrize("point", ["after:sealing", "before:sealed"])
+def test_an_agent_killed_while_it_seals_leaves_the_workload_parked(pair, point):
+    one, _ = pair.nodes
+    pair.run("killed", one)
+    assert pair.predict("killed")["counter"] == 1
+    one.restart_agent(KYB_FAULT=point)
+    one.await_state("killed", "Active")
+    with pytest.raises(AgentAway):
+        pair.seal("killed", one, "never")
+    one.restart_agent()
+    one.await_state("killed", "Parked")
+    with one.agent() as agent:
+        assert agent.activate(WorkloadKey("default", "killed"), within=60.0).ok
+    answer = pair.predict("killed")
+    assert (answer["counter"], answer["intact"]) == (2, True)
+    assert pair.seal("killed", one, "never").ok == (point == "after:sealing")
+
+
+@pytest.mark.parametrize("point", ["after:waking", "after:restoring"])
+def test_an_agent_killed_while_it_wakes_costs_nothing(pair, point):
+    one, other = pair.nodes
+    pair.run("before", one)
+    assert pair.predict("before")["counter"] == 1
+    assert pair.seal("before", one, "woken", leave_parked=True).ok
+    pair.delete("before")
+    other.restart_agent(KYB_FAULT=point)
+    pair.run("after", other, wait=False, **{"restore-from": "woken"})
+    wait_for(lambda: not other.agent_runs(), "the agent dies", PATIENCE_S)
+    other.restart_agent()
+    answer = pair.predict("after")
+    assert (answer["counter"], answer["intact"]) == (2, True)

@@ -35,6 +35,7 @@ from nodeagent.newcomers import Place
 from nodeagent.records import Mark
 from nodeagent.seal import Means
 from nodeagent.stage import Stage
+from nodeagent.unborn import Unborn
 from nodeagent.wakings import NotKnown, Wakings
 from nodeagent.wokennotes import WokenNotes
 
@@ -132,7 +133,8 @@ class Scene:
         node: Any = SimpleNamespace(
             groups={GROUP.name: GROUP}, uuids={0: CARD}, place=place, pod_of=self.pods.get,
             seats=SimpleNamespace(seats=lambda: {KEY: Seat(GroupName("G0"), 0)}),
-            desired_of=lambda *_: Desired.AUTO,
+            desired_of=lambda *_: Desired.AUTO, synced=lambda: True,
+            pods=lambda: tuple(self.pods.values()),
         )  # fmt: skip
         containers: Any = SimpleNamespace(
             ended=self._ended, watch=lambda life: self.watched.append(life.id)
@@ -141,8 +143,13 @@ class Scene:
         stage = Stage(tools=tools, feed=Feed(), teller=self.teller, bandwidths=nobody)
         candidates: Any = self.candidates
         candidates.store.using = using
+        coordinator: Any = self.coordinator
+        unborn = Unborn(
+            node=node, stage=stage, lives=self.lives, coordinator=coordinator,
+            containers=containers,
+        )  # fmt: skip
         return Wakings(
-            node=node, stage=stage, lives=self.lives, coordinator=self.coordinator,
+            node=node, stage=stage, lives=self.lives, coordinator=coordinator, unborn=unborn,
             containers=containers, images=desk.images, candidates=candidates,
             here=lambda config: HERE, notes=self.notes,
         )  # fmt: skip
