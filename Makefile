@@ -34,7 +34,7 @@ assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder 
 built: $(STAMP) # the same, without the paths, for the targets below
 	@$(PY) -m testbed.assets > /dev/null
 
-native: $(STAMP) ## Compile kybernate-runc into the user's cache folder (seconds); prints where
+native: $(STAMP) ## Compile our C programs into the user's cache folder (seconds); prints where
 	@$(PY) -m testbed.assets.native
 
 demo: built ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU

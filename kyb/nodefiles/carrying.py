@@ -80,6 +80,7 @@ def _tidy(node: Host, plan: Plan) -> None:
     """Folders of ours that a removal left empty."""
     for step in plan.steps:
         folder = node.at(step.path).parent
-        if isinstance(step, Remove) and folder.name != "conf.d":
-            with suppress(OSError):
-                folder.rmdir()
+        if isinstance(step, Remove) and not step.path.endswith(".toml"):
+            for one in (folder, folder.parent):
+                with suppress(OSError):
+                    one.rmdir()

@@ -12,26 +12,33 @@ from kyb.doctor.host import Host
 from kyb.nodefiles import carrying, plan, standing
 from kyb.nodefiles.plan import Plan, Refused
 
-SHIPPED = Path("/usr/local/lib/kybernate/kybernate-runc")  # where the image has it
+SHIPPED = Path("/usr/local/lib/kybernate")  # where the image has them
+PROGRAM, PLUGIN = "kybernate-runc", "kyb-closed.so"
 console = Console(highlight=False, soft_wrap=True)
 
 
 def install_node(
     program: Annotated[
         Path, typer.Option(help="The static kybernate-runc to bring; `make native` compiles it.")
-    ] = SHIPPED,
+    ] = SHIPPED / PROGRAM,
+    criu_plugin: Annotated[Path, typer.Option(help="CRIU's plugin to bring, likewise.")] = SHIPPED
+    / PLUGIN,
     check: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:
-    """Put kybernate-runc, runtime.conf and containerd's drop-in file on this node.
+    """Put kybernate-runc, CRIU's plugin, runtime.conf and containerd's drop-in file on this node.
 
     Doing it again changes nothing. containerd is not restarted: it is said when it has to be.
     """
-    try:
-        content = program.read_bytes()
-    except OSError as problem:
-        faults.fail(f"{program}: {problem.strerror}; name it with --program")
+    brought = plan.Brought(_read(program, "--program"), _read(criu_plugin, "--criu-plugin"))
     node = Host()
-    _do(node, plan.install(standing.look(node), content), check)
+    _do(node, plan.install(standing.look(node), brought), check)
+
+
+def _read(path: Path, flag: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        faults.fail(f"{path}: {problem.strerror}; name it with {flag}")
 
 
 def uninstall_node(

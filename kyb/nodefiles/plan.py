@@ -13,6 +13,7 @@ from kyb.nodefiles import snippet
 from kyb.nodefiles.snippet import Snippet
 
 PROGRAM = "/opt/kybernate/bin/kybernate-runc"
+PLUGIN = "/opt/kybernate/criu/kyb-closed.so"  # the agent's --criu-plugins names its folder
 USUAL_FOLDER = "/etc/containerd/conf.d"
 POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
 RESTART = "restart containerd: systemctl restart containerd (running pods go on)"
@@ -47,6 +48,7 @@ class Standing:
     """What is on a node now; None for a file that is not there."""
 
     program: bytes | None
+    plugin: bytes | None
     conf: str | None
     drop_ins: tuple[tuple[str, str], ...]
     """Path and text of our drop-in files, wherever they are."""
@@ -90,8 +92,16 @@ class Refused:
     reasons: tuple[str, ...]
 
 
-def install(now: Standing, program: bytes) -> Plan | Refused:
-    """Bring the three files, where they are not as they should be."""
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What is compiled: kybernate-runc, and CRIU's plugin."""
+
+    program: bytes
+    plugin: bytes
+
+
+def install(now: Standing, brought: Brought) -> Plan | Refused:
+    """Bring the files that are not as they should be."""
     found = now.containerd
     if isinstance(found, str):
         return Refused((found,))
@@ -99,7 +109,8 @@ def install(now: Standing, program: bytes) -> Plan | Refused:
         return Refused((f"containerd is {found.version}, needed is 2.0 or newer",))
     steps: list[Write | Remove] = []
     kept: list[str] = []
-    _note(steps, kept, Write(PROGRAM, program, _PROGRAM_MODE), now.program)
+    _note(steps, kept, Write(PROGRAM, brought.program, _PROGRAM_MODE), now.program)
+    _note(steps, kept, Write(PLUGIN, brought.plugin, _PROGRAM_MODE), now.plugin)
     if now.conf is None:
         wait = agent_wait(now.request_timeout)
         steps.append(Write(runtimeconf.PATH, snippet.runtime_conf(wait).encode()))
@@ -130,6 +141,7 @@ def uninstall(now: Standing) -> Plan | Refused:
         )
     steps = [Remove(path) for path, _ in now.drop_ins]
     steps += [Remove(PROGRAM)] if now.program is not None else []
+    steps += [Remove(PLUGIN)] if now.plugin is not None else []
     kept = ["/var/lib/kyb, the agent's journal"]
     if now.conf is not None and now.conf == snippet.runtime_conf(agent_wait(now.request_timeout)):
         steps.append(Remove(runtimeconf.PATH))

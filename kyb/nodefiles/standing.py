@@ -14,7 +14,7 @@ from kyb.doctor import containerd, kubelet, runtimeconf, supported
 from kyb.doctor.facts import Unknown
 from kyb.doctor.host import Host
 from kyb.nodefiles import snippet
-from kyb.nodefiles.plan import POOL, PROGRAM, Container, ContainerdStands, Standing
+from kyb.nodefiles.plan import PLUGIN, POOL, PROGRAM, Container, ContainerdStands, Standing
 
 _BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 _RUNC = "/run/containerd/runc/k8s.io"
@@ -31,6 +31,7 @@ def look(node: Host) -> Standing:
     usual = supported.KUBELET_REQUEST_TIMEOUT_S
     return Standing(
         program=_bytes(node.at(PROGRAM)),
+        plugin=_bytes(node.at(PLUGIN)),
         conf=_text(node.at(runtimeconf.PATH)),
         drop_ins=tuple(_drop_ins(node, folders)),
         containerd=stands,

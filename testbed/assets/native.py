@@ -90,4 +90,4 @@ def _compile(argv: Sequence[str], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(runtime(), guest(), sep="\n")
+    print(runtime(), criu_plugins() / PLUGIN, guest(), sep="\n")

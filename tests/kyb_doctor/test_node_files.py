@@ -14,7 +14,16 @@ from kyb.__main__ import app
 from kyb.doctor import containerd, runtimeconf
 from kyb.doctor.host import Host
 from kyb.nodefiles import carrying, command, plan, snippet, standing
-from kyb.nodefiles.plan import Container, ContainerdStands, Plan, Refused, Remove, Standing, Write
+from kyb.nodefiles.plan import (
+    Brought,
+    Container,
+    ContainerdStands,
+    Plan,
+    Refused,
+    Remove,
+    Standing,
+    Write,
+)
 from kyb.nodefiles.snippet import Snippet
 
 DROP_IN = f"{plan.USUAL_FOLDER}/{snippet.NAME}"
@@ -27,11 +36,15 @@ CONTAINERD = ContainerdStands(
     handled=None,
     stale=False,
 )
-BARE = Standing(program=None, conf=None, drop_ins=(), containerd=CONTAINERD, request_timeout=120.0)
+BARE = Standing(
+    program=None, plugin=None, conf=None, drop_ins=(), containerd=CONTAINERD, request_timeout=120.0
+)
+NEW = Brought(b"new", b"plugin")
 TEXT = Snippet(program=plan.PROGRAM, systemd_cgroup=True).text()
 INSTALLED = replace(
     BARE,
     program=b"new",
+    plugin=b"plugin",
     conf=snippet.runtime_conf(60.0),
     drop_ins=((DROP_IN, TEXT),),
     containerd=replace(CONTAINERD, handled=plan.PROGRAM),
@@ -48,10 +61,16 @@ def reasons(decided: Plan | Refused) -> str:
 
 
 def test_a_bare_node_gets_all_three_and_containerd_has_to_be_restarted_by_people():
-    done = plan.install(BARE, b"new")
+    done = plan.install(BARE, NEW)
     assert isinstance(done, Plan)
-    assert [step.path for step in done.steps] == [plan.PROGRAM, runtimeconf.PATH, DROP_IN]
-    program, conf, drop_in = done.steps
+    assert [step.path for step in done.steps] == [
+        plan.PROGRAM,
+        plan.PLUGIN,
+        runtimeconf.PATH,
+        DROP_IN,
+    ]
+    program, plugin, conf, drop_in = done.steps
+    assert plugin.content == b"plugin"
     assert (program.content, program.mode) == (b"new", 0o755)
     assert runtimeconf.read(conf.content.decode()) == runtimeconf.RuntimeConf(
         path=runtimeconf.PATH, agent_wait=60.0
@@ -61,14 +80,14 @@ def test_a_bare_node_gets_all_three_and_containerd_has_to_be_restarted_by_people
 
 
 def test_doing_it_again_changes_nothing():
-    done = plan.install(INSTALLED, b"new")
+    done = plan.install(INSTALLED, NEW)
     assert isinstance(done, Plan)
     assert (done.steps, done.left) == ((), ())
-    assert len(done.kept) == 3
+    assert len(done.kept) == 4
 
 
 def test_an_upgrade_replaces_the_program_only_and_needs_no_restart():
-    done = plan.install(INSTALLED, b"newer")
+    done = plan.install(INSTALLED, Brought(b"newer", b"plugin"))
     assert isinstance(done, Plan)
     assert done.steps == (Write(plan.PROGRAM, b"newer", 0o755),)
     assert done.left == ()
@@ -76,22 +95,22 @@ def test_an_upgrade_replaces_the_program_only_and_needs_no_restart():
 
 def test_settings_that_people_edited_are_kept_and_judged():
     edited = replace(INSTALLED, conf="agent-wait = 90\n", request_timeout=30.0)
-    done = plan.install(edited, b"new")
+    done = plan.install(edited, NEW)
     assert isinstance(done, Plan)
     assert f"{runtimeconf.PATH}, as it is" in done.kept
     assert "is 90 s, not below the kubelet's" in done.left[0]
-    assert "sokcet" in plan.install(replace(INSTALLED, conf="sokcet = /a"), b"new").left[0]
+    assert "sokcet" in plan.install(replace(INSTALLED, conf="sokcet = /a"), NEW).left[0]
 
 
 def test_the_agent_is_waited_for_less_long_than_an_impatient_kubelet_is_patient():
-    done = plan.install(replace(BARE, request_timeout=10.0), b"new")
+    done = plan.install(replace(BARE, request_timeout=10.0), NEW)
     assert isinstance(done, Plan)
-    assert runtimeconf.read(done.steps[1].content.decode()).agent_wait == 5.0
+    assert runtimeconf.read(done.steps[2].content.decode()).agent_wait == 5.0
 
 
 def test_containerd_that_has_not_read_its_files_yet_is_said():
     now = with_containerd(INSTALLED, handled=plan.PROGRAM, stale=True)
-    assert plan.install(now, b"new").left == (plan.RESTART,)
+    assert plan.install(now, NEW).left == (plan.RESTART,)
 
 
 @pytest.mark.parametrize(
@@ -104,23 +123,23 @@ def test_containerd_that_has_not_read_its_files_yet_is_said():
     ],
 )
 def test_what_cannot_be_set_up_is_refused_with_what_to_do(other, said):
-    assert said in reasons(plan.install(with_containerd(BARE, **other), b"new"))
+    assert said in reasons(plan.install(with_containerd(BARE, **other), NEW))
 
 
 def test_containerd_that_does_not_tell_is_refused_in_its_words():
     now = replace(BARE, containerd="no containerd runs")
-    assert reasons(plan.install(now, b"new")) == "no containerd runs"
+    assert reasons(plan.install(now, NEW)) == "no containerd runs"
 
 
 def test_a_runtime_that_was_configured_by_hand_is_left_alone():
-    done = plan.install(with_containerd(BARE, folders=(), handled=plan.PROGRAM), b"new")
+    done = plan.install(with_containerd(BARE, folders=(), handled=plan.PROGRAM), NEW)
     assert isinstance(done, Plan)
-    assert [step.path for step in done.steps] == [plan.PROGRAM, runtimeconf.PATH]
+    assert [step.path for step in done.steps] == [plan.PROGRAM, plan.PLUGIN, runtimeconf.PATH]
     assert any("by hand" in one for one in done.kept)
 
 
 def test_a_folder_that_is_read_is_used_where_the_usual_one_is_not():
-    done = plan.install(with_containerd(BARE, folders=("/a", "/b")), b"new")
+    done = plan.install(with_containerd(BARE, folders=("/a", "/b")), NEW)
     assert isinstance(done, Plan)
     assert done.steps[-1].path == f"/b/{snippet.NAME}"
 
@@ -153,7 +172,12 @@ def test_nothing_is_taken_from_under_pods():
 def test_all_of_it_is_taken_away_once_nobody_needs_it():
     done = plan.uninstall(INSTALLED)
     assert isinstance(done, Plan)
-    assert {step.path for step in done.steps} == {DROP_IN, plan.PROGRAM, runtimeconf.PATH}
+    assert {step.path for step in done.steps} == {
+        DROP_IN,
+        plan.PROGRAM,
+        plan.PLUGIN,
+        runtimeconf.PATH,
+    }
     assert all(isinstance(step, Remove) for step in done.steps)
     assert done.left == (plan.RESTART,)
     edited = plan.uninstall(replace(INSTALLED, conf="agent-wait = 1"))
@@ -176,12 +200,12 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def test_files_are_written_whole_and_removed_with_their_folders(node, tmp_path):
     told: list[str] = []
-    carrying.carry_out(node, plan.install(BARE, b"new"), told.append)
+    carrying.carry_out(node, plan.install(BARE, NEW), told.append)
     program = tmp_path / plan.PROGRAM.lstrip("/")
     assert (program.read_bytes(), program.stat().st_mode & 0o777) == (b"new", 0o755)
-    assert told == [f"wrote {p}" for p in (plan.PROGRAM, runtimeconf.PATH, DROP_IN)]
+    assert told == [f"wrote {p}" for p in (plan.PROGRAM, plan.PLUGIN, runtimeconf.PATH, DROP_IN)]
     carrying.carry_out(node, plan.uninstall(INSTALLED), told.append)
-    assert not program.parent.exists()
+    assert not program.parent.parent.exists()
     assert (tmp_path / plan.USUAL_FOLDER.lstrip("/")).is_dir()
     assert not list(tmp_path.rglob(".*"))
 
@@ -228,7 +252,7 @@ def test_only_what_the_main_file_imports_is_read_whatever_the_default_says(tmp_p
 def test_a_file_that_cannot_be_written_is_named(node, tmp_path):
     (tmp_path / "opt").write_text("in the way")
     with pytest.raises(carrying.Broken, match="/opt/kybernate/bin/kybernate-runc: "):
-        carrying.carry_out(node, plan.install(BARE, b"new"), print)
+        carrying.carry_out(node, plan.install(BARE, NEW), print)
 
 
 def test_containers_are_found_by_their_shims_options_and_by_their_seats(tmp_path):
@@ -269,6 +293,7 @@ def test_folders_of_drop_ins_are_those_that_are_read_whole():
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     (tmp_path / "kybernate-runc").write_bytes(b"new")
+    (tmp_path / "plugin").write_bytes(b"plugin")
 
     def call(now: Standing, *words: str) -> Any:
         monkeypatch.setattr(standing, "look", lambda _: now)
@@ -280,12 +305,12 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_the_commands_say_what_they_did_and_what_is_left(run, tmp_path):
-    program = str(tmp_path / "kybernate-runc")
-    done = run(BARE, "install-node", "--program", program, "--check")
+    files = (f"--program={tmp_path / 'kybernate-runc'}", f"--criu-plugin={tmp_path / 'plugin'}")
+    done = run(BARE, "install-node", *files, "--check")
     assert done.exit_code == 0
     assert f"would write {plan.PROGRAM}" in done.output
     assert not (tmp_path / "root").exists()
-    done = run(BARE, "install-node", "--program", program)
+    done = run(BARE, "install-node", *files)
     assert done.exit_code == 0
     assert f"left to do: {plan.RESTART}" in done.output
     done = run(INSTALLED, "uninstall-node")

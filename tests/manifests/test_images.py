@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from kyb.nodefiles import command
+from kyb.nodefiles import command, plan
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "manifests/images"
@@ -42,6 +42,9 @@ def test_every_process_of_the_manifests_has_a_target() -> None:
     assert wanted <= targets
 
 
-def test_the_runtime_is_where_install_node_looks_for_it() -> None:
-    assert f"/kybernate-runc {command.SHIPPED}" in DOCKERFILE
+def test_what_is_compiled_is_where_install_node_looks_for_it_and_the_agent_too() -> None:
+    for name in (command.PROGRAM, command.PLUGIN):
+        assert f"/{name} {command.SHIPPED / name}" in DOCKERFILE
     assert os.access(IMAGES / "of-the-node", os.X_OK)
+    agent = (ROOT / "manifests/components/nodeagent/daemonset.yaml").read_text()
+    assert f"--criu-plugins={Path(plan.PLUGIN).parent}\n" in agent

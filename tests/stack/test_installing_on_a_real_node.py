@@ -152,6 +152,7 @@ def _image(node: RealNode, folder: Path) -> Any:
     shipped = {
         "/usr/local/bin/kyb": folder / "kyb",
         "/usr/local/lib/kybernate/kybernate-runc": native.runtime(),
+        "/usr/local/lib/kybernate/kyb-closed.so": native.criu_plugins() / native.PLUGIN,
     }
     return replace(image, tree={**image.tree, **shipped}, entrypoint=["python3", "-m", "nodeagent"])
 
@@ -215,11 +216,16 @@ def _install(here: Shipped, version: str = "1") -> None:
     here.rolled_out("kyb-deviceplugin")
 
 
+def _install_node() -> tuple[str, ...]:
+    plugin = native.criu_plugins() / native.PLUGIN
+    return ("install-node", f"--program={native.runtime()}", f"--criu-plugin={plugin}")
+
+
 def _import_drop_ins(here: Shipped) -> None:
     """As it says to do; a containerd of an ordinary node has this line from the beginning."""
     main = here.node.work / layout.CONTAINERD
     imports = "imports = ['/etc/containerd/conf.d/*.toml']"
-    assert imports in here.kyb("install-node", f"--program={native.runtime()}")
+    assert imports in here.kyb(*_install_node())
     main.write_text(f"{imports}\n{main.read_text()}")
 
 
@@ -227,7 +233,7 @@ def test_the_agents_daemonset_brings_the_runtime_and_people_restart_containerd(
     shipped: Shipped,
 ) -> None:
     assert shipped.doctor()["runtime handler"]["grade"] == "fault"
-    refused = shipped.kyb("install-node", f"--program={native.runtime()}")
+    refused = shipped.kyb(*_install_node())
     assert "reads no folder of drop-in files" in refused
     assert not shipped.there(PROGRAM)
     _import_drop_ins(shipped)
@@ -245,7 +251,7 @@ def test_the_agents_daemonset_brings_the_runtime_and_people_restart_containerd(
     # Half of the kubelet's patience, which is short here.
     assert (after["agent-wait"]["grade"], after["agent-wait"]["found"]) == ("ok", "10 s")
     assert after["CRIU"]["grade"] == "ok", after["CRIU"]
-    assert "kept " + PROGRAM in shipped.kyb("install-node", f"--program={native.runtime()}")
+    assert "kept " + PROGRAM in shipped.kyb(*_install_node())
 
 
 def test_an_upgrade_of_the_agent_leaves_a_parked_pod_as_it_is(
@@ -299,4 +305,4 @@ def test_removal_is_refused_while_a_parked_pod_needs_the_runtime_and_clean_after
     said = shipped.log("kyb-node-uninstaller", "node-files")
     assert f"removed {PROGRAM}" in said
     assert "left to do: remove /dev/shm/kyb: contents of 1 workloads" in said
-    assert not any(map(shipped.there, (PROGRAM, DROP_IN, "/etc/kyb/runtime.conf")))
+    assert not any(map(shipped.there, ("/opt/kybernate/bin", DROP_IN, "/etc/kyb/runtime.conf")))
