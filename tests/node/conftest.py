@@ -193,9 +193,22 @@ class SeatNode:
             },
         }
 
+    @staticmethod
+    def admitted(pod):
+        """With its probes and hook as the webhook lets it in."""
+        pod = copy.deepcopy(pod)
+        given = pod["metadata"]["annotations"]
+        for change in wire.patch_of((*probes.additions(pod), *hooks.additions(pod, given))):
+            *parents, last = change["path"].split("/")[1:]
+            target = pod
+            for part in parents:
+                target = target[int(part)] if isinstance(target, list) else target[part]
+            target[last] = change["value"]
+        return pod
+
     def admit(self, body):
         """Create it as the webhook would let it in."""
-        self.create(admitted(body))
+        self.create(self.admitted(body))
 
     def create(self, body):
         self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
@@ -315,19 +328,6 @@ def seats(seat_node: SeatNode) -> Iterator[SeatNode]:
     """The node; what the test made on it is removed."""
     yield seat_node
     seat_node.forget()
-
-
-def admitted(pod):
-    """With its probes and hook as the webhook lets it in."""
-    pod = copy.deepcopy(pod)
-    annotations = pod["metadata"]["annotations"]
-    for change in wire.patch_of((*probes.additions(pod), *hooks.additions(pod, annotations))):
-        *parents, last = change["path"].split("/")[1:]
-        target = pod
-        for part in parents:
-            target = target[int(part)] if isinstance(target, list) else target[part]
-        target[last] = change["value"]
-    return pod
 
 
 def launcher(folder: Path, name: str, settings: str) -> Path:
