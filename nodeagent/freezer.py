@@ -106,8 +106,10 @@ class Freezer:
             get_logger(container=container_id, why=why).warning("frozen by signals")
         if os.getpid() in processes.tree(pid):
             raise NotFrozen("the node agent itself is below it")
-        processes.freeze(pid)
-        return Means.SIGNALS
+        if processes.freeze(pid):
+            return Means.SIGNALS
+        processes.thaw(pid)
+        raise NotFrozen("some of its processes did not stop")
 
     def _until(self, holds: Callable[[], bool]) -> bool:
         until = self._clock.monotonic() + self._limit

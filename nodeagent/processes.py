@@ -18,7 +18,7 @@ from nodeagent.cgroups import Cgroups
 PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
 # One that does not stop within this waits in the kernel, and cannot ask for VRAM either.
-_STOPPING_S, _LOOK_S = 1.0, 0.001
+_STOPPING_S, _LOOK_S = 10.0, 0.001
 _AGAIN_S = 0.1
 _NEVER = threading.Event()
 _DEPTH = 64  # no process stands deeper below its container's first one
@@ -114,15 +114,16 @@ def _has_words(pid: int, *words: str) -> bool:
     return all(word.encode() in arguments for word in words)
 
 
-def freeze(pid: int) -> None:
-    """Stop a process tree, parents first, and whom they made meanwhile. All of them stand when it
-    returns: a signal takes its time."""
+def freeze(pid: int) -> bool:
+    """Stop a process tree, parents first, and whom they made meanwhile. Whether all of them stand:
+    a signal takes its time."""
     until = time.monotonic() + _STOPPING_S
     while (running := [one for one in tree(pid) if _runs(one)]) and time.monotonic() < until:
         for one in running:
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGSTOP)
         _NEVER.wait(_LOOK_S)
+    return not running
 
 
 def thaw(pid: int) -> None:
