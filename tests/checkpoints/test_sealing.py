@@ -156,7 +156,7 @@ def test_room_is_asked_for_before_anything_is_written(
 def test_room_is_looked_at_while_writing(
     new_store: Callable[..., Store], left: Left, tmp_path: Path
 ) -> None:
-    store = new_store(limit=100 * MIB)
+    store = new_store(limit=70 * MIB)
     chunk, taken = bytes(8 * MIB), []
 
     def endless() -> Iterator[bytes]:

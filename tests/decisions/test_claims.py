@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kybernate.decisions import claims
@@ -71,6 +71,7 @@ def test_where_there_is_no_claim_nothing_is_orphaned() -> None:
 PODS = [Claim(pod_uid=PodUid(f"u{n}"), node=NodeName(f"n{n % 2}"), pod=f"p{n}") for n in range(4)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["read", "write", "die", "free"]), st.integers(0, 3))))
 def test_at_no_time_two_living_pods_wake_from_one_state(steps: list[tuple[str, int]]) -> None:
     """Agents read and write at any distance in time; the API server takes a write only on what was

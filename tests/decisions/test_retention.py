@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kybernate.decisions.retention import Keeping, replaced
@@ -77,6 +77,7 @@ SOME = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(SOME, max_size=12), st.lists(st.integers(1, 4).map(_keep), max_size=3))
 def test_whatever_goes_there_are_enough_newer_ones_that_can_be_woken_from(
     ours: list[Checkpoint], policies: list[Keeping]
