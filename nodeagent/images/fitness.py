@@ -79,6 +79,15 @@ def of_tree(first: int) -> tuple[Unfit, ...]:
     return tuple(found)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped a process; also of one that its cgroup holds, too."""
+    if processes.is_stopped(pid):
+        return True
+    with suppress(OSError):
+        return (PROC / str(pid) / "wchan").read_text() == "do_signal_stop"
+    return False
+
+
 def _collect(into: list[Unfit], process: _Process, found: Found) -> None:
     with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
         command = process.text("comm").strip()
@@ -107,6 +116,8 @@ def _process(process: _Process) -> Found:
     status = _status(process)
     if status.get("TracerPid", "0") != "0":
         yield Unfitness.TRACED, f"by process {status['TracerPid']}"
+    if is_stopped(process.pid) and not is_stopped(process.first):
+        yield Unfitness.STOPPED, ""
     yield from _namespaces(process)
     yield from _mappings(process)
     for entry in sorted(one.name for one in (process.folder / "fd").iterdir()):

@@ -27,6 +27,7 @@ class Unfitness(StrEnum):
 
     NOT_BEGUN = "NotBegun"  # it is still held before its first instruction
     TRACED = "Traced"  # a debugger holds it
+    STOPPED = "Stopped"  # by a signal, of its own accord
     IO_URING = "IoUring"
     USERFAULTFD = "Userfaultfd"
     PERF_EVENT = "PerfEvent"

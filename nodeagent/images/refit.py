@@ -1,6 +1,6 @@
 """
 An image made to fit another pod: which connections stay, which are closed, which address things
-listen on, and the host name.
+listen on, and the host name. And, before it is finished, rid of a signal of ours.
 
 Called by: `nodeagent.images.runc`, on a restoration's own copy of the image file.
 Rules:
@@ -28,6 +28,10 @@ _SRC_PORT, _DST_PORT, _SRC, _DST = 7, 8, 11, 12
 _IFNAME, _SHUTDOWN = 17, 19
 _TCP_CLOSE = 7
 _NODE_NAME = 1  # of utsns_entry
+CORES = "core-*.img"
+# The queues of core_entry: its task's (tc.signals_s) and its thread's (thread_core.signals_p).
+_QUEUES = ((3, 10), (5, 9))
+_SIGNALS = _SIGINFO = 1
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -78,6 +82,29 @@ def host_name(source: Path, into: Path, host: str) -> None:
         one.put(_NODE_NAME, host.encode())
     into.unlink(missing_ok=True)
     wire.write(into, head, [one.raw() for one in names])
+
+
+def without_signal(core: Path, number: int) -> None:
+    """Take a pending signal out of an image's process. Raises wire.NotAnImage, OSError."""
+    head, entries = wire.read(core)
+    found = [Message(entry) for entry in entries]
+    for one in found:
+        for part, queue in _QUEUES:
+            inner = one.message(part)
+            signals = inner.message(queue) if inner is not None else None
+            if inner is None or signals is None:
+                continue
+            kept = [raw for raw in signals.blobs(_SIGNALS) if _number_of(raw) != number]
+            signals.put(_SIGNALS, *kept)
+            inner.put(queue, signals.raw())
+            one.put(part, inner.raw())
+    wire.write(core, head, [one.raw() for one in found])
+
+
+def _number_of(entry: bytes) -> int:
+    """Of a siginfo_entry, whose bytes begin with the signal's number."""
+    info = Message(entry).blobs(_SIGINFO)
+    return int.from_bytes(info[0][:4], "little") if info else 0
 
 
 def _kept(files: Sequence[Message]) -> frozenset[_Ends]:

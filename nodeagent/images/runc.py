@@ -11,6 +11,7 @@ files, and our own in place of what must differ), `criu.conf`, `work/` (CRIU's l
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import orjson
 
+from nodeagent import processes
 from nodeagent.freezer import Freezing, NotFrozen, NotThawed
 from nodeagent.images import (
     criu,
@@ -42,6 +44,7 @@ _DUMP = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks"
 # The new container's cgroups are runc's to make, not CRIU's to restore. (As options of CRIU's,
 # because runc 1.1 does not know all of its own that later ones have.)
 _RESTORE = ("leave-stopped", "manage-cgroups=ignore")
+_WORDS_MOST = 2000  # of what changed; a reply's line has 16 KiB
 _LIMIT_S = 600.0  # 1 GiB takes a second; nothing real takes this
 
 
@@ -76,11 +79,22 @@ class RuncImages:
             into.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._freezer.freeze(body.pid, body.container_id)
             try:
+                let_go = _let_go(body)
                 found = self._dump(body, into)
+                if let_go:  # told to go on, which it has not seen yet; restoring that fails
+                    for core in (into / CRIU).glob(refit.CORES):
+                        refit.without_signal(core, signal.SIGCONT)
             finally:
                 self._as_before(body, stood)
             return Dumped(folder=into, size=_size(into), facts=found)
-        except (NotFrozen, NotThawed, tree.BadTree, rootfs.NoOverlay, OSError) as error:
+        except (
+            NotFrozen,
+            NotThawed,
+            tree.BadTree,
+            rootfs.NoOverlay,
+            wire.NotAnImage,
+            OSError,
+        ) as error:
             raise DumpFailed(str(error)) from error
 
     def restoration(self, image: Path, bundle: Path) -> Mapping[str, str]:
@@ -101,7 +115,7 @@ class RuncImages:
         except (OSError, tree.BadTree, wire.NotAnImage) as error:
             raise Unrestorable(str(error)) from error
         said = [f"connections to the outside that are closed: {closed}"] if closed else []
-        changed = "; ".join((*identity.changes(before, now), *said))
+        changed = "; ".join((*identity.changes(before, now), *said))[:_WORDS_MOST]
         return {"image": str(wake / CRIU), "work": str(wake / WORK), "changed": changed}
 
     def woken(self, body: Body) -> None:
@@ -163,26 +177,53 @@ class RuncImages:
             shutil.copyfile(chosen, body.bundle / WAKE / _OPTIONS)
         paths = [f"--image-path={image}", f"--work-path={work}"]
         argv = [self._runc, f"--root={body.runc_root}", "checkpoint", *_DUMP, *paths]
-        try:
-            done = subprocess.run(
-                [*argv, body.container_id],
-                capture_output=True,
-                text=True,
-                timeout=_LIMIT_S,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # what stops us must not stop it halfway
-                env={**os.environ, "CRIU_CONFIG_FILE": str(chosen)},
-            )
-        except FileNotFoundError as missing:
-            raise DumpFailed(f"{self._runc} is not there") from missing
-        except subprocess.TimeoutExpired as late:
-            raise DumpFailed(f"it took longer than {_LIMIT_S:.0f} s") from late
-        if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise DumpFailed(criu.sentence(work / "dump.log") or last)
+        argv.append(body.container_id)
+        code, said = _run(argv, {**os.environ, "CRIU_CONFIG_FILE": str(chosen)})
+        if code:
+            raise DumpFailed(criu.sentence(work / "dump.log") or said.rpartition("\n")[2])
         with suppress(FileNotFoundError):
             (image / "stats-dump").unlink()  # differs from dump to dump, and nobody reads it
+
+
+def _let_go(body: Body) -> bool:
+    """Undo what a signal stopped, now that the cgroup holds it; whether there was any.
+
+    On v1, CRIU would wait for ever for one that both hold. Where a signal stopped the first
+    process, the agent did it, to one that woke and was never resumed.
+    """
+    stopped = [pid for pid in processes.tree(body.pid) if fitness.is_stopped(pid)]
+    if stopped and body.pid not in stopped:
+        raise DumpFailed(f"process {stopped[0]} is stopped by a signal")
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    return bool(stopped)
+
+
+def _run(argv: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """A program to its end, and what it said. What stops us does not stop it halfway.
+
+    Raises DumpFailed, and then it has ended, with all that it started.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+    except OSError as error:
+        raise DumpFailed(f"{argv[0]} cannot be run: {error}") from error
+    with process:
+        try:
+            _, said = process.communicate(timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired as late:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise DumpFailed(f"it took longer than {_LIMIT_S:.0f} s") from late
+        return process.returncode, said.strip()
 
 
 def _link(image: Path, into: Path) -> None:

@@ -56,6 +56,12 @@ class Message:
         found = [f.value for f in self.fields if f.number == number and isinstance(f.value, bytes)]
         return Message(found[-1]) if found else None
 
+    def blobs(self, number: int) -> tuple[bytes, ...]:
+        """Of a repeated field."""
+        return tuple(
+            f.value for f in self.fields if f.number == number and isinstance(f.value, bytes)
+        )
+
     def put(self, number: int, *values: int | bytes) -> None:
         """Give a field these values in place of all it has, where it stood."""
         where = next((i for i, f in enumerate(self.fields) if f.number == number), None)

@@ -49,6 +49,11 @@ KINDS = {
         "f = open(v / 'token'); (v / 'token').unlink(); v.rmdir(); d.rmdir()",
         [Unfitness.PROJECTED_FILE],
     ),
+    "stopped-child": (
+        "import subprocess as s, os, signal; p = s.Popen(['sleep', '60']); "
+        "os.kill(p.pid, signal.SIGSTOP); os.waitpid(p.pid, os.WUNTRACED)",
+        [Unfitness.STOPPED],
+    ),
     "all-that-is-fine": (
         "import os, socket, select, tempfile, threading, subprocess; "
         "a = [select.epoll(), os.eventfd(0), os.memfd_create('m'), os.pipe(), socket.socketpair()];"

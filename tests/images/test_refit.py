@@ -154,6 +154,32 @@ def test_what_criu_did_not_write_is_refused(tmp_path, raw):
         refitting.sockets(tmp_path / "files.img", tmp_path / "new.img", MOVED)
 
 
+def test_a_pending_signal_is_taken_out_and_the_others_stay(tmp_path):
+    def queue(*numbers):
+        signals = Message()
+        signals.put(1, *(entry_of(number) for number in numbers))
+        return signals.raw()
+
+    def entry_of(number):
+        one = Message()
+        one.put(1, struct.pack("<iii", number, 0, 0) + bytes(116))
+        return one.raw()
+
+    core, task, thread = Message(), Message(), Message()
+    task.put(1, 1)
+    task.put(10, queue(18, 10, 18))
+    thread.put(9, queue(18))
+    core.put(1, 1)
+    core.put(3, task.raw())
+    core.put(5, thread.raw())
+    wire.write(tmp_path / "core-1.img", HEAD, [core.raw()])
+    refitting.without_signal(tmp_path / "core-1.img", 18)
+    _, (left,) = wire.read(tmp_path / "core-1.img")
+    assert Message(left).message(3).blobs(10) == (queue(10),)
+    assert Message(left).message(5).blobs(9) == (b"",)
+    assert Message(left).message(3).number(1) == 1
+
+
 def entry(**numbers):
     message = Message()
     for number, value in numbers.items():
