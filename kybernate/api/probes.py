@@ -29,7 +29,7 @@ BEHIND = "--"
 LONGEST = 4096  # characters of what travels; a line of the runtime's protocol has 16 KiB
 # The kubelet's patience beyond the user's own timeout, which the agent keeps: an exec of a busy
 # node's container runtime takes a while before anybody asks anything.
-BEYOND = 10
+BEYOND = 30
 ACTIONS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 
 _PORTS = range(1, 65536)

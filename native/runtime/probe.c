@@ -19,7 +19,7 @@
 #include "runtime.h"
 
 static const char MARKER[] = "kyb-probe";
-// The kubelet gives a rewritten probe 10 s beyond its own timeout: see kybernate/api/probes.py.
+// The kubelet gives a rewritten probe 30 s beyond its own timeout: see kybernate/api/probes.py.
 static const double BEYOND_S = 4.0;
 enum { PROCESS_MOST = 16 * 1024 * 1024, FAILED = 1, KILLED_MS = 500 };
 enum { AGAIN = 50, BETWEEN_NS = 200 * 1000 * 1000 };  // ten seconds in all

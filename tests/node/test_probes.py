@@ -9,6 +9,7 @@ Rule: one crowd for all of the file; it is probed while the tests run, and count
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
 
@@ -18,6 +19,7 @@ from kybernate.testing.agentnode import wait_for
 pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
 
 PROBES = 3600
+HELD_S = 60
 WAITING = 16
 AGGRESSIVE = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1}
 # For those that are asked themselves: on a busy machine a second is no sign of a fault.
@@ -52,6 +54,8 @@ class Crowd:
     parked: list = field(default_factory=list)
     waiting: list = field(default_factory=list)
     active: str = "active"
+    job: str = ""
+    at_first: dict = field(default_factory=dict)
 
     def containers(self):
         """The kubelet's word on each, in one call for all."""
@@ -62,8 +66,12 @@ class Crowd:
             if one["metadata"]["name"] in self.seats.kept and one["status"].get("containerStatuses")
         }
 
+    def counts(self):
+        return {name: one["restartCount"] for name, one in self.containers().items()}
+
     def restarted(self):
-        return {name for name, one in self.containers().items() if one["restartCount"]}
+        """Since they were gathered: a kubelet of so little patience may have to begin twice."""
+        return {name for name, count in self.counts().items() if count > self.at_first[name]}
 
     def ready(self):
         return {name for name, one in self.containers().items() if one["ready"]}
@@ -103,18 +111,37 @@ class Crowd:
             self.park(name)
             self.parked.append(name)
 
+        self.at_first = self.counts()
+
     def gather_waiting(self):
         self.create(self.a_pod(self.active, "exec"))
         self.seats.await_state(self.active, "Active")
         wait_for(lambda: self.active in self.ready(), "the active one is ready", 60.0)
         self.create(self.a_pod(FIRST, "http"))
         self.seats.await_state(FIRST, "Waiting")
+        self.job = self.begin_job()
+        self.seats.await_state(self.job, "Waiting")
         kinds = list(ACTIONS)
         self.waiting = [f"waits-{number}" for number in range(WAITING)]
         self.create(
             *(self.a_pod(f"waits-{n}", kinds[n % 4], AGGRESSIVE) for n in range(1, WAITING))
         )
         wait_for(lambda: set(self.states()) == {"Waiting"}, "all wait", 120.0)
+        self.at_first = self.counts()
+
+    def begin_job(self):
+        """Its pod, which must not be tried again."""
+        pod = self.seats.admitted(self.a_pod("job", "exec"))
+        pod["spec"] |= {"restartPolicy": "Never"}
+        pod["spec"]["containers"][0]["command"][3:] = ["train", "--vram=1Gi", "--steps=3"]
+        head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
+        template = {"metadata": {"annotations": pod["metadata"]["annotations"]}}
+        spec = {"backoffLimit": 0, "template": {**template, "spec": pod["spec"]}}
+        self.seats.create({**head, "spec": spec})
+        find = ("get", "pods", "--selector=job-name=job", "-o", "name")
+        found = wait_for(lambda: self.seats.plane.kubectl(*find).strip(), "its pod is there", 60.0)
+        self.seats.kept.add(found.removeprefix("pod/"))
+        return found.removeprefix("pod/")
 
     def states(self):
         view = self.seats.view()
@@ -128,7 +155,6 @@ class Crowd:
         force = ("--force", "--grace-period=0", "--ignore-not-found", "--wait=false")
         self.seats.plane.kubectl("delete", "pod", *names, *force)
         self.seats.kept.clear()
-        self.seats.made.clear()
         self.seats.forget()
 
 
@@ -209,3 +235,12 @@ def test_thousands_of_probes_are_answered_and_nobody_is_restarted(crowd):
     print(counted(crowd.seats))
     assert crowd.restarted() == {crowd.active}
     assert counted(crowd.seats).get(("Liveness", "failed"), 0) == 0
+
+
+def test_a_job_held_for_a_minute_under_a_kubelet_with_ten_seconds_of_patience_completes(crowd):
+    crowd.park(FIRST)
+    wait_for(lambda: crowd.seats.phase(crowd.job) == "Succeeded", "it completes", 90.0)
+    (state,) = (one["state"]["terminated"] for one in [crowd.containers()[crowd.job]])
+    began, ended = (datetime.fromisoformat(state[name]) for name in ("startedAt", "finishedAt"))
+    assert (ended - began).total_seconds() > HELD_S
+    assert crowd.counts()[crowd.job] == 0
