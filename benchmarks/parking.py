@@ -146,10 +146,10 @@ class Switch:
         return self.seconds["list again"] + self.seconds["copy in"] + self.seconds["open"]
 
 
-def switch(node: Node, one: Program) -> Switch:
-    """Park, look, resume, and see it go on."""
+def switch(node: Node, one: Program, hold: float = 0.2) -> Switch:
+    """Park, look that it stands still for `hold` seconds, resume, and see it go on."""
     done, mechanism, body = Switch(), node.mechanism, one.body
-    before = vram_used()
+    before = vram_used() if hold else 0
     done.timed("close and drain", lambda: mechanism.lock(body, _DRAIN_S))
     parts: tuple[Part, ...] = done.timed("list", lambda: mechanism.parts(body))
     done.size = sum(part.size for part in parts)
@@ -159,9 +159,9 @@ def switch(node: Node, one: Program) -> Switch:
     )
     slot.seal(tuple(kept))
     done.timed("release", lambda: release(node, body, parts))
-    done.used = (before, vram_used())
+    done.used = (before, vram_used() if hold else 0)
     held = one.facts()["steps"]
-    time.sleep(0.2)
+    time.sleep(hold)
     if one.facts()["steps"] != held:
         raise RuntimeError("it went on while it was parked")
     done.timed("list again", lambda: mechanism.parts(body))
@@ -205,10 +205,12 @@ def summary(name: str, switches: list[Switch], limit: dict[str, float]) -> dict[
         "phases": {
             phase: median([one.seconds[phase] for one in switches]) for phase in switches[0].seconds
         },
-        "vram_used": switches[-1].used,
+        "vram_used": switches[0].used,
     }
     for way in ("park", "resume"):
         found[f"{way}_of_limit"] = size / limit[way] / found[way]
+    found["park_worst"] = max(one.park for one in switches)
+    found["resume_worst"] = max(one.resume for one in switches)
     print(
         f"{name:28} {found['gib']:6.1f} GiB  park {found['park']:.3f} s"
         f" ({found['park_of_limit']:.2f} of the limit)  resume {found['resume']:.3f} s"
@@ -293,17 +295,48 @@ def built(folder: Path) -> str:
     return str(made)
 
 
-def overhead(node: Node, layers: int, pairs: int) -> dict[str, Any]:
+def overhead(node: Node, pairs: int) -> dict[str, Any]:
     """Steps with and without the guest, in turns; nothing is parked."""
+    programs = {"token step": ("model.py", "8", "600"), "training step": ("training.py", "300")}
+    return {name: compared(node, name, words, pairs) for name, words in programs.items()}
+
+
+def compared(node: Node, name: str, words: tuple[str, ...], pairs: int) -> dict[str, Any]:
+    """One program's median step in milliseconds, run by run, and the ratio of the medians."""
     found: dict[str, list[float]] = {"without": [], "with": []}
-    for _ in range(pairs):
-        for name in found:
-            with program(node, "model.py", str(layers), "400", guest=name == "with") as one:
+    for pair in range(pairs):
+        for which in sorted(found, reverse=pair % 2 == 0):
+            with program(node, *words, guest=which == "with") as one:
                 facts = one.wait(lambda facts: bool(facts.get("ended")))
-                found[name].append(facts["median_ms"])
-    middle = {name: median(values) for name, values in found.items()}
-    print(f"overhead, token step: {middle['without']:.3f} ms without, {middle['with']:.3f} with")
-    return {**found, "ratio": middle["with"] / middle["without"]}
+                found[which].append(facts["median_ms"])
+    ratio = median(found["with"]) / median(found["without"])
+    runs = {which: " ".join(f"{value:.3f}" for value in found[which]) for which in found}
+    print(f"{name}, ms: without {runs['without']}; with {runs['with']}; ratio {ratio:.4f}")
+    return {**found, "ratio": ratio}
+
+
+def repeated(node: Node, times: int, limit: dict[str, float]) -> dict[str, Any]:
+    """Many switches of a program whose threads allocate all the time: what is left behind."""
+    with program(node, "churn.py", "1.5") as one:
+        one.wait(lambda facts: facts["steps"] > 20)
+        switches = [switch(node, one) for _ in range(3)]
+        before = footprint(node, one)
+        switches += [switch(node, one, hold=0.0) for _ in range(times)]
+        facts, after = one.goes_on(), footprint(node, one)
+        found = summary(f"PyTorch threads, {times} times", switches, limit)
+        print(f"  before {before}, after {after}, wrong {facts['wrong']}")
+        return {**found, "wrong": facts["wrong"], "before": before, "after": after}
+
+
+def footprint(node: Node, one: Program) -> dict[str, int]:
+    """Descriptors and MiB of the agent, its workers and the program."""
+    pids = {"agent": os.getpid(), "program": one.process.pid, **node.mechanism.workers()}
+    found = {}
+    for name, pid in pids.items():
+        found[f"{name} descriptors"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        found[f"{name} MiB"] = pages * os.sysconf("SC_PAGESIZE") // 2**20
+    return found
 
 
 def pinned_limit(node: Node, uuid: GpuUuid) -> dict[str, float]:
@@ -339,6 +372,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=32, help="of the model; 0: without it")
     parser.add_argument("--steps", type=int, default=300, help="of training; 0: without it")
     parser.add_argument("--others", nargs="*", choices=OTHERS, default=list(OTHERS))
+    parser.add_argument("--many", type=int, default=100, help="switches in a row; 0: without")
     parser.add_argument("--pairs", type=int, default=3, help="for the overhead; 0: without it")
     asked = parser.parse_args()
     uuid, words = card()
@@ -357,7 +391,9 @@ def main() -> int:
             results["training"] = trained(node, asked.steps, limit)
         results["others"] = {name: other(node, name, limit) for name in asked.others}
         if asked.pairs:
-            results["overhead"] = overhead(node, 8, asked.pairs)
+            results["overhead"] = overhead(node, asked.pairs)
+        if asked.many:
+            results["many"] = repeated(node, asked.many, limit)
     finally:
         node.mechanism.close()
         shutil.rmtree(asked.folder, ignore_errors=True)

@@ -195,6 +195,10 @@ class GuestMechanism:
         texts = (_asked(guest, Verb.LEFT, ANSWER_S).text for guest in self._of(body))
         return tuple(line for text in texts for line in text.splitlines())
 
+    def workers(self) -> Mapping[str, int]:
+        """The workers' process numbers by card."""
+        return {uuid: worker.pid for uuid, worker in self._workers.items() if worker.pid}
+
     def _worker(self, uuid: GpuUuid) -> Worker:
         return self._workers.setdefault(uuid, Worker(uuid, self._environment))
 
