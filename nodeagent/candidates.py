@@ -15,7 +15,7 @@ from kybernate.model.ids import NodeName
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import PeerAway, Unusable
+from nodeagent.checkpoints.faults import DAMAGE, PeerAway, Unusable
 from nodeagent.checkpoints.peers import Peers, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
@@ -51,7 +51,8 @@ class Candidates:
         try:
             return self.store.open(one.namespace, one.name, here, one.signature)
         except Unusable as problem:
-            if problem.reason is not Flaw.ABSENT:
+            others = set(one.copies) - {self.node}
+            if problem.reason is not Flaw.ABSENT and not (problem.reason in DAMAGE and others):
                 raise
         wanted = Wanted(namespace=one.namespace, name=one.name, signature=one.signature, here=here)
         sealed = self._fetch(wanted, tuple(node for node in one.copies if node != self.node))

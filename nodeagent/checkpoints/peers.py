@@ -23,7 +23,7 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import names, verifying
 from nodeagent.checkpoints.arriving import PATIENT, Arriving, Patience, Pieces
-from nodeagent.checkpoints.faults import Unusable
+from nodeagent.checkpoints.faults import DAMAGE, Unusable
 from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
@@ -85,7 +85,8 @@ class Peers:
         told: Tell = lambda _: None,
         cancelled: threading.Event | None = None,
     ) -> Sealed:
-        """It, verified, on this node; one that is here already is verified and answered.
+        """It, verified, on this node; one that is here already is verified and answered, and
+        replaced where it is damaged, once a good one has come.
 
         Raises Unusable, NoRoom, NotSealed, Cancelled, PeerAway (after several tries).
         """
@@ -96,7 +97,7 @@ class Peers:
                     wanted.namespace, wanted.name, wanted.here, wanted.signature
                 )
             except Unusable as problem:
-                if problem.reason is not Flaw.ABSENT:
+                if problem.reason is not Flaw.ABSENT and problem.reason not in DAMAGE:
                     raise
             return self._fetch(wanted, node, told, cancelled)
 
@@ -113,11 +114,14 @@ class Peers:
             content, signature = arriving.artifact()
             manifest = self._admitted(wanted, content, signature)
             began = self._clock.monotonic()
-            with self._store.draft(wanted.namespace, wanted.name, manifest.size) as draft:
+            with self._store.draft(
+                wanted.namespace, wanted.name, manifest.size, replacing=True
+            ) as draft:
                 pieces = arriving.content(signature, manifest.size)
                 for file, chunks in _files(manifest, self._counted(pieces, manifest, told)):
                     written = draft.write(file.path, chunks)
                     verifying.same_or_unusable(file, written.size, written.sha256)
+                self._store.delete(wanted.namespace, wanted.name)  # a damaged one
                 sealed = draft.install(content, manifest, signature)
         finally:
             arriving.close()

@@ -57,13 +57,14 @@ class Store:
         """The limit, and what checkpoints and drafts take of it."""
         return self.space.room()
 
-    def draft(self, namespace: str, name: str, need: int = 0) -> Draft:
+    def draft(self, namespace: str, name: str, need: int = 0, *, replacing: bool = False) -> Draft:
         """Begin one; `need` is how many bytes it will have, as far as is known.
 
+        `replacing`: for a damaged one of that name, which is deleted before this one is sealed.
         Raises NoRoom, AlreadySealed, Unusable (the name), before anything is written.
         """
         names.check_key(namespace, name)
-        if self._root(namespace, name).exists():
+        if self._root(namespace, name).exists() and not replacing:
             raise AlreadySealed(f"{namespace}/{name}")
         draft = Draft(self, self._drafts / uuid.uuid4().hex, namespace, name)
         self.space.hold(draft, need)

@@ -171,6 +171,22 @@ def test_the_same_checkpoint_is_fetched_once_however_many_ask(
     assert lending.asked == [0]
 
 
+def test_a_damaged_copy_is_replaced_once_a_good_one_has_come(
+    lent: Any, store: Store, new_store: Callable[..., Store], facts: Any
+) -> None:
+    sealed, other = _large(store, facts, MIB), new_store("node-b")
+    peers = lent.peers(other, tries=1)
+    here = peers.fetch(WANTED, "node-a").folder
+    (here / "gpu/0").write_bytes(b"rotten")
+    lent.addresses["nobody"] = "127.0.0.1:9"
+    with pytest.raises(PeerAway):
+        peers.fetch(WANTED, "nobody")
+    assert (here / "gpu/0").read_bytes() == b"rotten"
+    assert peers.fetch(WANTED, "node-a").manifest == sealed.manifest
+    other.open(NAMESPACE, NAME)
+    assert other.room().used < 2 * MIB
+
+
 def test_a_fifth_borrower_waits_for_the_others(
     agents: Any, store: Store, new_store: Callable[..., Store], facts: Any
 ) -> None:
