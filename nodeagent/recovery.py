@@ -16,7 +16,7 @@ from kybernate.runtime.logs import get_logger
 from nodeagent import park, processes, resume, seal, start
 from nodeagent.journal import Corrupt, FileJournal
 from nodeagent.lives import Life
-from nodeagent.mechanisms import BodyGone
+from nodeagent.mechanisms import Body, BodyGone
 from nodeagent.phases import Stopwatch
 from nodeagent.pool import Damaged
 from nodeagent.records import Mark, Record
@@ -159,8 +159,19 @@ _STEPS: Mapping[Mark, Callable[[Story], Record]] = {
 }
 
 
+def _body(record: Record) -> Body:
+    return Body(
+        key=record.key,
+        uid=record.uid,
+        pid=record.pid,
+        gpus=record.cards,
+        container_id=record.container_id,
+    )
+
+
 def _discard(tools: Tools, record: Record) -> None:
     """The workload ended while nobody looked."""
+    tools.mechanism.forget(_body(record))
     with suppress(OSError):
         tools.pool.free(record.uid)
     tools.journal.forget(record.uid)

@@ -166,8 +166,10 @@ class Sealings:
             found.append(sealed)
             return record
 
-        tell = self.stage.teller.seal_failed
-        endings = Endings(happening=Happening.SEAL_FAILED, tell=tell)
+        def failed(one: Life, why: str) -> None:
+            self.stage.teller.seal_failed(one, str(undone[0]) if undone else why)
+
+        endings = Endings(happening=Happening.SEAL_FAILED, tell=failed)
         done = self.stage.run(life, story, run, self.coordinator, endings)
         if found:
             self.publish(found[0])

@@ -207,6 +207,19 @@ class Wakings:
         self._made(life)
         self._wake_up_aside(life)
 
+    def made_cold(self, call: Call) -> None:
+        """Where it was to be restored: the runtime had no answer in time, and did not wait on."""
+        with self._lock:
+            attempt = self._attempts.pop(call.container_id, None)
+        life = self.lives.get(call.pod)
+        if life is None or life.id != call.container_id or life.record.pid:
+            return
+        self.unborn.give_up(life.key, life.id)
+        why = "it starts cold: what made its container did not wait for the checkpoint"
+        self.stage.teller.wake_failed(life.key, life.record.uid, why)
+        if attempt is not None:
+            threading.Thread(target=self._release, args=(attempt,), daemon=True).start()
+
     def _made(self, life: Life) -> None:
         """What the runtime took, as a phase."""
         with self._lock:

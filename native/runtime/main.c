@@ -21,22 +21,24 @@ static double now(void) {
 }
 
 // The agent says how it is to be made; an agent that stays away means: cold, and held. Where it
-// has a checkpoint on its way, cold would be wrong: then the kubelet tries again.
+// has a checkpoint on its way, cold would be wrong, also when it dies meanwhile: then the kubelet
+// tries again.
 static bool may_be_made(const struct arguments *asked, const struct settings *set,
                         const struct seated *made, struct answer *answer) {
     double began = now();
+    bool coming = false;
     for (;;) {
         switch (agent_ask(set, "creating", made, TELL_S, answer)) {
             case HEARD: return true;
             case REFUSED: report(asked, "the node agent refuses: %s", answer->say); return false;
-            case NOT_HEARD: break;
+            case NOT_HEARD: coming = coming || answer->coming; break;
         }
-        if (now() - began >= (answer->coming ? set->wake_wait : set->agent_wait)) break;
+        if (now() - began >= (coming ? set->wake_wait : set->agent_wait)) break;
         nanosleep(&(struct timespec){0, (long)(BETWEEN_S * 1e9)}, NULL);
     }
-    if (answer->coming)
+    if (coming)
         report(asked, "its checkpoint is not here yet after %.0f s", set->wake_wait);
-    return !answer->coming;
+    return !coming;
 }
 
 static int make(const struct arguments *asked, const struct settings *set,

@@ -42,6 +42,9 @@ class Wakes(Protocol):
     def held(self, call: Call) -> None:
         """It was restored and stands. Raises Refused, OSError."""
 
+    def made_cold(self, call: Call) -> None:
+        """It is held at its FIFO, whatever was answered."""
+
     def ended(self, call: Call) -> None:
         """It ended, or was never made."""
 
@@ -95,6 +98,7 @@ class RuntimeSocket:
             case Op.HELD if call.restored:
                 self._wakings.held(call)
             case Op.HELD:
+                self._wakings.made_cold(call)
                 created = _created(call)
                 if created is not None:
                     self._containers.created(created)

@@ -43,7 +43,6 @@ class Simulated:
         self._address = address
         self._freezer, self._cgroups = freezer, cgroups
         self._driver = simgpu.Driver(address)
-        self._known: dict[str, tuple[str, ...]] = {}  # contexts that were adopted, by container
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""
@@ -129,12 +128,13 @@ class Simulated:
         for context in simulated_moving.read(known, body.gpus):
             with _translated():
                 self._driver.adopt(body.pid, context)
-        self._known[body.container_id] = self._handles(body)
 
-    def forget(self, body: Body) -> None:
-        """As the port says. Of a context that was not adopted its process's end is the end."""
+    def forget(self, body: Body) -> None:  # noqa: ARG002
+        """As the port says: contexts whose processes are nowhere on this node are nobody's. Most
+        end with their process; those it was disconnected from do not."""
         with suppress(simgpu.NotNow, simgpu.ContextGone, Retry):
-            for context in self._known.pop(body.container_id, ()):
+            shown = self._driver.showing().processes
+            for context in {one.context for one in shown if one.context and not one.pid}:
                 self._driver.forget(context)
 
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:

@@ -272,7 +272,7 @@ def _real(plane, shared, number, tmp_path_factory) -> RealNode:
     folder, name = shared / str(number), f"waking-{number}"
     folder.mkdir()
     settings, program = folder / "runtime.conf", folder / "kybernate-runc"
-    settings.write_text(f"socket = {folder / 'runtime.sock'}\nagent-wait = 3\n")
+    settings.write_text(f"socket = {folder / 'runtime.sock'}\nagent-wait = 60\n")
     program.write_text(LAUNCHER.format(settings=settings, program=native.runtime()))
     program.chmod(0o755)
     taint = {"key": "kyb.test/real", "effect": "NoSchedule"}

@@ -85,6 +85,9 @@ class Wakes:
         self.told.append((call.op, call.container_id))
         raise Refused("nobody here prepared that")
 
+    def made_cold(self, call):
+        self.told.append((call.op, call.container_id))
+
     def ended(self, call):
         self.told.append((call.op, call.failed))
 

@@ -325,6 +325,15 @@ def test_a_container_that_is_made_again_wakes_again_where_its_class_means_that(s
     assert scene.create("c3")["ok"] == answer
 
 
+def test_a_container_that_was_made_cold_after_all_is_let_in_as_such(scene):
+    scene.create()
+    held = Call(op=Op.HELD, pod=KEY, uid=UID, container="model", container_id="c2", pid=1)
+    scene.wakings.made_cold(held)
+    assert (scene.lives.get(KEY), scene.desk.pool.slots()) == (None, {})
+    assert "it starts cold" in scene.failures[0][0]
+    wait_for(lambda: scene.candidates.held == [], "its claim is given back")
+
+
 def test_a_container_that_nobody_prepared_is_refused(scene):
     with pytest.raises(NotKnown):
         scene.held()
