@@ -41,6 +41,7 @@ class Target:
     pod_uid: PodUid
     node: NodeName | None = None
     state: State | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,8 @@ def _of_life(request: CheckpointRequest, target: Target) -> Step | None:
     if bound and bound != target.pod_uid:
         name = request.workload.name
         return Fail(GONE, f"pod {name} that was to be sealed is gone; another has its name now")
+    if target.finished:
+        return Fail(GONE, f"pod {request.workload.name} has ended; there is nothing to seal")
     return None
 
 

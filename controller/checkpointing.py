@@ -16,7 +16,7 @@ from controller.answers import Answers
 from controller.checkpoint_plan import Around, Ask, Fail, Hold, Nothing, Remove, Step, Target
 from controller.duties import Duty
 from controller.sealers import Asked, Sealer
-from kybernate.api import checkpointrequests, gpuworkloads, requests, timestamps
+from kybernate.api import checkpointrequests, fields, gpuworkloads, requests, timestamps
 from kybernate.api.checkpointrequests import CheckpointRequest, CheckpointStatus, Leave, Progress
 from kybernate.api.requests import RequestState
 from kybernate.clients import agents
@@ -235,10 +235,11 @@ def _with_progress(status: CheckpointStatus, step: agents.Progress) -> Checkpoin
 
 def _target(obj: Mapping[str, Any]) -> Target:
     spec, status = gpuworkloads.read_spec(obj), gpuworkloads.read_status(obj)
+    finished = fields.condition(obj, gpuworkloads.FINISHED) == "True"
     if status is None:
-        return Target(pod_uid=spec.pod_uid)
+        return Target(pod_uid=spec.pod_uid, finished=finished)
     node = NodeName(status.node) if status.node else None
-    return Target(pod_uid=spec.pod_uid, node=node, state=status.state)
+    return Target(pod_uid=spec.pod_uid, node=node, state=status.state, finished=finished)
 
 
 def _made(obj: Mapping[str, Any]) -> float:

@@ -16,7 +16,9 @@ from kybernate.runtime.logs import get_logger
 
 K = TypeVar("K", bound=Hashable)
 
-_JOIN_S = 5.0  # longer than any look takes, but for a hung request, which ends by itself
+# Longer than any look takes, but for one that follows an agent or a hung request: these end by
+# themselves, and do no harm when they do.
+_JOIN_S = 5.0
 
 
 class Duty(Generic[K]):
@@ -69,12 +71,13 @@ class Duty(Generic[K]):
             thread.start()
 
     def stop(self) -> None:
-        """Begin no further look, and wait for those under way."""
+        """Begin no further look, and wait for those under way, all together for a few seconds."""
         queue, self._queue = self._queue, None
         if queue is not None:
             queue.close()
+        deadline = self._clock.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
 
     def _work(self, queue: WorkQueue[K]) -> None:
         workqueue.work(queue, self._looked, self._troubled)

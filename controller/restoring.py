@@ -196,7 +196,7 @@ class Restoring:
             for workload in self._seat_pods():
                 if _is_meant(workload, request, request.owner):
                     pod = self._find(PODS, workload.key.name, namespace)
-                    if pod and pod["metadata"]["uid"] == workload.uid:
+                    if pod and _is_new(pod, workload):
                         yield self._waker(pod)
 
     def _waker(self, pod: Obj) -> Waker:
@@ -247,6 +247,12 @@ def _is_meant(workload: Workload, request: RestoreRequest, owner: Owner) -> bool
     key = workload.key
     ours = key.namespace == request.key[0] and key.name.startswith(f"{owner.name}-")
     return ours and request.checkpoint in workload.wishes.restore_from
+
+
+def _is_new(pod: Obj, workload: Workload) -> bool:
+    """A pod that is on its way out was there before the owner was scaled."""
+    metadata = pod["metadata"]
+    return metadata["uid"] == workload.uid and "deletionTimestamp" not in metadata
 
 
 def _pod(request: RestoreRequest, name: str) -> Obj:

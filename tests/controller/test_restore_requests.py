@@ -141,7 +141,11 @@ def test_a_deployment_of_none_is_scaled_to_one(
     kube.seed(deployment)
     ask(kube, owner={"kind": "Deployment", "name": "chat"})
     eventually(lambda: kube.get(DEPLOYMENTS, "chat", "default")["spec"]["replicas"] == 1)
-    pod = a_pod("chat-7d9f-x2", annotations={names.RESTORE_FROM: "llama-1,older"})
+    offered = {names.RESTORE_FROM: "llama-1,older"}
+    going = a_pod("chat-7d9f-x1", annotations=offered, deletionTimestamp="2026-01-31T12:00:00Z")
+    kube.seed(going)
+    wake(kube, going, claimed=False)  # it lives still, and is not what was asked for
+    pod = a_pod("chat-7d9f-x2", annotations=offered)
     kube.seed(pod)
     eventually(lambda: status_of(kube).reason == plans.STARTING)
     wake(kube, pod)

@@ -88,6 +88,10 @@ def test_asked_again_it_keeps_the_name_it_has_also_when_the_checkpoint_is_there_
             plans.QUARANTINED, "cannot be trusted", id="quarantined",
         ),
         pytest.param(
+            a_request(), replace(ACTIVE, state=State.ABSENT, finished=True), Around(), NOW, Fail,
+            plans.GONE, "has ended", id="its-pod-has-ended",
+        ),
+        pytest.param(
             a_request(), replace(ACTIVE, node=None, state=None), Around(), NOW, Hold,
             plans.NO_SEAT, "no seat on a node yet", id="pending",
         ),
