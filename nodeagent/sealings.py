@@ -120,7 +120,7 @@ class Sealings:
     def _park(self, life: Life, back: "_Back") -> Refusal | None:
         """Have it parked; once: who is asked for it meanwhile is not parked again."""
         if back.parked:
-            detail = f"somebody asked for {life.key} meanwhile"
+            detail = f"{life.key} could not be parked, or somebody asked for it meanwhile"
             return Refusal(reason=Reason.NOT_SEALABLE, detail=detail)
         if unfit := self._obstacles(life):
             return Refusal(reason=Reason.NOT_SEALABLE, detail=unfit)
