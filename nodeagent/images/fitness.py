@@ -34,6 +34,7 @@ _ANON_REASONS = {
 }
 # Character devices by number: memory (null, zero, full, random, urandom), terminals.
 _DEVICES_FINE = frozenset({(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
+_CAP_SYS_RESOURCE = 24
 _PTS = range(136, 144)  # their major numbers
 _PROJECTED = re.compile(r"/\.\.[0-9_]+\.[0-9]+(/|$)")  # the folder behind a projected volume
 _MOUNTS_FINE = frozenset(
@@ -73,10 +74,17 @@ def of(body: Body, plugin: bool) -> tuple[Unfit, ...]:
 def of_tree(first: int) -> tuple[Unfit, ...]:
     """What is in the way in a process and all below it."""
     found: list[Unfit] = []
+    may_look = may_look_at_others()
     for pid in processes.tree(first):
         process = _Process(pid, first)
-        _collect(found, process, _process(process))
+        _collect(found, process, _process(process, may_look))
     return tuple(found)
+
+
+def may_look_at_others() -> bool:
+    """Whether we, and so CRIU, may read the limits of processes of other users."""
+    own = _status(_Process(os.getpid(), os.getpid()))
+    return bool(int(own.get("CapEff", "0"), 16) >> _CAP_SYS_RESOURCE & 1)
 
 
 def is_stopped(pid: int) -> bool:
@@ -112,10 +120,12 @@ def _container(body: Body) -> Found:
             yield Unfitness.MOUNT, f"{kind} at {where}"
 
 
-def _process(process: _Process) -> Found:
+def _process(process: _Process, may_look: bool) -> Found:
     status = _status(process)
     if status.get("TracerPid", "0") != "0":
         yield Unfitness.TRACED, f"by process {status['TracerPid']}"
+    if not may_look and set(status.get("Uid", "0").split()) != {"0"}:
+        yield Unfitness.OTHER_USER, f"user {status['Uid'].split()[0]}"
     if is_stopped(process.pid) and not is_stopped(process.first):
         yield Unfitness.STOPPED, ""
     yield from _namespaces(process)

@@ -28,6 +28,7 @@ class Unfitness(StrEnum):
     NOT_BEGUN = "NotBegun"  # it is still held before its first instruction
     TRACED = "Traced"  # a debugger holds it
     STOPPED = "Stopped"  # by a signal, of its own accord
+    OTHER_USER = "OtherUser"  # than the agent, which lacks CAP_SYS_RESOURCE on this machine
     IO_URING = "IoUring"
     USERFAULTFD = "Userfaultfd"
     PERF_EVENT = "PerfEvent"

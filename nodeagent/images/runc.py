@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from nodeagent.images import (
     rootfs,
     tree,
     volumes,
+    watches,
     wire,
 )
 from nodeagent.images.body import CRIU_CONFIG, Body, read_config, write_config
@@ -77,10 +78,11 @@ class RuncImages:
         stood = self._freezer.frozen(body.pid, body.container_id)
         try:
             into.mkdir(mode=0o700, parents=True, exist_ok=True)
+            watched = watches.options(processes.tree(body.pid), body.rootfs)
             self._freezer.freeze(body.pid, body.container_id)
             try:
                 let_go = _let_go(body)
-                found = self._dump(body, into)
+                found = self._dump(body, into, watched)
                 if let_go:  # told to go on, which it has not seen yet; restoring that fails
                     for core in (into / CRIU).glob(refit.CORES):
                         refit.without_signal(core, signal.SIGCONT)
@@ -149,12 +151,12 @@ class RuncImages:
         else:
             self._freezer.thaw(body.pid, body.container_id)
 
-    def _dump(self, body: Body, into: Path) -> Mapping[str, str]:
+    def _dump(self, body: Body, into: Path, watched: Sequence[str]) -> Mapping[str, str]:
         work = into.with_name(f".{into.name}.work")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700)
         try:
-            self._checkpoint(body, into / CRIU, work)
+            self._checkpoint(body, into / CRIU, work, watched)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         config = body.config
@@ -170,9 +172,11 @@ class RuncImages:
             (into / name).write_bytes(orjson.dumps(content))
         return found
 
-    def _checkpoint(self, body: Body, image: Path, work: Path) -> None:
+    def _checkpoint(self, body: Body, image: Path, work: Path, watched: Sequence[str]) -> None:
         chosen = work / _OPTIONS
-        chosen.write_text(criu.options(self._criu, "link-remap", "skip-in-flight", *self._more))
+        chosen.write_text(
+            criu.options(self._criu, "link-remap", "skip-in-flight", *watched, *self._more)
+        )
         if (body.bundle / WAKE / _OPTIONS).exists():  # one that was restored: runc has it from us
             shutil.copyfile(chosen, body.bundle / WAKE / _OPTIONS)
         paths = [f"--image-path={image}", f"--work-path={work}"]

@@ -4,6 +4,7 @@ Runs in a container: holds one of everything a server holds, and tells how each 
 `python -c SOURCE`. `GET /` on port 8080 answers one JSON object.
 """
 
+import ctypes
 import fcntl
 import json
 import mmap
@@ -116,6 +117,9 @@ class Everything:
         self.log = Path("/data/log").open("a")  # noqa: SIM115
         fcntl.flock(self.log, fcntl.LOCK_EX)
         self.cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        libc = ctypes.CDLL(None)
+        self.watch = libc.inotify_init1(os.O_NONBLOCK)
+        assert libc.inotify_add_watch(self.watch, b"/data/log", 2) > 0  # IN_MODIFY
         self.memfd = os.memfd_create("mine")
         os.write(self.memfd, b"memfd")
         self.event = os.eventfd(3)
@@ -157,6 +161,7 @@ class Everything:
         self.log.write("line\n")
         self.log.flush()
         return {
+            "watch": len(os.read(self.watch, 4096)) > 0,
             "count": self.counter.count,
             "child": self.child(),
             "unix": asked(self.unix[1]),

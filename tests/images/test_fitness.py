@@ -102,6 +102,15 @@ def test_what_an_image_cannot_hold_is_found_while_it_runs(run, kind):
     assert all(one.command for one in found)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("able", [True, False])
+def test_another_users_process_is_found_where_the_agent_may_not_look_at_it(run, monkeypatch, able):
+    monkeypatch.setattr(fitness, "may_look_at_others", lambda: able)
+    pid = run("import os; os.setresuid(12345, 12345, 12345)")
+    found = [(one.reason, one.detail) for one in fitness.of_tree(pid)]
+    assert found == ([] if able else [(Unfitness.OTHER_USER, "user 12345")])
+
+
 def test_one_that_a_debugger_holds_is_found(run):
     held = run("import os")
     seize = "import ctypes; c = ctypes.CDLL(None); assert c.ptrace(0x4206, {}, None, None) == 0"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kybernate.testing.agentnode import wait_for
+from nodeagent.images import fitness
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.node]
 
@@ -86,7 +87,7 @@ def test_a_server_goes_on_in_a_new_pod_with_all_it_held(images):
         "unix": "HELLO\n", "loopback": "HELLO\n", "own": "HELLO\n", "own-address": True,
         "halves": "half", "gone": 3 * 2**20, "shared": "kept!", "plain": "plain",
         "scratch": "scratch", "torn": "torn", "new": "new", "renamed": [False, True, False],
-        "pipe": "through", "memfd": "memfd", "event": [1], "pid": 1, "user": 0,
+        "pipe": "through", "memfd": "memfd", "watch": True, "event": [1], "pid": 1, "user": 0,
     }  # fmt: skip
 
 
@@ -142,6 +143,32 @@ def test_a_terminal_and_a_read_only_root_file_system_are_as_they_were(images):
     counts_beyond(images, "other-terminal", 6)
     script = "touch /x 2>&1 | grep -c Read-only; test -t 0 < /dev/console && echo terminal"
     assert images.exec("other-terminal", "sh", "-c", script).split() == ["1", "terminal"]
+
+
+@pytest.mark.skipif(
+    not fitness.may_look_at_others(),
+    reason="root lacks CAP_SYS_RESOURCE here, so CRIU cannot read the limits of other users",
+)
+def test_a_user_without_any_rights_wakes_as_that(images):
+    rights = {
+        "runAsUser": 1000,
+        "runAsGroup": 1000,
+        "runAsNonRoot": True,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    images.run("restricted", "sh", "-c", COUNTER, container={"securityContext": rights})
+    counts_beyond(images, "restricted", 3)
+    assert images.ask("unfit", id=images.container("restricted")) == []
+    image = images.dump("restricted")
+    images.wake("woken", image, "sh", "-c", COUNTER, container={"securityContext": rights})
+    counts_beyond(images, "woken", 6)
+    status = images.exec("woken", "cat", "/proc/1/status").splitlines()
+    told = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+    assert told["Uid"].split() == ["1000"] * 4
+    assert (int(told["CapEff"], 16), told["NoNewPrivs"], told["Seccomp"]) == (0, "1", "2")
 
 
 def test_a_unix_socket_to_the_outside_wakes_closed(images):
