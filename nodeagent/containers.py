@@ -143,7 +143,7 @@ class Containers:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            pause = _AGAIN_S if self._pending else _SELDOM_S
+            pause = _AGAIN_S if self._pending or self._unreadable else _SELDOM_S
             self._node.clock.wait(self._wake, pause)
             self._wake.clear()
             if self._stopping.is_set():
