@@ -35,9 +35,11 @@ static bool ours(CUcontext *context, CUdevice *device) {
 static CUresult allocate_on(size_t size, CUdevice device, CUcontext owner, CUdeviceptr *at) {
     struct segment *made;
     lock_take(&table_lock);
-    CUresult wrong = size < SMALL ? small_new(size, device, owner, at)
-                                  : segment_new(round_up(size, GRAIN), device, owner, &made);
-    if (!wrong && size >= SMALL) *at = made->at;
+    CUresult wrong = small_new(size, device, owner, at);
+    if (wrong == CUDA_NOT_SUPPORTED) {
+        wrong = segment_new(round_up(size, GRAIN), device, owner, &made);
+        if (!wrong) *at = made->at;
+    }
     lock_give(&table_lock);
     return wrong;
 }

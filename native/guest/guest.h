@@ -89,8 +89,8 @@ void segments_forked(void);
 void peers_allow(CUdevice reaching, CUdevice reached);
 uint32_t peers_of(CUdevice device);
 
-// small.c: allocations far below the driver's granularity share segments.
-enum { SMALL = MIB };  // larger ones have their own
+// small.c: allocations that share segments. CUDA_NOT_SUPPORTED: this one has its own.
+enum { SMALL = MIB, MEDIUM = 20 * MIB };  // below SMALL always, up to MEDIUM where there are many
 struct slab;
 CUresult small_new(size_t size, CUdevice device, CUcontext owner, CUdeviceptr *at);
 bool small_free(struct segment *one, CUdeviceptr at);

@@ -42,6 +42,15 @@ def alloc(size):
     return at.value
 
 
+def alloc_many(size, most):
+    """Until one fails. How many there were."""
+    at = U64()
+    for count in range(most):
+        if CUDA.cuMemAlloc_v2(ctypes.byref(at), SIZE(size)):
+            return count
+    return most
+
+
 def alloc_in_order(size):
     at = U64()
     do("cuMemAllocAsync", ctypes.byref(at), SIZE(size), POINTER(0))

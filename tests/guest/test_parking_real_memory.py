@@ -170,3 +170,33 @@ def test_the_gate_does_not_open_over_memory_that_is_not_there(node):
             node.mechanism.unlock(told.body, 5.0)
         node.resume(told, slot, kept)
         assert told.holds(at, 3 * MIB, 1)
+
+
+def test_many_allocations_of_one_size_share_segments_and_hold_back_little(node):
+    with node.program() as told:
+        before = node.card.used
+        many = [told.alloc(2 * MIB) for _ in range(60)]
+        for seed, at in enumerate(many):
+            told.fill(at, 1000, seed)
+        assert told.range_of(many[50] + 5) == [many[50], 2 * MIB]
+        (part,) = node.mechanism.parts(told.body)
+        assert 60 * 2 * MIB <= part.size <= 1.25 * 60 * 2 * MIB
+        assert part.content < 20 * 60
+        slot, kept = node.park(told)
+        node.resume(told, slot, kept)
+        assert all(told.holds(at, 1000, seed) for seed, at in enumerate(many))
+        for at in many:
+            told.free(at)
+        assert node.card.used == before
+
+
+def test_where_no_shared_segment_fits_an_allocation_has_its_own(node):
+    with node.program() as told:
+        assert told.alloc_many(4 * MIB, 30) == 30
+        size = node.card.size
+        node.card.resize(node.card.used + 4 * MIB)
+        try:
+            told.alloc_many(4 * MIB, 50)
+            assert node.card.used == node.card.size
+        finally:
+            node.card.resize(size)

@@ -21,7 +21,7 @@ MIB = 2**20
 PATIENCE_S = 60.0
 _ROOT = Path(__file__).parents[2]
 _CHECKED = (
-    *("-std=c11", "-D_GNU_SOURCE", "-O1", "-g"),
+    *("-std=c11", "-D_GNU_SOURCE", "-O0", "-g"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 )
 
