@@ -43,6 +43,11 @@ static bool may_be_made(const struct arguments *asked, const struct settings *se
 
 static int make(const struct arguments *asked, const struct settings *set,
                 const struct answer *how, struct seated *made) {
+    if (!how->restore && is_touched(made)) {
+        report(asked, "its files are those of a checkpoint that could not be restored;"
+                      " a new container is needed");
+        return FAILED;
+    }
     if (!how->restore) return runc_run(asked, set, asked->all);
     int status = restore(asked, set, how, made);
     struct answer answer;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime.h"
 
@@ -63,6 +64,11 @@ static char **arguments_of(const struct arguments *asked, const struct answer *f
     if (asked->no_pivot) argv[used++] = "--no-pivot";
     argv[used] = (char *)asked->id;
     return argv;
+}
+
+bool is_touched(const struct seated *made) {
+    char path[PATH_ROOM];
+    return path_join(path, made->bundle, "kyb-wake/touched") && access(path, F_OK) == 0;
 }
 
 int restore(const struct arguments *asked, const struct settings *set, const struct answer *from,

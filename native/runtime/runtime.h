@@ -104,6 +104,7 @@ void agent_take_back(const struct settings *set, const struct seated *about);
 size_t request_line(char line[LINE_ROOM], const char *op, const struct seated *about);
 
 // restore.c: instead of making it. 0, or runc's exit code with `made->failed` filled.
+bool is_touched(const struct seated *made);  // whether its files are a checkpoint's already
 int restore(const struct arguments *asked, const struct settings *set, const struct answer *from,
             struct seated *made);
 

@@ -6,7 +6,7 @@ An image's folder: `criu/` (what CRIU and runc write), `rootfs.tar` (changes to 
 system), `volumes/` (what is carried of other mounts), `config.json` (what the container was made
 of), `identity.json` (who it was), `image.json` (what it fits).
 A restoration's folder, `<bundle>/kyb-wake`, goes with the bundle: `criu/` (links to the image's
-files, and our own in place of what must differ), `criu.conf`, `work/` (CRIU's logs).
+files, and our own in place of what must differ), `criu.conf`, `work/` (CRIU's logs), `touched`.
 """
 
 import os
@@ -40,11 +40,12 @@ from nodeagent.images.port import Dumped, DumpFailed, Unfit, Unrestorable
 
 CRIU, WORK = "criu", "work"
 WAKE = "kyb-wake"
+TOUCHED = "touched"  # in it, once the container's files are changed; kybernate-runc knows it, too
 _OPTIONS = "criu.conf"
 _DUMP = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks")
-# The new container's cgroups are runc's to make, not CRIU's to restore. (As options of CRIU's,
-# because runc 1.1 does not know all of its own that later ones have.)
-_RESTORE = ("leave-stopped", "manage-cgroups=ignore")
+# Options of CRIU's, as runc 1.1 does not know all of its own that later ones have. Cgroups are left
+# to the two: runc says where the new ones are, and CRIU restores the namespace of cgroups.
+_RESTORE = ("leave-stopped",)
 _WORDS_MOST = 2000  # of what changed; a reply's line has 16 KiB
 _LIMIT_S = 600.0  # 1 GiB takes a second; nothing real takes this
 
@@ -107,8 +108,10 @@ class RuncImages:
         wake = bundle / WAKE
         try:
             before, now = identity.read(image), identity.of(config)
+            _check_untouched(wake, image)
             shutil.rmtree(wake, ignore_errors=True)  # of a try before
             closed = self._images(image, wake, before, now)
+            (wake / TOUCHED).write_text(str(image))
             self._files(image, bundle, config)
             tree.put(bundle / "rootfs", identity.TOLD, identity.told(before, now))
             annotations = dict(_mapping(config.get("annotations")))
@@ -187,6 +190,14 @@ class RuncImages:
             raise DumpFailed(criu.sentence(work / "dump.log") or said.rpartition("\n")[2])
         with suppress(FileNotFoundError):
             (image / "stats-dump").unlink()  # differs from dump to dump, and nobody reads it
+
+
+def _check_untouched(wake: Path, image: Path) -> None:
+    """Raises Unrestorable for a container with files of another image: only a new one will do."""
+    with suppress(FileNotFoundError):
+        before = (wake / TOUCHED).read_text()
+        if before != str(image):
+            raise Unrestorable("this container was prepared for another checkpoint already")
 
 
 def _let_go(body: Body) -> bool:

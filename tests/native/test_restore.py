@@ -98,6 +98,16 @@ def test_an_answer_that_names_no_image_makes_nothing(box, reply):
     assert "names no image" in box.errors[-1]
 
 
+def test_a_container_with_files_of_a_checkpoint_is_not_started_cold(box):
+    (box.folder / "kyb-wake").mkdir()
+    (box.folder / "kyb-wake" / "touched").touch()
+    assert box.create().returncode == 1
+    assert box.calls == []
+    assert "a new container is needed" in box.errors[-1]
+    box.wake()
+    assert box.create().returncode == 0
+
+
 def test_create_waits_for_a_checkpoint_that_is_on_its_way(box):
     box.wake()
     ready, answers = box.agent.answer, []
