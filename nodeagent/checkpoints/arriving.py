@@ -35,12 +35,17 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds, and how many tries without a byte in between. `busy`: for a peer that lends to
-    others now; a node that is drained has everybody ask it at once."""
+    """Seconds. A connection without a byte for `silence` is lost; `pause` lies between two tries.
+
+    It is given up when nothing has come for `first` at the beginning (an agent is restarted within
+    that), for `again` later (more is at stake), for `busy` where the peer lends to others (a node
+    that is drained has everybody ask it at once).
+    """
 
     silence: float = 20.0
-    tries: int = 5
     pause: float = 1.0
+    first: float = 15.0
+    again: float = 60.0
     busy: float = 600.0
 
 
@@ -108,8 +113,8 @@ class Arriving:
         self._call, self._clock = call, clock
         self._patience, self._cancelled = patience, cancelled
         self._pieces: Pieces | None = None
-        self._failed = 0  # tries in a row
-        self._busy_since: float | None = None
+        self._limit = patience.first
+        self._came = clock.monotonic()  # the last byte that brought us on
 
     def artifact(self) -> tuple[bytes, str]:
         """Manifest and signature, not checked. Raises Unusable, PeerAway, Cancelled."""
@@ -121,6 +126,7 @@ class Arriving:
                 continue
             if piece is None or piece.WhichOneof("piece") != "artifact":
                 raise Unusable(Flaw.MALFORMED, "the peer sent no manifest")
+            self._limit, self._came = self._patience.again, self._clock.monotonic()
             return piece.artifact.manifest, piece.artifact.signature
 
     def content(self, signature: str, total: int) -> Iterator[memoryview]:
@@ -138,7 +144,7 @@ class Arriving:
                 continue
             if piece is None or not piece.content or done + len(piece.content) > total:
                 raise Unusable(Flaw.FILE_SIZE, f"the peer ended after {done} of {total} bytes")
-            self._failed, self._busy_since = 0, None
+            self._came = self._clock.monotonic()
             done += len(piece.content)
             yield memoryview(piece.content)
 
@@ -152,7 +158,8 @@ class Arriving:
         """Raises Lost, Unusable, PeerAway, Cancelled."""
         if self._pieces is None:
             self._pieces = self._call(offset, signature)
-        until = self._clock.monotonic() + self._patience.silence
+        silence = min(self._patience.silence, self._limit)
+        until = self._clock.monotonic() + silence
         while True:
             if self._cancelled.is_set():
                 raise Cancelled("the fetch was called off")
@@ -160,7 +167,7 @@ class Arriving:
                 piece = self._pieces.next(_LOOK_S)
             except queue.Empty:
                 if self._clock.monotonic() > until:
-                    raise Lost(f"not a byte for {self._patience.silence:g} s") from None
+                    raise Lost(f"not a byte for {silence:g} s") from None
                 continue
             if isinstance(piece, Exception):
                 raise _meant(piece)
@@ -169,21 +176,12 @@ class Arriving:
     def _pause(self, problem: Lost) -> None:
         """Before the next try. Raises PeerAway where there were enough."""
         self.close()
-        if isinstance(problem, Busy):
-            self._wait_for_others(problem)
-        else:
-            self._failed += 1
-        if self._failed >= self._patience.tries:
-            raise PeerAway(f"{problem}; tried {self._failed} times") from problem
+        limit = self._patience.busy if isinstance(problem, Busy) else self._limit
+        if self._clock.monotonic() - self._came >= limit:
+            raise PeerAway(f"{problem}; nothing came for {limit:g} s") from problem
         get_logger().info("connection to a peer was lost", why=str(problem))
         if self._clock.wait(self._cancelled, self._patience.pause):
             raise Cancelled("the fetch was called off")
-
-    def _wait_for_others(self, problem: Busy) -> None:
-        now = self._clock.monotonic()
-        self._busy_since = now if self._busy_since is None else self._busy_since
-        if now - self._busy_since > self._patience.busy:
-            raise PeerAway(f"{problem}; for {self._patience.busy:g} s") from problem
 
 
 def _meant(error: Exception) -> Exception:

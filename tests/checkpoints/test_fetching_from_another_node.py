@@ -104,7 +104,7 @@ def test_an_agent_that_restarts_in_between_is_waited_for(
             agents.end("node-a")
             agents.lend("node-a", Lending(store), port)
 
-    fetched = agents.peers(new_store("node-b"), tries=50).fetch(WANTED, "node-a", restart)
+    fetched = agents.peers(new_store("node-b")).fetch(WANTED, "node-a", restart)
     assert (restarted.is_set(), fetched.manifest) == (True, sealed.manifest)
 
 
@@ -114,8 +114,8 @@ def test_a_peer_that_gives_nothing_is_given_up_and_nothing_is_left(
 ) -> None:  # fmt: skip
     _large(store, facts)
     agents.lend("node-a", Breaking(store, after=0))
-    with pytest.raises(PeerAway, match="tried 3 times"):
-        agents.peers(new_store("node-b"), tries=3).fetch(WANTED, "node-a")
+    with pytest.raises(PeerAway, match="nothing came for"):
+        agents.peers(new_store("node-b"), first=0.2).fetch(WANTED, "node-a")
     assert left(tmp_path / "node-b") == []
 
 
@@ -132,7 +132,7 @@ def test_a_peer_that_falls_silent_counts_as_lost(
     _large(store, facts)
     agents.lend("node-a", Silent(store))
     with pytest.raises(PeerAway, match="not a byte for"):
-        agents.peers(new_store("node-b"), tries=2, silence=0.3).fetch(WANTED, "node-a")
+        agents.peers(new_store("node-b"), again=0.5, silence=0.3).fetch(WANTED, "node-a")
 
 
 def test_a_fetch_that_is_called_off_leaves_nothing(
@@ -175,7 +175,7 @@ def test_a_damaged_copy_is_replaced_once_a_good_one_has_come(
     lent: Any, store: Store, new_store: Callable[..., Store], facts: Any
 ) -> None:
     sealed, other = _large(store, facts, MIB), new_store("node-b")
-    peers = lent.peers(other, tries=1)
+    peers = lent.peers(other, first=0.0)
     here = peers.fetch(WANTED, "node-a").folder
     (here / "gpu/0").write_bytes(b"rotten")
     lent.addresses["nobody"] = "127.0.0.1:9"
@@ -209,7 +209,7 @@ def test_a_fifth_borrower_waits_for_the_others(
             for number in range(AT_ONCE)
         ]
         assert all(inside.acquire(timeout=60) for _ in first)
-        last = agents.peers(new_store("node-last"), tries=1)
+        last = agents.peers(new_store("node-last"), first=0.0)
         fifth = threads.submit(last.fetch, WANTED, "node-a", told.append)
         with pytest.raises(TimeoutError):
             fifth.result(0.5)  # however often it is turned away meanwhile
