@@ -1,7 +1,7 @@
 """
 Others who give out, use or reshape our GPUs are found and said in words.
 Faked: the node's files and processes, as a folder; the cards. A real kubelet's book is read from a
-golden file, and on a real node in tests/node.
+golden file, recorded with KYB_RECORD=1 by tests/node/test_parts_that_break.py.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kybernate.api.profiles import made_up_uuid
 from kybernate.clients.events import ObjectRef
 from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
 from kybernate.clients.gpus.listed import ListedGpus
@@ -148,6 +149,14 @@ def _reasons(at: Surroundings) -> list[str]:
     found = neighbours.look(at)
     assert found is not None
     return [one.reason for one in found]
+
+
+def test_a_real_kubelets_book_is_read_and_our_own_seats_are_left_out() -> None:
+    book = Path(__file__).parent / "golden" / "kubelets-book.json"
+    assert "kyb.ai/gpu-1x-seat" in book.read_text()
+    offered, taken = neighbours.kubelets_book(book)
+    assert offered == {"nvidia.com/gpu": {made_up_uuid("seats-1", 0)}}
+    assert taken == {}
 
 
 def test_a_bare_node_is_well(at: tuple[Surroundings, Cards]) -> None:
