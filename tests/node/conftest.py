@@ -166,7 +166,7 @@ class SeatNode:
         wait_for(lambda: self.phase(name) in ("Running", "Succeeded"), f"{name} runs", PATIENCE_S)
 
     def body(self, name, *command, vram="60Gi", probe=None, runtime="kybernate", **spec):
-        """A pod with a seat. It sees the node's processes: the simulated GPU tells by numbers."""
+        """A pod with a seat."""
         container = {
             "name": "model",
             "image": IMAGE,
@@ -185,7 +185,6 @@ class SeatNode:
             "metadata": {"name": name, "namespace": "default", "annotations": wishes},
             "spec": {
                 "nodeName": NODE,
-                "hostPID": True,
                 "runtimeClassName": f"real-{runtime}",
                 "containers": [container],
                 "volumes": [{"name": "gpu", "hostPath": {"path": str(self.folder)}}],

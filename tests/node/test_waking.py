@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(60
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "kyb.test/waking:1"
+NEEDED = ["grpcio", "protobuf", "orjson", "structlog", "pyyaml"]
 PROFILES = """\
 profiles:
   - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
@@ -253,7 +254,10 @@ def pair_of_nodes(
         _cluster(plane)
         made = []
         for number in (1, 2):
-            node = running.enter_context(_real(plane, shared, number, tmp_path_factory))
+            work, spec = tmp_path_factory.mktemp(f"waking-{number}"), _spec(shared, number)
+            node = running.enter_context(RealNode.start(plane, work, spec))
+            packages = [REPOSITORY / one for one in ("kybernate", "testbed")]
+            node.import_image(IMAGE, node.python_image(NEEDED, packages))
             node.reach(int(opa.url.rpartition(":")[2]))
             made.append(Node(plane, node, shared / str(number), shared, opa.url))
         for one in made:
@@ -268,22 +272,19 @@ def pair(pair_of_nodes: Pair) -> Iterator[Pair]:
     pair_of_nodes.forget()
 
 
-def _real(plane, shared, number, tmp_path_factory) -> RealNode:
-    folder, name = shared / str(number), f"waking-{number}"
+def _spec(shared: Path, number: int) -> NodeSpec:
+    folder = shared / str(number)
     folder.mkdir()
     settings, program = folder / "runtime.conf", folder / "kybernate-runc"
     settings.write_text(f"socket = {folder / 'runtime.sock'}\nagent-wait = 60\n")
     program.write_text(LAUNCHER.format(settings=settings, program=native.runtime()))
     program.chmod(0o755)
     taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
-    spec = NodeSpec(
-        name=name, runtimes={"waking": program}, kubelet={"registerWithTaints": [taint]}
+    return NodeSpec(
+        name=f"waking-{number}",
+        runtimes={"waking": program},
+        kubelet={"registerWithTaints": [taint]},
     )
-    node = RealNode.start(plane, tmp_path_factory.mktemp(name), spec)
-    packages = [REPOSITORY / one for one in ("kybernate", "testbed")]
-    needed = ["grpcio", "protobuf", "orjson", "structlog", "pyyaml"]
-    node.import_image(IMAGE, node.python_image(needed, packages))
-    return node
 
 
 def _certificates(shared: Path) -> None:
@@ -360,12 +361,12 @@ def test_a_sealed_workload_goes_on_on_the_other_node_and_again_on_the_first(pair
     assert (answer["counter"], answer["intact"]) == (5, True)
 
 
-@pytest.mark.parametrize("point", ["after:sealing", "before:sealed"])
-def test_an_agent_killed_while_it_seals_leaves_the_workload_parked(pair, point):
+def test_an_agent_killed_while_it_seals_leaves_the_workload_parked(pair):
+    """At the other marks: tests/nodeagent/test_sealing.py."""
     one, _ = pair.nodes
     pair.run("killed", one)
     assert pair.predict("killed")["counter"] == 1
-    one.restart_agent(KYB_FAULT=point)
+    one.restart_agent(KYB_FAULT="before:sealed")
     one.await_state("killed", "Active")
     with pytest.raises(AgentAway):
         pair.seal("killed", one, "never")
@@ -375,17 +376,17 @@ def test_an_agent_killed_while_it_seals_leaves_the_workload_parked(pair, point):
         assert agent.activate(WorkloadKey("default", "killed"), within=60.0).ok
     answer = pair.predict("killed")
     assert (answer["counter"], answer["intact"]) == (2, True)
-    assert pair.seal("killed", one, "never").ok == (point == "after:sealing")
+    assert pair.seal("killed", one, "never").reason == "NAME_TAKEN"  # it was whole already
 
 
-@pytest.mark.parametrize("point", ["after:waking", "after:restoring"])
-def test_an_agent_killed_while_it_wakes_costs_nothing(pair, point):
+def test_an_agent_killed_while_it_wakes_costs_nothing(pair):
+    """At the other marks: tests/nodeagent/test_waking.py."""
     one, other = pair.nodes
     pair.run("before", one)
     assert pair.predict("before")["counter"] == 1
     assert pair.seal("before", one, "woken", leave_parked=True).ok
     pair.delete("before")
-    other.restart_agent(KYB_FAULT=point)
+    other.restart_agent(KYB_FAULT="after:restoring")
     pair.run("after", other, wait=False, **{"restore-from": "woken"})
     wait_for(lambda: not other.agent_runs(), "the agent dies", PATIENCE_S)
     other.restart_agent()
