@@ -3,12 +3,14 @@
 Called by: `prober`, `leaving`. Rule: an action ends within its time and answers; it never raises.
 """
 
+import socket
 import threading
 from typing import Protocol
 
 from kybernate.clients.clock import Clock
 from kybernate.model.probing import Action, Grpc, HttpGet, Outcome, Sleep, TcpSocket
 from nodeagent.probing import health, web
+from nodeagent.probing.limit import Limit
 from nodeagent.probing.netns import Network, Process, connect
 
 _NEVER = threading.Event()
@@ -29,30 +31,26 @@ class PodActions:
 
     def run(self, action: Action | None, process: Process, seconds: float) -> Outcome:
         """As the port says."""
+        limit = Limit(seconds)
         try:
-            return self._run(action, process, seconds)
+            return self._run(action, process, limit)
         except TimeoutError:
-            return Outcome(passed=False, say=f"no answer within {seconds:g} s")
+            return Outcome(passed=False, say=str(limit.over()))
         except OSError as error:
             return Outcome(passed=False, say=str(error))
 
-    def _run(self, action: Action | None, process: Process, seconds: float) -> Outcome:
-        network = self._network
+    def _run(self, action: Action | None, process: Process, limit: Limit) -> Outcome:
+        def reach(host: str, port: int) -> socket.socket:
+            return connect(self._network, process, host or own, port, limit.left())
+
+        own = self._network.address(process)
         match action:
             case HttpGet():
-                own = network.address(process)
-                return web.get(
-                    action,
-                    lambda host, port: connect(network, process, host or own, port, seconds),
-                    own,
-                    seconds,
-                )
+                return web.get(action, reach, own, limit)
             case TcpSocket():
-                connect(network, process, action.host, action.port, seconds).close()
+                reach(action.host, action.port).close()
             case Grpc():
-                return health.check(
-                    action, lambda: connect(network, process, "", action.port, seconds), seconds
-                )
+                return health.check(action, reach, limit)
             case Sleep():
-                self._clock.wait(_NEVER, min(action.seconds, seconds))
+                self._clock.wait(_NEVER, min(action.seconds, limit.left()))
         return Outcome(passed=True)

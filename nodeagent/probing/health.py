@@ -8,13 +8,14 @@ that leads into the pod's network namespace.
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import grpc
 
 from kybernate.model.probing import Grpc, Outcome
+from nodeagent.probing.limit import Limit
+from nodeagent.probing.web import Connect
 
 _CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = 1
@@ -23,17 +24,17 @@ _PIECE = 16 * 1024
 _ALONE = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
-def check(action: Grpc, connect: Callable[[], socket.socket], seconds: float) -> Outcome:
-    """What came of it, `seconds` in all."""
+def check(action: Grpc, connect: Connect, limit: Limit) -> Outcome:
+    """What came of it."""
     try:
-        line = connect()
+        line = connect("", action.port)
     except OSError as error:
         return Outcome(passed=False, say=f"gRPC probe failed: {error}")
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder, line:
         path = Path(folder) / "s"
         _Lead(path, line).start()
         with grpc.insecure_channel(f"unix:{path}", options=_ALONE) as channel:
-            return _asked(channel, action, seconds)
+            return _asked(channel, action, limit.left())
 
 
 def _asked(channel: grpc.Channel, action: Grpc, seconds: float) -> Outcome:

@@ -46,8 +46,7 @@ class Network(Protocol):
 def connect(
     network: Network, process: Process, host: str, port: int, seconds: float
 ) -> socket.socket:
-    """A TCP connection from in there; an empty `host` is the pod's own address. Raises OSError."""
-    host = host or network.address(process)
+    """A TCP connection from in there. Raises OSError."""
     (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     line = network.socket(process, family, kind)
     try:

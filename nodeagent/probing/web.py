@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from kybernate.model.probing import HttpGet, Outcome
+from nodeagent.probing.limit import Limit
 
 Connect = Callable[[str, int], socket.socket]
-"""A connection to host (empty: the pod's own address) and port, within the time that is left."""
+"""A connection to host (empty: the pod's own address) and port; raises OSError, within its time."""
 
 _REDIRECTS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
@@ -36,12 +37,12 @@ class _Place:
     path: str
 
 
-def get(action: HttpGet, connect: Connect, own: str, seconds: float) -> Outcome:
-    """What came of it, `seconds` in all. `own` is the pod's own address."""
+def get(action: HttpGet, connect: Connect, own: str, limit: Limit) -> Outcome:
+    """What came of it. `own` is the pod's own address."""
     place = _Place(action.tls, action.host, action.port, _path(action.path))
     for _ in range(_REDIRECTS + 1):
         try:
-            status, where = _asked(place, action.headers, connect, own, seconds)
+            status, where = _asked(place, action.headers, connect, own, limit)
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Outcome(passed=False, say=f"HTTP probe failed: {error or type(error).__name__}")
         following = _redirected(place, own, where) if status in _REDIRECTING else None
@@ -58,11 +59,11 @@ def _judged(status: int) -> Outcome:
 
 
 def _asked(
-    place: _Place, headers: _Headers, connect: Connect, own: str, seconds: float
+    place: _Place, headers: _Headers, connect: Connect, own: str, limit: Limit
 ) -> tuple[int, str]:
     """The answer's status, and where it sends us."""
     line = connect(place.host, place.port)
-    with _limited(line, seconds):
+    with _limited(line, limit):
         line = _unchecked().wrap_socket(line, server_hostname=_name(place)) if place.tls else line
         spoken = http.client.HTTPConnection(place.host or own, place.port)
         spoken.sock = line
@@ -87,8 +88,8 @@ def _send(spoken: http.client.HTTPConnection, place: _Place, headers: _Headers, 
 
 
 @contextmanager
-def _limited(line: socket.socket, seconds: float) -> Iterator[None]:
-    """Ends whatever is read or written after that many seconds, also what comes drop by drop."""
+def _limited(line: socket.socket, limit: Limit) -> Iterator[None]:
+    """Ends whatever is read or written when it is over, also what comes drop by drop."""
     late = threading.Event()
     mine = line.dup()  # TLS takes the other one over
 
@@ -99,14 +100,14 @@ def _limited(line: socket.socket, seconds: float) -> Iterator[None]:
         except OSError:
             return  # it has ended by itself
 
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(limit.left(), end)
     timer.daemon = True
     timer.start()
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
         if late.is_set():
-            raise TimeoutError(f"no answer within {seconds:g} s") from error
+            raise limit.over() from error
         raise
     finally:
         timer.cancel()

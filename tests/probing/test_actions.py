@@ -41,7 +41,8 @@ def actions():
 
 
 class Routes(BaseHTTPRequestHandler):
-    """`/301/x` leads to x, `/404` answers 404, `/drip` answers a byte at a time."""
+    """`/301/x` leads to x, `/404` answers 404, `/drip` answers a byte at a time, `/slow`
+    leads to itself, but not at once."""
 
     def do_GET(self):
         self.server.asked.append((self.path, dict(self.headers.items())))
@@ -49,6 +50,9 @@ class Routes(BaseHTTPRequestHandler):
         if word == "drip":
             while not self.server.over.wait(0.02):
                 self.wfile.write(b"H")
+        if word == "slow":
+            self.server.over.wait(0.15)
+            word, rest = "301", "/slow"
         status = int(word) if word.isdigit() else 200
         self.send_response(status)
         if 300 <= status < 400 and rest:
@@ -105,6 +109,11 @@ def test_redirects_in_a_circle_come_to_an_end(actions, server):
     outcome = actions.run(HttpGet(port=server.server_port, path=path), HERE, LONG_S)
     assert not outcome.passed
     assert "stopped after 10 redirects" in outcome.say
+
+
+def test_redirects_that_take_their_time_are_late_all_together(actions, server):
+    outcome = actions.run(HttpGet(port=server.server_port, path="/slow"), HERE, 0.4)
+    assert (outcome.passed, outcome.say) == (False, "HTTP probe failed: no answer within 0.4 s")
 
 
 def test_an_http_probe_sends_what_was_asked_for(actions, server):
@@ -258,7 +267,7 @@ def test_a_socket_is_made_in_the_pods_network_and_nowhere_else(elsewhere):
     process, port = elsewhere
     network = Namespaces()
     assert network.address(process) == "127.0.0.1"
-    with connect(network, process, "", port, LONG_S) as line:
+    with connect(network, process, "127.0.0.1", port, LONG_S) as line:
         assert line.getpeername() == ("127.0.0.1", port)
     actions = PodActions(network, SystemClock())
     assert actions.run(TcpSocket(port=port), process, LONG_S).passed
