@@ -10,6 +10,7 @@ Rule: the tests are one story, in order: each leaves the node to the next.
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import tomllib
@@ -252,6 +253,21 @@ def test_the_agents_daemonset_brings_the_runtime_and_people_restart_containerd(
     assert (after["agent-wait"]["grade"], after["agent-wait"]["found"]) == ("ok", "10 s")
     assert after["CRIU"]["grade"] == "ok", after["CRIU"]
     assert "kept " + PROGRAM in shipped.kyb(*_install_node())
+    seen = shipped.eventually(lambda: (seen := _seen(shipped)) and not _faulty(seen) and seen)
+    assert seen["runtime handler"]["grade"] == "ok"
+    assert seen["runtimeRequestTimeout"]["found"] == "20 s"
+
+
+def _faulty(seen: dict[str, dict[str, str]]) -> set[str]:
+    return {check for check, one in seen.items() if one["grade"] in ("fault", "unknown")}
+
+
+def _seen(here: Shipped) -> dict[str, dict[str, str]]:
+    """By check, of what the API server tells of the node."""
+    kubeconfig = f"--kubeconfig={here.stack.plane.admin_kubeconfig}"
+    argv = [sys.executable, "-m", "kyb", "doctor", "--json", kubeconfig]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
+    return {one["check"]: one for one in json.loads(done.stdout)["nodes"][NODE]}
 
 
 def test_an_upgrade_of_the_agent_leaves_a_parked_pod_as_it_is(
