@@ -9,7 +9,7 @@ PB := kybernate/clients/pb
 OPA = $(shell $(PY) -c "from testbed.assets import ensure; print(ensure(['opa'])['opa'])")
 # Tests of one file stay in one process; the control plane's tests share one control plane.
 PYTEST := $(PY) -m pytest
-# tests/stack has a target of its own until it has been seen to pass as a whole: CONTRIBUTING.md.
+# tests/stack has a target of its own, for it takes minutes: CONTRIBUTING.md.
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" --durations=15 --ignore=tests/stack
 
@@ -48,8 +48,8 @@ test-unit: built ## Tests without a control plane
 test-plane: built ## Tests on the real control plane and, as root, on real nodes
 	@$(PYTEST) -q $(PLANE)
 
-test-stack: built ## The whole stack, broken on purpose (not yet part of `test`)
-	@$(PYTEST) -q tests/stack
+test-stack: built ## The whole stack, broken on purpose, and the manifests on a real node (not part of `test`)
+	@$(PYTEST) -q tests/stack -n 2 --dist loadgroup
 
 bench-extender: built ## Pods a second without an extender, with an idle one, and with Kybernate
 	@$(PY) -m benchmarks.extender
