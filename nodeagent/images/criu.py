@@ -16,6 +16,7 @@ _VERSION = re.compile(r"Version: ([0-9.]+)")
 _ERROR = re.compile(r"Error \([^)]*\): (.*)")
 # Said on the way, and not why: the ends, and a limit that it cannot raise without CAP_SYS_RESOURCE.
 _NOT_WHY = ("Dumping FAILED.", "Restoring FAILED.", "rlimit: ")
+_RUNC = re.compile(r'level=error msg="((?:[^"\\]|\\.)*)"')
 _NO_ROOM = "No space left on device"
 _GHOST_LIMIT = 2**30  # bytes of a file that has no name any more; CRIU's own is 1 MiB
 _PATIENCE_S = 10.0
@@ -33,6 +34,14 @@ def version(program: str) -> str:
     done = _run([program, "--version"])
     found = _VERSION.search(done.stdout) if done else None
     return found.group(1) if found else ""
+
+
+def of_runc(said: str) -> str:
+    """runc's own words for it, the last of them; CRIU was cut off where it lost the connection."""
+    last = said.rpartition("\n")[2]
+    found = _RUNC.search(last)
+    words = found.group(1).replace('\\"', '"') if found else last
+    return "CRIU was ended in the middle of it" if words.endswith(": EOF") else words
 
 
 def sentence(log: Path) -> str:

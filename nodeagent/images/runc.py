@@ -187,7 +187,7 @@ class RuncImages:
         argv.append(body.container_id)
         code, said = _run(argv, {**os.environ, "CRIU_CONFIG_FILE": str(chosen)})
         if code:
-            raise DumpFailed(criu.sentence(work / "dump.log") or said.rpartition("\n")[2])
+            raise DumpFailed(criu.sentence(work / "dump.log") or criu.of_runc(said))
         with suppress(FileNotFoundError):
             (image / "stats-dump").unlink()  # differs from dump to dump, and nobody reads it
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from testbed.api import ApiError
 from testbed.assets import native
 from testbed.controlplane import ControlPlane
 from testbed.node import machine, programs
+from testbed.node.commands import CommandFailed
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
 
@@ -57,9 +59,12 @@ class ImageNode:
             case Op.CREATING if call.pod.name in self.images:
                 return self._restoration(call)
             case Op.HELD if not call.restored:
-                start = threading.Thread(target=self.node.runc, args=("start", call.container_id))
-                start.start()
+                threading.Thread(target=self._let_go, args=(call.container_id,)).start()
         return agree(call)
+
+    def _let_go(self, container_id):
+        with suppress(CommandFailed):  # deleted by now, or let go before: it is told twice
+            self.node.runc("start", container_id)
 
     def _restoration(self, call):
         image = self.images[call.pod.name]
@@ -69,7 +74,10 @@ class ImageNode:
         return self.answers.get(call.container_id, _COMING)
 
     def _prepare(self, call, image):
-        said = self.ask("restoration", image=str(image), bundle=str(call.bundle))
+        try:
+            said = self.ask("restoration", image=str(image), bundle=str(call.bundle))
+        except CommandFailed as ended:  # the kubelet tries on while the node is switched off
+            said = {"raised": "CommandFailed", "why": str(ended)}
         answer = {"ok": "restore", **said} if "raised" not in said else {"error": said["why"]}
         self.answers[call.container_id] = answer
 
