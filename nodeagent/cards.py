@@ -21,7 +21,7 @@ from kybernate.model.tier import Bandwidth
 from nodeagent.cgroups import Cgroups
 from nodeagent.lives import Lives
 from nodeagent.mechanisms import Body
-from nodeagent.processes import belongs
+from nodeagent.processes import belongs, owner
 
 # A process that just ended shows for a moment; one that stays longer is a stranger's.
 FOREIGN_GRACE = 5.0
@@ -118,10 +118,12 @@ class CardWatch:
         idle: dict[WorkloadKey, float] = {}
         outsiders: list[GpuProcess] = []
         lives = self._lives.all()
+        firsts = {life.record.pid: life for life in lives if life.record.pid > 0}
+        ids = {life.id: life for life in lives if life.id}
         for process in processes:
             if process.uuid not in index or process.pid == os.getpid():
                 continue
-            life = next((one for one in lives if self._is_of(process.pid, one.body)), None)
+            life = owner(process.pid, firsts, ids, self._cgroups)
             if life is None:
                 outsiders.append(process)
                 continue

@@ -118,14 +118,11 @@ class Cgroups:
             )
         raise NoCgroup(why)
 
-    def together(self, pid: int, first: int, container_id: str) -> bool:
-        """Whether a process is in the same container as that one."""
-        its, firsts = self._memberships(pid), self._memberships(first)
-        paths = ((name, named_after(path, container_id)) for name, path in firsts.items())
-        return any(
-            path is not None and name in its and its[name].is_relative_to(path)
-            for name, path in paths
-        )
+    def names(self, pid: int) -> frozenset[str]:
+        """Every name a cgroup of this process, or one above, could have from a container."""
+        paths = set(self._memberships(pid).values())
+        parts = {part.removesuffix(_SCOPE) for path in paths for part in path.parts}
+        return frozenset(parts | {part.rpartition("-")[2] for part in parts})
 
     def _memberships(self, pid: int) -> Mapping[str, PurePosixPath]:
         try:

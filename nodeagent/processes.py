@@ -9,11 +9,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from nodeagent.cgroups import Cgroups
+
+Owner = TypeVar("Owner")
 
 PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
@@ -51,14 +54,7 @@ def image(pid: int) -> str:
 
 def is_below(pid: int, ancestor: int) -> bool:
     """Whether a process is `ancestor` or descends from it."""
-    for _ in range(_DEPTH):
-        if pid == ancestor:
-            return True
-        fields = _stat(pid)
-        if fields is None or pid <= 1:
-            return False
-        pid = int(fields[_PARENT])
-    return False
+    return pid == ancestor or ancestor in lineage(pid)
 
 
 def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
@@ -66,7 +62,27 @@ def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
     that only the cgroup tells."""
     if first <= 0 or pid <= 0:
         return False  # a container without a process, or a process that nobody can name
-    return is_below(pid, first) or cgroups.together(pid, first, container_id)
+    return is_below(pid, first) or container_id in cgroups.names(pid)
+
+
+def owner(
+    pid: int, firsts: Mapping[int, Owner], ids: Mapping[str, Owner], cgroups: Cgroups
+) -> Owner | None:
+    """As `belongs`, asked once of many containers: by their first processes, and by their ids."""
+    for one in lineage(pid):
+        if one in firsts:
+            return firsts[one]
+    return next((ids[name] for name in cgroups.names(pid) if name in ids), None)
+
+
+def lineage(pid: int) -> Iterator[int]:
+    """A process, its parent, and so on up."""
+    for _ in range(_DEPTH):
+        fields = _stat(pid) if pid > 0 else None
+        if fields is None:
+            return
+        yield pid
+        pid = int(fields[_PARENT])
 
 
 def tree(pid: int) -> tuple[int, ...]:
@@ -122,7 +138,8 @@ def freeze(pid: int) -> bool:
         for one in running:
             with suppress(ProcessLookupError):
                 os.kill(one, signal.SIGSTOP)
-        _NEVER.wait(_LOOK_S)
+        while any(map(_runs, running)) and time.monotonic() < until:
+            _NEVER.wait(_LOOK_S)
     return not running
 
 

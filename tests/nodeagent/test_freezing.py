@@ -120,7 +120,11 @@ def test_who_is_in_a_containers_cgroup_belongs_to_it_whoever_started_it(
     for pid, text in ((8, PROCESS_V1.replace(ID, f"{ID}/below")), (9, PROCESS_V1.replace(ID, "x"))):
         (tmp_path / "proc" / str(pid)).mkdir()
         (tmp_path / "proc" / str(pid) / "cgroup").write_text(text)
-    assert [there.together(pid, 7, ID) for pid in (7, 8, 9, 10)] == [True, True, False, False]
+    assert [ID in there.names(pid) for pid in (7, 8, 9, 10)] == [True, True, False, False]
+
+
+def test_a_scope_of_systemd_names_its_container(proc: Callable[..., Cgroups]) -> None:
+    assert ID in proc(MOUNTS_V2, PROCESS_V2).names(7)
 
 
 @pytest.fixture
@@ -234,6 +238,18 @@ def test_all_processes_of_a_container_are_known(tree: Tree) -> None:
     members = Cgroups().of(tree.first.pid, tree.id).processes()
     assert {tree.first.pid, tree._second.pid} <= set(members)
     assert os.getpid() not in members
+
+
+def test_a_process_is_its_containers_by_its_first_process_or_by_the_cgroup(
+    tree: Tree,
+) -> None:
+    """The second was not started by the first."""
+    firsts, ids = {tree.first.pid: "a"}, {tree.id: "a"}
+    both = (tree.first.pid, tree._second.pid)
+    assert [processes.owner(pid, firsts, ids, Cgroups()) for pid in both] == ["a", "a"]
+    assert [processes.owner(pid, firsts, {}, Cgroups()) for pid in both] == ["a", None]
+    assert processes.owner(os.getpid(), firsts, ids, Cgroups()) is None
+    assert processes.belongs(tree._second.pid, tree.first.pid, tree.id, Cgroups())
 
 
 def test_what_a_container_froze_itself_stays_frozen(tree: Tree, freezer: Freezer) -> None:
