@@ -255,6 +255,12 @@ class Cluster:
         found.sort(key=lambda event: event.get("eventTime") or "")
         return [event.get("note", "") for event in found]
 
+    def times(self, name: str, reason: str) -> int:
+        """How often it was said of a pod: what is said again is counted in the event's series."""
+        found = self.kube.list(EVENTS, "default", field_selector=f"reason={reason}")
+        mine = [one for one in found if one["regarding"].get("name") == name]
+        return sum((one.get("series") or {}).get("count", 1) for one in mine)
+
     @contextmanager
     def policies(self, key: str, edit: Callable[[str], str | None]) -> Iterator[None]:
         """One member of the ConfigMap edited, as a person would; put back at the end."""

@@ -15,13 +15,14 @@ def test_switching_goes_on_without_it_and_everything_is_told_afterwards(cluster:
         cluster.model(name, "one", "8Gi")
         cluster.loaded(name)
     addresses = {name: cluster.address(name) for name in ("first", "second")}
+    parked, resumed = cluster.times("first", "Parked"), cluster.times("second", "Resumed")
     with cluster.without_api_server():
         for name in ("first", "second"):
             assert cluster.activate(name, node="one").ok
             answer = cluster.predict(name, addresses[name])
             assert answer == answer | {"counter": 1, "intact": True}
-    cluster.until(lambda: len(cluster.events("first", "Parked")) >= 2, "the events")
-    cluster.until(lambda: len(cluster.events("second", "Resumed")) >= 2, "the events")
+    cluster.until(lambda: cluster.times("first", "Parked") > parked, "the park is told")
+    cluster.until(lambda: cluster.times("second", "Resumed") > resumed, "the resume is told")
     cluster.until(lambda: cluster.status("second").get("state") == "Active", "the status")
     cluster.until(lambda: cluster.status("first").get("state") == "Parked", "the status")
     cluster.until(lambda: _tenants(cluster) == {"first": "Parked", "second": "Active"}, "GpuNode")
