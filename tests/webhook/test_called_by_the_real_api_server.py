@@ -190,6 +190,41 @@ def test_only_the_agent_says_which_seat_a_pod_has(cluster: Cluster) -> None:
     assert names.SEAT in cluster.refused(annotations={names.SEAT: "G0/0"})
 
 
+def test_probes_and_hooks_are_ours_to_answer_where_pod_security_is_baseline(
+    cluster: Cluster,
+) -> None:
+    strict = {"pod-security.kubernetes.io/enforce": "baseline"}
+    cluster.kube.create(NAMESPACES, {"metadata": {"name": "strict", "labels": strict}})
+    _until(lambda: _has_account(cluster, "strict"))
+    wishes = {names.VRAM: "40Gi", names.ON_DELETE: "checkpoint"}
+    pod = a_pod("probed", namespace="strict", annotations=wishes)
+    (container,) = pod["spec"]["containers"]
+    container["ports"] = [{"name": "web", "containerPort": 8080}]
+    container["livenessProbe"] = {"httpGet": {"port": "web", "path": "/live"}, "periodSeconds": 3}
+    container["startupProbe"] = {"grpc": {"port": 9090}, "failureThreshold": 60}
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["bye"]}}}
+    del pod["status"], pod["metadata"]["uid"]
+    made = cluster.kube.create(PODS, pod)["spec"]
+    (found,) = made["containers"]
+    probe = found["livenessProbe"]
+    assert probe["exec"]["command"][:2] == ["kyb-probe", "liveness"]
+    assert orjson.loads(probe["exec"]["command"][2])["httpGet"] == {"port": 8080, "path": "/live"}
+    assert (probe["periodSeconds"], probe["failureThreshold"]) == (3, 3)
+    assert found["lifecycle"]["preStop"]["exec"]["command"][3:] == ["--", "bye"]
+    assert made["terminationGracePeriodSeconds"] > 30
+
+    again = {**pod, "metadata": {**pod["metadata"], "name": "copied"}, "spec": made}
+    copied = cluster.kube.create(PODS, again)["spec"]
+    for field in ("livenessProbe", "startupProbe", "lifecycle"):
+        assert copied["containers"][0][field] == found[field]
+    assert copied["terminationGracePeriodSeconds"] == made["terminationGracePeriodSeconds"]
+
+
+def _has_account(cluster: Cluster, namespace: str) -> bool:
+    listed = cluster.kube.list(Resource("", "v1", "serviceaccounts", "ServiceAccount"), namespace)
+    return bool(listed)
+
+
 def test_two_seats_are_refused(cluster: Cluster) -> None:
     two = {"limits": {"kyb.ai/gpu-1x-seat": "2"}, "requests": {"kyb.ai/gpu-1x-seat": "2"}}
     containers = [{"name": "m", "image": "m", "resources": two}]
