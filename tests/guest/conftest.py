@@ -139,11 +139,12 @@ class Later(threading.Thread):
 
 
 class Node:
-    """What an agent has, with small slabs, on one fake card."""
+    """What an agent has, with small slabs, on one card: the fake one, or the machine's first."""
 
-    def __init__(self, folder, libraries):
+    def __init__(self, folder, libraries, *, real=False):
         self.folder = folder
         self.library, self._driver = libraries
+        self._real = real
         self.card = Card(folder / "card")
         self.pool = Pool(folder / "pool", 1 << 30)
         self._stack = ExitStack()
@@ -152,6 +153,8 @@ class Node:
 
     @property
     def environment(self):
+        if self._real:
+            return dict(os.environ)
         return {
             **os.environ,
             "LD_LIBRARY_PATH": str(self._driver),
@@ -226,6 +229,15 @@ def node(libraries):
     """One agent for a file's tests: its worker takes a second to start."""
     folder = Path(tempfile.mkdtemp(prefix="kyb-g-"))
     made = Node(folder, libraries)
+    with made.program() as told:  # the worker keeps some of the card from its first copy on
+        told.alloc(2 * MIB)
+        made.resume(told, *made.park(told))
     yield made
     made.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def node_on():
+    """Makes a Node."""
+    return Node

@@ -89,6 +89,20 @@ def busy(seconds):
     do("cuLaunchKernel", function, 1, 1, 1, 1, 1, 1, 0, POINTER(0), arguments, POINTER(0))
 
 
+def stick(at):
+    """Work that waits until the number at `at` is one."""
+    stream = POINTER()
+    do("cuStreamCreate", ctypes.byref(stream), 1)
+    do("cuStreamWaitValue32_v2", stream, U64(at), 1, 1)  # 1: until it is equal
+
+
+def unstick(at):
+    stream, one = POINTER(), ctypes.c_uint32(1)
+    do("cuStreamCreate", ctypes.byref(stream), 1)
+    do("cuMemcpyHtoDAsync_v2", U64(at), ctypes.byref(one), SIZE(4), stream)
+    do("cuStreamSynchronize", stream)
+
+
 def capture(on):
     graph = POINTER()
     if on:
