@@ -14,179 +14,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.gpuprograms import PROGRAMS, Node, Program, Switch, program, switch
 from kybernate.clients.errors import Refused, Retry
-from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
-from kybernate.runtime.clock import SystemClock
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
-from nodeagent.mechanisms import Body, Part
-from nodeagent.mechanisms.guest import GuestMechanism
-from nodeagent.mechanisms.guests import Guests
-from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Kept, Pool, Slot
-from testbed.assets import native
+from kybernate.model.ids import GpuUuid
 
 GIB = 2**30
-_PROGRAMS = Path(__file__).parent / "gpuworkloads"
-_PATIENCE_S = 120.0
-_DRAIN_S = 20.0
-
-
-@dataclass(slots=True)
-class Node:
-    """What an agent has: the door for guests, a pool, the mechanism."""
-
-    folder: Path
-    limit: int
-    mechanism: GuestMechanism = field(init=False)
-    pool: Pool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pool = Pool(self.folder / "pool", self.limit)
-        cgroups = Cgroups()
-        self.mechanism = GuestMechanism(
-            Guests(self.folder / "guest.sock"),
-            Slabs(self.pool.folder / ".slabs"),
-            Freezer(SystemClock(), cgroups),
-            cgroups,
-        )
-
-
-@dataclass(slots=True)
-class Program:
-    """One workload, and what it reports."""
-
-    process: subprocess.Popen[bytes]
-    report: Path
-
-    @property
-    def body(self) -> Body:
-        """As a mechanism knows it."""
-        return Body(
-            key=WorkloadKey("bench", "program"), uid=PodUid("bench"), pid=self.process.pid, gpus=()
-        )
-
-    def facts(self) -> dict[str, Any]:
-        """Its last report; empty before the first."""
-        try:
-            found: dict[str, Any] = json.loads(self.report.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found
-
-    def wait(self, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Until its report says so. Raises RuntimeError when it ends or takes too long."""
-        end = time.monotonic() + _PATIENCE_S
-        while not (facts := self.facts()) or not until(facts):
-            if self.process.poll() not in (None, 0) or time.monotonic() > end:
-                raise RuntimeError(f"{self.process.args!r}: {self.process.poll()}, {facts}")
-            time.sleep(0.002)
-        return facts
-
-    def goes_on(self) -> dict[str, Any]:
-        """Until it has made some more steps."""
-        before = self.facts().get("steps", 0)
-        return self.wait(lambda facts: facts.get("ended") or facts["steps"] > before + 2)
-
-    def ask(self, what: str) -> None:
-        """Leave the file it looks for."""
-        self.report.with_suffix(f".{what}").touch()
-
-
-@contextmanager
-def program(
-    node: Node, *arguments: str, guest: bool = True, more: Mapping[str, str] | None = None
-) -> Iterator[Program]:
-    """Start one of gpuworkloads with `more` in its environment; killed at the end."""
-    report = node.folder / "report.json"
-    report.unlink(missing_ok=True)
-    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **(more or {})}
-    if guest:
-        environment["LD_PRELOAD"] = str(native.guest())
-        environment["KYB_GUEST_SOCKET"] = str(node.folder / "guest.sock")
-    script, *rest = arguments
-    start = [sys.executable, str(_PROGRAMS / script)] if script.endswith(".py") else [script]
-    process = subprocess.Popen([*start, str(report), *rest], env=environment)
-    try:
-        yield Program(process, report)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@dataclass(slots=True)
-class Switch:
-    """Seconds of one park and one resume, by phase; bytes; VRAM used before and while parked."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    size: int = 0
-    used: tuple[int, ...] = ()
-
-    def timed(self, phase: str, work: Callable[[], Any]) -> Any:
-        """Do it and note how long it took."""
-        began = time.monotonic()
-        result = work()
-        self.seconds[phase] = time.monotonic() - began
-        return result
-
-    @property
-    def park(self) -> float:
-        """From the gate closed and all work ended (drain is apart) to the memory given back."""
-        return self.seconds["list"] + self.seconds["copy out"] + self.seconds["release"]
-
-    @property
-    def resume(self) -> float:
-        """From the first question to the gate open."""
-        return self.seconds["list again"] + self.seconds["copy in"] + self.seconds["open"]
-
-
-def switch(node: Node, one: Program, hold: float = 0.2) -> Switch:
-    """Park, look that it stands still for `hold` seconds, resume, and see it go on."""
-    done, mechanism, body = Switch(), node.mechanism, one.body
-    before = vram_used() if hold else 0
-    done.timed("close and drain", lambda: mechanism.lock(body, _DRAIN_S))
-    parts: tuple[Part, ...] = done.timed("list", lambda: mechanism.parts(body))
-    done.size = sum(part.size for part in parts)
-    slot: Slot = node.pool.reserve("bench", done.size)
-    kept: list[Kept] = done.timed(
-        "copy out", lambda: [mechanism.copy_out(body, p, slot, lambda _: None) for p in parts]
-    )
-    slot.seal(tuple(kept))
-    done.timed("release", lambda: release(node, body, parts))
-    done.used = (before, vram_used() if hold else 0)
-    held = one.facts()["steps"]
-    time.sleep(hold)
-    if one.facts()["steps"] != held:
-        raise RuntimeError("it went on while it was parked")
-    done.timed("list again", lambda: mechanism.parts(body))
-    done.timed("copy in", lambda: [mechanism.copy_in(body, k, slot, lambda _: None) for k in kept])
-    done.timed("open", lambda: mechanism.unlock(body, _DRAIN_S))
-    node.pool.free("bench")
-    one.goes_on()
-    return done
-
-
-def release(node: Node, body: Body, parts: tuple[Part, ...]) -> None:
-    """All of a workload's VRAM."""
-    for part in parts:
-        node.mechanism.release(body, part, _DRAIN_S)
-
-
-def vram_used() -> int:
-    """Bytes, as the driver shows them."""
-    shown = subprocess.run(
-        ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(shown.stdout) * 2**20
 
 
 def median(values: list[float]) -> float:
@@ -291,7 +127,7 @@ def other(node: Node, name: str, limit: dict[str, float]) -> dict[str, Any]:
 def built(folder: Path) -> str:
     """static.cu as a program."""
     made = folder / "static"
-    subprocess.run(["nvcc", "-O2", "-o", str(made), str(_PROGRAMS / "static.cu")], check=True)
+    subprocess.run(["nvcc", "-O2", "-o", str(made), str(PROGRAMS / "static.cu")], check=True)
     return str(made)
 
 
