@@ -27,7 +27,7 @@ from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.pool import Damaged, Kept, Slot
 
-_COME_BACK_S = 3.0  # guests look for their agent five times a second
+_COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
 _PROBE_BYTES = 2**28
 _PINNED_AT_ONCE = 8  # slabs in one request: 2 GiB, about a second
 _NO_IMAGE = "a context on a real GPU cannot be put into an image yet"
