@@ -62,6 +62,27 @@ def test_every_step_has_one_way_on(desk: Desk, left: Mark, found: Mark, in_vram:
     assert bool(desk.pool.slots()) is not in_vram
 
 
+@pytest.mark.parametrize("was_frozen", [True, False])
+@pytest.mark.parametrize(
+    ("left", "stands"),
+    [
+        pytest.param(Mark.ACTIVE, False, id="active"),
+        pytest.param(Mark.PARKING, False, id="half a park"),
+        pytest.param(Mark.COPIED, True, id="a copied park"),
+        pytest.param(Mark.PARKED, True, id="parked"),
+        pytest.param(Mark.RESUMING, True, id="half a resume"),
+        pytest.param(Mark.VERIFIED, False, id="a verified resume"),
+    ],
+)
+def test_afterwards_who_is_parked_is_frozen_and_nobody_else(
+    desk: Desk, left: Mark, stands: bool, was_frozen: bool
+) -> None:
+    _left_at(desk, left)
+    desk.freezer.stands = was_frozen
+    _recover(desk)
+    assert desk.freezer.stands is stands
+
+
 def test_recovering_twice_changes_nothing(desk: Desk) -> None:
     _left_at(desk, Mark.COPIED)
     _recover(desk)
