@@ -1,7 +1,7 @@
 """
 What an image fits: written beside it, compared before it is restored.
 
-Called by: `nodeagent.images.runc`.
+Called by: `nodeagent.images.dumping`, `nodeagent.images.restoring`.
 Rule: memory is full of what the kernel and the processor said when programs asked. Another kernel
 or a processor that lacks something is refused, in words, and not tried.
 """

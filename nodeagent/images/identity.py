@@ -1,7 +1,8 @@
 """
 Who a container is: its pod's addresses and names, and the environment it was given.
 
-Called by: `nodeagent.images.runc`: kept in an image, compared with that of the pod it wakes in.
+Called by: `nodeagent.images.dumping` (kept in an image) and `restoring` (compared with that of the
+pod it wakes in).
 A running program's memory cannot be changed for it, so what differs is said three times: in the
 reply to `creating` (for an event), in a file in the container (`TOLD`), and, where the container
 asks for it with `KYB_WAKE_SIGNAL`, by a signal to its first process. docs/reference/runtime.md.
@@ -95,6 +96,12 @@ def told(was: Identity, now: Identity) -> bytes:
     return orjson.dumps({"now": now, "before": was}, option=orjson.OPT_INDENT_2)
 
 
+def user(config: Mapping[str, object]) -> tuple[int, int]:
+    """The user and group its first process runs as."""
+    chosen = _mapping(_mapping(config.get("process")).get("user"))
+    return _number(chosen.get("uid")), _number(chosen.get("gid"))
+
+
 def wake_signal(config: Mapping[str, object]) -> signal.Signals | None:
     """The one the container asked for; None where it asked for none that may be."""
     chosen = _environment(_mapping(config.get("process"))).get(SIGNAL, "")
@@ -172,6 +179,10 @@ def _of_ipv6() -> list[Address]:
 
 def _environment(process: Mapping[str, object]) -> dict[str, str]:
     return dict(text.partition("=")[::2] for text in _texts(process.get("env")))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _texts(value: object) -> list[str]:

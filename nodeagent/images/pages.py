@@ -1,7 +1,7 @@
 """
 Whether an image's memory is all there, by what its maps say.
 
-Called by: `nodeagent.images.runc`, before a restoration.
+Called by: `nodeagent.images.restoring`, before a restoration.
 Rule: CRIU reads a file of pages that is too short without end, and would never say so.
 """
 

@@ -2,7 +2,7 @@
 An image made to fit another pod: which connections stay, which are closed, which address things
 listen on, and the host name. And, before it is finished, rid of a signal of ours.
 
-Called by: `nodeagent.images.runc`, on a restoration's own copy of the image file.
+Called by: `nodeagent.images.restoring`, on a restoration's own copy of the image file.
 Rules:
 1. A connection whose two ends are both in the image stays, be it over the loopback or over the
    pod's own address, which is exchanged for the new one at both ends.

@@ -1,7 +1,7 @@
 """
 What a container changed in its root file system: the upper layer of its overlay.
 
-Called by: `nodeagent.images.runc`.
+Called by: `nodeagent.images.dumping`, `nodeagent.images.fitness`.
 Rule: the upper layer says which names changed; what is read is the merged view, since a renamed
 folder or a file with changed rights only has its content in a layer below.
 """

@@ -115,8 +115,10 @@ def unpack(source: BinaryIO, folder: Path) -> None:
         raise BadTree(f"not a tree of ours: {error}") from error
 
 
-def put(folder: Path, name: str, content: bytes) -> bool:
-    """Write one file that all may read; whether it could be: False where a link is in the way."""
+def put(folder: Path, name: str, content: bytes, owner: tuple[int, int]) -> bool:
+    """Write one file that its owner may read; whether it could be: False where a link is in the
+    way.
+    """
     parts = name.split("/")[:-1]
     try:
         with opened(folder) as top:
@@ -129,7 +131,8 @@ def put(folder: Path, name: str, content: bytes) -> bool:
             with _parent(top, name) as (inner, entry):
                 _clear(inner, entry)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                with os.fdopen(os.open(entry, flags, 0o644, dir_fd=inner), "wb") as out:
+                with os.fdopen(os.open(entry, flags, 0o400, dir_fd=inner), "wb") as out:
+                    os.fchown(out.fileno(), *owner)
                     out.write(content)
     except OSError:
         return False

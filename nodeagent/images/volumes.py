@@ -1,7 +1,7 @@
 """
 What a container sees that is neither its own nor somebody's data: mounts by what becomes of them.
 
-Called by: `nodeagent.images.runc`.
+Called by: `nodeagent.images.dumping`, `nodeagent.images.restoring`.
 Carried: /dev/shm and emptyDir volumes, whose contents begin empty in another pod. All others are
 found by their names in the new pod: secrets, tokens, config maps anew, claims and host paths as
 they are. Both pods must have the same mounts, or CRIU would not know where files are.

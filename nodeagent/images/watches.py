@@ -1,7 +1,7 @@
 """
 Which paths a container watches with inotify: the kernel tells inodes, CRIU needs names.
 
-Called by: `nodeagent.images.runc`, before the container is frozen.
+Called by: `nodeagent.images.dumping`, before the container is frozen.
 """
 
 import os

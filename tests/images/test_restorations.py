@@ -18,7 +18,7 @@ CONFIG = {
 
 @pytest.fixture
 def images():
-    return RuncImages(None, criu_program="false", plugins=Path("/plugins"))
+    return RuncImages(None, criu="false", plugins=Path("/plugins"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from nodeagent.images import rootfs, tree
 
+ME = os.geteuid(), os.getegid()
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -147,12 +148,12 @@ def test_what_is_no_tar_file_is_refused(folders):
 
 def test_a_file_is_put_in_new_folders_but_not_through_links(folders):
     _, into = folders
-    assert tree.put(into, "run/kyb/identity.json", b"{}")
+    assert tree.put(into, "run/kyb/identity.json", b"{}", ME)
     assert (into / "run/kyb/identity.json").read_text() == "{}"
-    assert tree.put(into, "run/kyb/identity.json", b"[]")
+    assert tree.put(into, "run/kyb/identity.json", b"[]", ME)
     assert (into / "run/kyb/identity.json").read_text() == "[]"
     (into / "var").symlink_to(into.parent)
-    assert not tree.put(into, "var/kyb/identity.json", b"{}")
+    assert not tree.put(into, "var/kyb/identity.json", b"{}", ME)
     assert not (into.parent / "kyb").exists()
 
 
