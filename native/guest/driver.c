@@ -12,6 +12,8 @@ bool driver_load(void) {
     *(void **)&driver.name = object_symbol("libcuda.so", #name);
     DRIVER_CALLS(X)
 #undef X
+    if (!driver.cuDeviceGetUuid)
+        *(void **)&driver.cuDeviceGetUuid = object_symbol("libcuda.so", "cuDeviceGetUuid_v2");
     if (!driver.cuMemCreate || !driver.cuMemMap || !driver.cuCtxGetDevice) return false;
     atomic_store(&loaded, 1);
     return true;

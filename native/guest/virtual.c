@@ -53,7 +53,7 @@ static CUresult end_if_unused(struct segment *one) {
     return wrong;
 }
 
-// The token's own call to the driver with the real handle; false: not one of ours.
+// What a token means; NULL: the handle is the driver's own.
 static struct segment *known(CUhandle token) {
     return wanted() ? segment_of(token) : NULL;
 }
