@@ -87,7 +87,8 @@ def _checkpoint(tools: Tools, body: Body, image: Path, work: Path, watched: Sequ
     argv.append(body.container_id)
     code, said = _run(argv, {**os.environ, "CRIU_CONFIG_FILE": str(chosen)})
     if code:
-        raise DumpFailed(criu.sentence(work / "dump.log") or criu.of_runc(said))
+        why = criu.sentence(work / "dump.log") or criu.of_runc(said)
+        raise DumpFailed(why or f"runc ended with {code} and said nothing")
     with suppress(FileNotFoundError):
         (image / "stats-dump").unlink()  # differs from dump to dump, and nobody reads it
 
