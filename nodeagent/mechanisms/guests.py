@@ -76,6 +76,7 @@ class Guests:
         """Listens from now on. Raises OSError."""
         self._guests: dict[int, Guest] = {}
         self._changed = threading.Condition()
+        self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -106,6 +107,7 @@ class Guests:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._changed:
+            self._closed = True
             for guest in self._guests.values():
                 guest.close()
 
@@ -134,7 +136,7 @@ class Guests:
         guest = Guest(pid, hello.nonce, one, threading.Lock())
         with self._changed:
             self._drop_ended()
-            if len(self._guests) >= _MOST:
+            if self._closed or len(self._guests) >= _MOST:
                 one.close()
                 return
             old = self._guests.pop(pid, None)
