@@ -85,7 +85,7 @@ class Freezer:
             switch = self._switch(pid, container_id)
             if switch.asked():
                 switch.ask(False)
-            if not self._until(lambda: not switch.stands()):
+            if not self._until(switch.goes_on):
                 raise NotThawed(f"it does not go on: a cgroup above {switch.folder} is frozen")
         if processes.is_stopped(pid):
             processes.thaw(pid)
@@ -143,6 +143,16 @@ class _Switch:
     def stands(self) -> bool:
         """Whether everybody in it, and below, stands."""
         return self.standing in (self.folder / self.telling).read_text().splitlines()
+
+    def goes_on(self) -> bool:
+        """Whether nobody has it stand any more. On v2 one that is held above may be shown as not
+        frozen for a moment, so those above are asked, too."""
+        if self.stands():
+            return False
+        if self.means is Means.CGROUP_V1:
+            return (self.folder / "freezer.parent_freezing").read_text().strip() == "0"
+        above = (folder / self.own for folder in self.folder.parents)
+        return not any(file.exists() and file.read_text().strip() == "1" for file in above)
 
     def insists(self) -> bool:
         """As `stands`; else it is asked again: v1 passes over processes that are being made."""
