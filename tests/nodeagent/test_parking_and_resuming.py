@@ -67,7 +67,15 @@ def test_a_stories_time_is_split_and_the_rest_is_shown(desk: Desk) -> None:
     story = desk.story()
     park.park(story)
     names = [phase.name for phase in story.watch.phases()]
-    assert names == ["journal", "lock", "copy out", "write down", "release", "freeze", "unaccounted"]
+    assert names == [
+        "journal",
+        "lock",
+        "copy out",
+        "write down",
+        "release",
+        "freeze",
+        "unaccounted",
+    ]
 
 
 def test_seconds_in_each_state_are_kept(desk: Desk) -> None:
