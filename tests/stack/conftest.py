@@ -5,7 +5,8 @@ Real: the control plane, our five processes, OPA, kube-scheduler, two light node
 and device plugins, every pod's process. Simulated: the GPUs and their bus. Faked: nothing.
 Observed: the agents' own state beside what the simulated GPUs and /proc show of it.
 
-One stack serves the folder: a test takes names of its own for its pods, starts again what it
+One stack serves the folder, in one process where tests run side by side (`-n 2 --dist loadgroup`,
+group `whole`): a test takes names of its own for its pods, starts again what it
 killed, and puts back the policies it edited; its pods are removed when it ends.
 """
 
@@ -77,14 +78,6 @@ FOUR = NodeSpec(
 ONE = NodeSpec(name="one")
 _PAUSE = threading.Event()
 IN_VRAM = frozenset({State.ACTIVATING, State.ACTIVE, State.PARKING})
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2 --dist loadgroup`): those that share a stack stay in one process."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            shares = "whole" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("whole" if shares else item.path.stem))
 
 
 @dataclass

@@ -35,6 +35,7 @@ from testbed.node.spec import NodeSpec
 from testbed.stack import Stack, programs, realnodes
 
 pytestmark = [
+    pytest.mark.xdist_group("shipped"),
     pytest.mark.controlplane,
     pytest.mark.node,
     pytest.mark.crash,
