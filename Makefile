@@ -49,7 +49,7 @@ test-plane: built ## Tests on the real control plane and, as root, on real nodes
 	@$(PYTEST) -q $(PLANE)
 
 test-stack: built ## The whole stack, broken on purpose, and the manifests on a real node (not part of `test`)
-	@$(PYTEST) -q tests/stack -n 2 --dist loadgroup
+	@$(PYTEST) -q tests/stack -n 2 --dist loadfile
 
 bench-park: $(STAMP) ## Park and resume real programs on a real GPU (needs one, PyTorch and nvcc)
 	@$(PY) -m benchmarks.parking

@@ -7,7 +7,7 @@ import pytest
 
 from kybernate.clients.errors import ApiError
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane, pytest.mark.crash]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash]
 
 
 def _plain(a_seat_pod: Callable[..., dict[str, Any]], name: str) -> dict[str, Any]:

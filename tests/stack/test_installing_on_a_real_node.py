@@ -35,7 +35,6 @@ from testbed.node.spec import NodeSpec
 from testbed.stack import Stack, programs, realnodes
 
 pytestmark = [
-    pytest.mark.xdist_group("shipped"),
     pytest.mark.controlplane,
     pytest.mark.node,
     pytest.mark.crash,

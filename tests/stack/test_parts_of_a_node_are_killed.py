@@ -13,7 +13,7 @@ from kybernate.clients.errors import NotFound
 from kybernate.clients.resources import NODES
 from kybernate.model.workload import State
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane, pytest.mark.crash]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash]
 
 MODELS = ("kept-a", "kept-b", "kept-c")
 SEAT = "kyb.ai/gpu-1x-seat"

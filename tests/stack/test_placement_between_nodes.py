@@ -10,7 +10,7 @@ import yaml
 
 from kybernate.model.workload import State
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane]
+pytestmark = pytest.mark.controlplane
 GIB = 1 << 30
 
 

@@ -15,7 +15,7 @@ from kybernate.clients.agents import AgentAway
 from kybernate.clients.errors import Unavailable
 from kybernate.model.workload import State
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane, pytest.mark.crash]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash]
 
 PLACEMENT = "data__placement.json"
 # OPA polls every 2 s, pods are tried again 3 s after, the scheduler's longest back-off is 10 s.

@@ -11,7 +11,7 @@ import pytest
 
 from kybernate.model.workload import State
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane]
+pytestmark = pytest.mark.controlplane
 
 # name -> (seat, VRAM, steps of a tenth of a second)
 TRAINERS = {

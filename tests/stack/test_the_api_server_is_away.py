@@ -7,7 +7,7 @@ import pytest
 from kybernate.clients.resources import GPUNODES
 from kybernate.model.workload import State
 
-pytestmark = [pytest.mark.xdist_group("whole"), pytest.mark.controlplane, pytest.mark.crash]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash]
 
 
 def test_switching_goes_on_without_it_and_everything_is_told_afterwards(cluster: Any) -> None:
