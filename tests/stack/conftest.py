@@ -5,8 +5,9 @@ Real: the control plane, our five processes, OPA, kube-scheduler, two light node
 and device plugins, every pod's process. Simulated: the GPUs and their bus. Faked: nothing.
 Observed: the agents' own state beside what the simulated GPUs and /proc show of it.
 
-One stack serves the folder, or each process where files run side by side: a test takes names of its own for its pods, starts again what it
-killed, and puts back the policies it edited; its pods are removed when it ends.
+One stack serves the folder, or each process where files run side by side: a test takes names of its
+own for its pods, starts again what it killed, and puts back the policies it edited; its pods are
+removed when it ends.
 """
 
 import json
