@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo bench-extender bench-park generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo bench-extender bench-park bench-images bench-artifacts generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -53,6 +53,12 @@ test-stack: built ## The whole stack, broken on purpose, and the manifests on a 
 
 bench-park: $(STAMP) ## Park and resume real programs on a real GPU (needs one, PyTorch and nvcc)
 	@$(PY) -m benchmarks.parking
+
+bench-images: built ## Process images beside runc's own checkpoint and restore, on a real node
+	@$(PY) -m benchmarks.images
+
+bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain connection
+	@$(PY) -m benchmarks.artifacts
 
 bench-extender: built ## Pods a second without an extender, with an idle one, and with Kybernate
 	@$(PY) -m benchmarks.extender
