@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,13 @@ class Terminal:
     def __init__(self, environment: dict[str, str], *argv: str) -> None:
         self._end, theirs = pty.openpty()
         self._program = subprocess.Popen(
-            argv, env=environment, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs
+            # Started in the background of a shell, tests inherit that SIGINT is ignored.
+            ["env", "--default-signal=INT", *argv],
+            env=environment,
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
         )
         os.close(theirs)
         self._shown = b""
@@ -35,14 +42,22 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE_S
         while text.encode() not in self._shown:
             assert time.monotonic() < deadline, self._shown[-2000:]
-            if select.select([self._end], [], [], 0.2)[0]:
-                self._shown += os.read(self._end, 65536)
-                self._shown = self._shown[-65536:]
+            self._read()
 
     def interrupt(self) -> int:
-        """As Ctrl-C does; its exit status."""
+        """As Ctrl-C does; its exit status. What it still shows is read, or it would wait."""
         self._program.send_signal(signal.SIGINT)
-        return self._program.wait(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while self._program.poll() is None:
+            assert time.monotonic() < deadline, self._shown[-2000:]
+            self._read()
+        return self._program.returncode
+
+    def _read(self) -> None:
+        if not select.select([self._end], [], [], 0.2)[0]:
+            return
+        with suppress(OSError):  # Linux's word for nobody being at the other end
+            self._shown = (self._shown + os.read(self._end, 65536))[-65536:]
 
     def close(self) -> None:
         self._program.kill()
