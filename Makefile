@@ -7,11 +7,11 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PB := kybernate/clients/pb
 OPA = $(shell $(PY) -c "from testbed.assets import ensure; print(ensure(['opa'])['opa'])")
-# Tests of one file stay in one process; the control plane's tests share one control plane.
+# Tests of one file stay in one process; each process has a control plane and real nodes of its own.
 PYTEST := $(PY) -m pytest
 # tests/stack has a target of its own, for it takes minutes: CONTRIBUTING.md.
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
-PLANE := -m "controlplane or node" --durations=15 --ignore=tests/stack
+PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
 .PHONY: help setup assets built native check test test-unit test-plane test-stack demo bench-extender bench-park bench-images bench-artifacts generate fmt clean
 

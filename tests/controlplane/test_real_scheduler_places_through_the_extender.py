@@ -105,9 +105,12 @@ def test_the_placement_is_told_in_events_and_status(two_nodes: Any, eventually: 
     workload = pods.read_workload(pod)
     assert workload is not None
     two_nodes.kube.create(GPUWORKLOADS, gpuworkloads.new_object(workload))
-    status = eventually(
-        lambda: two_nodes.kube.get(GPUWORKLOADS, "llama-4", two_nodes.namespace).get("status")
-    )
+
+    def told() -> Any:
+        status = two_nodes.kube.get(GPUWORKLOADS, "llama-4", two_nodes.namespace)["status"]
+        return status if "placement" in status else None
+
+    status = eventually(told)
     text = status["placement"]["text"]
     assert text.startswith("place-a 0.9 s = resume 0.9; place-b 43.8 s = fetch object 40 GiB 42.9")
     assert status["placement"]["estimateSeconds"] == pytest.approx(0.859, abs=0.001)

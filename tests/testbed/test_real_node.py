@@ -97,7 +97,8 @@ def test_pods_of_both_nodes_and_the_machine_reach_each_other(
     address = served["status"]["podIP"]
     ask = ("exec", "client", "--", "wget", "-q", "-O", "-", f"http://{address}:8080/x")
     eventually(lambda: plane.kubectl(*ask, check=False) == "found\n")
-    with socket.create_connection((address, 8080), timeout=5.0) as machine:
+    # The machine may know the address as that of an earlier pod's: it asks anew after some seconds.
+    with socket.create_connection((address, 8080), timeout=60.0) as machine:
         machine.sendall(b"GET /x HTTP/1.0\r\n\r\n")
         assert machine.makefile().read().endswith("found\n")
 
