@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kybernate.api import duration
+from controller.steps import Fail, Nothing, Remove, by_its_times
 from kybernate.api.checkpointrequests import CheckpointRequest
 from kybernate.api.requests import RequestState
 from kybernate.model.ids import NodeName, PodUid
@@ -30,7 +30,6 @@ NAME_TAKEN = "NameTaken"
 NO_WORKLOAD = "NoSuchWorkload"
 GONE = "WorkloadGone"
 QUARANTINED = "WorkloadQuarantined"
-TOO_LATE = "TooLate"
 UNREADABLE = "Unreadable"
 
 
@@ -53,28 +52,8 @@ class Around:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """It is finished and kept; look again in so many seconds."""
-
-    again: float
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """It is finished and was kept long enough."""
-
-
-@dataclass(frozen=True, slots=True)
 class Hold:
     """Not now, and why; look again in `SOON`."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Never, and why."""
 
     reason: str
     message: str
@@ -94,11 +73,9 @@ Step = Nothing | Remove | Hold | Fail | Ask
 
 def plan(request: CheckpointRequest, target: Target | None, around: Around, now: float) -> Step:
     """The next step. `now` is the wall clock, as the API server's creationTimestamp."""
-    if request.status.is_finished:
-        left = request.status.finished + request.times.forget_after - now
-        return Nothing(left) if left > 0 else Remove()
-    if now > request.times.deadline:
-        return _too_late(request)
+    over = by_its_times(request.status, request.times, "not sealed", now)
+    if over is not None:
+        return over
     if target is None:
         return _absent(request, now)
     return _of_life(request, target) or _of_state(request, target, around)
@@ -117,12 +94,6 @@ def order(request: CheckpointRequest) -> tuple[bool, float, str]:
     """Who is served first: whoever is being served, then whoever asked first."""
     running = request.status.state is RequestState.RUNNING
     return not running, request.times.made, request.uid
-
-
-def _too_late(request: CheckpointRequest) -> Fail:
-    within = duration.format_seconds(request.times.within)
-    last = f"; last: {request.status.message}" if request.status.message else ""
-    return Fail(TOO_LATE, f"not sealed within {within} (spec.within){last}")
 
 
 def _absent(request: CheckpointRequest, now: float) -> Step:

@@ -13,9 +13,10 @@ from typing import Any
 
 from controller import checkpoint_plan as plans
 from controller.answers import Answers
-from controller.checkpoint_plan import Around, Ask, Fail, Hold, Nothing, Remove, Step, Target
+from controller.checkpoint_plan import Around, Ask, Hold, Step, Target
 from controller.duties import Duty
 from controller.sealers import Asked, Sealer
+from controller.steps import Fail, Nothing, Remove
 from kybernate.api import checkpointrequests, fields, gpuworkloads, requests, timestamps
 from kybernate.api.checkpointrequests import CheckpointRequest, CheckpointStatus, Leave, Progress
 from kybernate.api.requests import RequestState

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kybernate.api import duration
+from controller.steps import Fail, Nothing, Remove, by_its_times
 from kybernate.api.restorerequests import Owner, OwnerKind, RestoreRequest
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName, PodUid
@@ -32,7 +32,6 @@ NO_OWNER = "NoSuchOwner"
 NOT_FOR_OWNER = "NotForOwner"
 OWNER_RUNS = "OwnerRuns"
 COLD = "StartedCold"
-TOO_LATE = "TooLate"
 
 # It has its state back: from here on it lives like any other workload.
 ALIVE = frozenset({State.PARKED, State.ACTIVATING, State.ACTIVE, State.PARKING, State.SEALING})
@@ -63,32 +62,12 @@ class Around:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """It is finished and kept; look again in so many seconds."""
-
-    again: float
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """It is finished and was kept long enough."""
-
-
-@dataclass(frozen=True, slots=True)
 class Hold:
     """Wait for others, and say for what."""
 
     reason: str
     message: str
     pod: Waker | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Never, and why."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +105,10 @@ Step = Nothing | Remove | Hold | Fail | Begin | CreatePod | Scale | Succeed
 
 def plan(request: RestoreRequest, around: Around, now: float) -> Step:
     """The next step. `now` is the wall clock."""
-    status = request.status
-    if status.is_finished:
-        left = status.finished + request.times.forget_after - now
-        return Nothing(left) if left > 0 else Remove()
-    if now > request.times.deadline:
-        return _too_late(request)
-    if not status.started:
+    over = by_its_times(request.status, request.times, "nothing woke", now)
+    if over is not None:
+        return over
+    if not request.status.started:
         return _refused(request, around) or Begin(
             f"asks for a pod to wake from {request.checkpoint}"
         )
@@ -143,12 +119,6 @@ def ordinal_of(checkpoint: Checkpoint, stateful_set: str) -> int | None:
     """Which pod of this StatefulSet was sealed; None where it was another workload."""
     found = _ORDINAL.fullmatch(checkpoint.workload)
     return int(found["ordinal"]) if found and found["name"] == stateful_set else None
-
-
-def _too_late(request: RestoreRequest) -> Fail:
-    within = duration.format_seconds(request.times.within)
-    last = f"; last: {request.status.message}" if request.status.message else ""
-    return Fail(TOO_LATE, f"nothing woke within {within} (spec.within){last}")
 
 
 def _refused(request: RestoreRequest, around: Around) -> Fail | None:

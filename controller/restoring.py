@@ -17,15 +17,13 @@ from controller.restore_plan import (
     Around,
     Begin,
     CreatePod,
-    Fail,
     Hold,
-    Nothing,
-    Remove,
     Scale,
     Step,
     Succeed,
     Waker,
 )
+from controller.steps import Fail, Nothing, Remove
 from kybernate.api import gpuworkloads, names, pods, requests, restorerequests
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.api.requests import RequestState

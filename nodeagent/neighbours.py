@@ -6,7 +6,6 @@ node's own files, read through the node's first process: in a container they are
 Rule: a file that is not there, or is not what we know, is no fact; nothing here stops the agent.
 """
 
-import threading
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,10 +25,10 @@ from kybernate.decisions.grouping import missing
 from kybernate.model.gpu import Group
 from kybernate.model.ids import NodeName
 from kybernate.model.verdict import EventReason
-from kybernate.runtime.logs import get_logger
 from nodeagent import coexistence
 from nodeagent.cards import Picture
 from nodeagent.coexistence import Aspect, Facts, Finding, Stranger
+from nodeagent.looking import Looking
 
 # Nobody installs device plugins by the second; a look reads some files.
 EVERY_S = 30.0
@@ -107,18 +106,8 @@ class Neighbours:
         self._at, self._clock, self._changed = at, clock, changed
         self._found: tuple[Finding, ...] | None = None
         self._since: dict[Aspect, float] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="neighbours", daemon=True)
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._looking = Looking("neighbours", self._again, clock, EVERY_S)
+        self.start, self.stop = self._looking.start, self._looking.stop
 
     def conditions(self) -> tuple[Condition, ...]:
         """As of the last look; none before the first."""
@@ -142,14 +131,8 @@ class Neighbours:
             self._changed(new, over)
         return True
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._clock.wait(self._stopping, pause):
-            try:
-                pause = EVERY_S if self.look() else 1.0
-            except Exception:  # a fault in looking must not end looking
-                get_logger().exception("no look at the neighbours")
-                pause = EVERY_S
+    def _again(self) -> float:
+        return EVERY_S if self.look() else 1.0
 
 
 def _well(aspect: Aspect, found: Sequence[Finding]) -> bool:

@@ -8,7 +8,6 @@ Rule: a young mark is left alone: its container may not have come to `start` yet
 Rule: one that is frozen and has no record is thawed: nobody would ever do so.
 """
 
-import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from kybernate.clients.runtimecalls import Call, Op
 from kybernate.runtime.logs import get_logger
 from nodeagent import processes
 from nodeagent.freezer import Freezing
+from nodeagent.looking import Looking
 
 MARK = "kyb-seat.json"
 # containerd goes from `create` to `start` in milliseconds; a node without any CPU takes longer.
@@ -56,8 +56,8 @@ class Relearner:
         """`root` is runc's folder of containers, `say` is what answers the runtime's lines, `clock`
         the wall's, as files have it."""
         self._root, self._say, self._freezer, self._clock = root, say, freezer, clock
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="relearning", daemon=True)
+        self._looking = Looking("relearning", self._again, clock, _EVERY_S)
+        self.start, self.stop = self._looking.start, self._looking.stop
 
     def thaw_others(self, recorded: Collection[str]) -> None:
         """Those that no record is about. `recorded` are ids of containers, and uids of pods."""
@@ -73,30 +73,15 @@ class Relearner:
                 except Retry as error:
                     log.error("it was not thawed", why=str(error))
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
     def look(self) -> None:
         """Have every held container's line said again: who knows of it does not mind."""
         for one in self._marks():
             if one.held and one.lives and one.age >= SETTLED_S and not one.call.restored:
                 self._say(one.line)
 
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._clock.wait(self._stopping, pause):
-            pause = _EVERY_S
-            try:
-                self.look()
-            except Exception:  # a fault over one mark must not end looking
-                get_logger().exception("marks were not looked at")
+    def _again(self) -> float:
+        self.look()
+        return _EVERY_S
 
     def _marks(self) -> Iterator[Marked]:
         """Those that can be read. Containers come and go meanwhile."""

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from controller import checkpoint_plan as plans
-from controller.checkpoint_plan import Around, Ask, Fail, Hold, Nothing, Remove, Target
+from controller.checkpoint_plan import Around, Ask, Hold, Target
+from controller.steps import TOO_LATE, Fail, Nothing, Remove
 from kybernate.api.checkpointrequests import CheckpointRequest, CheckpointStatus
 from kybernate.api.requests import RequestState, Times
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
@@ -109,7 +110,7 @@ def test_asked_again_it_keeps_the_name_it_has_also_when_the_checkpoint_is_there_
         ),
         pytest.param(
             a_request(CheckpointStatus(message="it was busy")), ACTIVE, Around(), MADE + 901, Fail,
-            plans.TOO_LATE, "not sealed within 15m (spec.within); last: it was busy", id="too-late",
+            TOO_LATE, "not sealed within 15m (spec.within); last: it was busy", id="too-late",
         ),
     ],
 )  # fmt: skip

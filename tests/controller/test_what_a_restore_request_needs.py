@@ -9,14 +9,12 @@ from controller.restore_plan import (
     Around,
     Begin,
     CreatePod,
-    Fail,
     Hold,
-    Nothing,
-    Remove,
     Scale,
     Succeed,
     Waker,
 )
+from controller.steps import TOO_LATE, Fail, Nothing, Remove
 from kybernate.api.requests import RequestState, Times
 from kybernate.api.restorerequests import (
     Owner,
@@ -179,9 +177,7 @@ def test_somebody_who_claims_it_first_fails_the_request() -> None:
 
 def test_what_never_wakes_fails_after_its_time_and_says_what_was_last() -> None:
     step = plans.plan(a_request(BEGUN), Around(checkpoint=sealed()), MADE + 901)
-    assert step == Fail(
-        plans.TOO_LATE, "nothing woke within 15m (spec.within); last: asks for a pod"
-    )
+    assert step == Fail(TOO_LATE, "nothing woke within 15m (spec.within); last: asks for a pod")
 
 
 def test_a_finished_request_is_kept_and_then_removed() -> None:
