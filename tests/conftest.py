@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from testbed import assets as binaries
+from testbed.assets import native
 from testbed.controlplane import ControlPlane
 from testbed.node import machine, programs
 from testbed.node.realnode import RealNode
@@ -33,14 +34,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         if "assets" in wanted:
             binaries.ensure()
-        if "real_nodes" in wanted:
+        if "real_programs" in wanted:
             _why_no_real_nodes()
 
 
 @cache
 def _why_no_real_nodes() -> str | None:
     """Why tests on real nodes skip; builds and fetches what these run when they need not."""
-    problem = machine.why_not()
+    problem = machine.why_not() or native.why_not()
     try:
         if problem is None:
             programs.find()
@@ -65,16 +66,21 @@ def plane(
 
 
 @pytest.fixture(scope="session")
+def real_programs() -> None:
+    """What a real node runs. Skips, with the reason, where this machine cannot run one."""
+    problem = _why_no_real_nodes()
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
 def real_nodes(
-    plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[RealNode, RealNode]]:
     """Two real nodes of the session's plane, `real-1` and `real-2`.
 
     Only pods that name their node, or tolerate `kyb.test/real`, come to them.
     """
-    problem = _why_no_real_nodes()
-    if problem:
-        pytest.skip(problem)
     taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
     with ExitStack() as running:
         one, two = (

@@ -19,11 +19,9 @@ import pytest
 from kybernate.clients.runtimecalls import Op
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.runtimelistener import RuntimeListener, agree
-from testbed import assets
 from testbed.api import ApiError
 from testbed.assets import native
 from testbed.controlplane import ControlPlane
-from testbed.node import machine, programs
 from testbed.node.commands import CommandFailed
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
@@ -189,9 +187,10 @@ class ImageNode:
 
 
 @pytest.fixture(scope="module")
-def image_node(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """One, for the tests of a file. Skips, with the reason, where this machine cannot run one."""
-    _skip_where_none_can_run()
+def image_node(
+    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator:
+    """One, for the tests of a file."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as short:
         folder = Path(short)
         settings = folder / "runtime.conf"
@@ -222,14 +221,3 @@ def images(image_node) -> Iterator[ImageNode]:
     """The node; what the test made on it is removed."""
     yield image_node
     image_node.forget()
-
-
-def _skip_where_none_can_run() -> None:
-    problem = machine.why_not() or native.why_not()
-    try:
-        if problem is None:
-            programs.find()
-    except (assets.PackagesUnavailable, programs.NoPrograms) as unavailable:
-        problem = str(unavailable)
-    if problem:
-        pytest.skip(problem)

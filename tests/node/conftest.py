@@ -23,11 +23,9 @@ from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.ids import WorkloadKey
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.fakeopa import FakeOpa
-from testbed import assets
 from testbed.assets import native
 from testbed.controlplane import ControlPlane
 from testbed.kubectl import KubectlFailed
-from testbed.node import machine, programs
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
 from webhook import hooks, probes, wire
@@ -281,19 +279,6 @@ class SeatNode:
     def _is_empty(self) -> bool:
         view = self.view()
         return view is not None and {one.key.name for one in view.workloads} <= self.kept
-
-
-@pytest.fixture(scope="session")
-def real_programs() -> None:
-    """What a real node runs. Skips, with the reason, where this machine cannot run one."""
-    problem = machine.why_not() or native.why_not()
-    try:
-        if problem is None:
-            programs.find()
-    except (assets.PackagesUnavailable, programs.NoPrograms) as unavailable:
-        problem = str(unavailable)
-    if problem:
-        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")
