@@ -216,4 +216,8 @@ def test_a_users_own_failing_probe_restarts_its_container(crowd):
     seats = crowd.seats
     seats.plane.kubectl("exec", crowd.active, "--", "touch", "/tmp/sick")
     wait_for(lambda: crowd.active in crowd.restarted(), "it is restarted", 90.0)
-    assert "Liveness probe failed" in seats.plane.kubectl("describe", "pod", crowd.active)
+
+    def told():  # events come after what they are about
+        return "Liveness probe failed" in seats.plane.kubectl("describe", "pod", crowd.active)
+
+    wait_for(told, "the event says why", 60.0)
