@@ -228,6 +228,14 @@ class Pair:
 
         return wait_for(ask, f"{name} answers", PATIENCE_S)
 
+    def told(self, name):
+        """What is known of it, for the message of a failed test."""
+        events = self.plane.kubectl(
+            "get", "events", "--field-selector", f"involvedObject.name={name}"
+        )
+        containers = self.pod(name)["status"].get("containerStatuses")
+        return f"{events}\n{json.dumps(containers, indent=1)}"
+
     def delete(self, name):
         self.plane.kubectl("delete", "pod", name, "--wait=true", "--ignore-not-found")
 
@@ -397,4 +405,4 @@ def test_an_agent_killed_while_it_wakes_costs_nothing(pair):
     wait_for(lambda: not other.agent_runs(), "the agent dies", PATIENCE_S)
     other.restart_agent()
     answer = pair.predict("after")
-    assert (answer["counter"], answer["intact"]) == (2, True)
+    assert (answer["counter"], answer["intact"]) == (2, True), pair.told("after")
