@@ -27,6 +27,7 @@ from nodeagent.changes import Changes
 from nodeagent.checkpoints.artifacts import Artifacts, Place
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
+from nodeagent.demand.told import Told
 from nodeagent.feed import Feed
 from nodeagent.freezer import Freezer
 from nodeagent.journal import BreakingJournal, FileJournal, Journal
@@ -40,7 +41,7 @@ from nodeagent.pool import Pool
 from nodeagent.recovery import Recovered
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
-from nodeagent.sources import Cards, mechanism_of
+from nodeagent.sources import Cards, by_wish, mechanism_of
 from nodeagent.stage import Stage
 from nodeagent.steady import ByTheWall, SteadyClock
 from nodeagent.stories import Limits, Tools
@@ -68,6 +69,7 @@ class Engine:
         self.groups = {g.name: g for g in formed if g.name not in self.incomplete}
         self._uuids = {gpu.index: gpu.uuid for gpu in cards.gpus}
         self.lives, self.feed, self.bandwidths = Lives(), Feed(), Bandwidths()
+        self.told = Told(self.steady)
         self.artifacts = self._make_artifacts()
         self._build_tools()
         self._build_telling()
@@ -103,7 +105,9 @@ class Engine:
         self.tools = Tools(
             journal=_breaking(self._file_journal),
             pool=self.pool,
-            mechanism=mechanism_of(settings, freezer, cgroups),
+            mechanism=by_wish(
+                mechanism_of(settings, freezer, cgroups), self._cards.inventory, freezer, clock
+            ),
             cards=self._watch,
             clock=self.steady,
             freezer=freezer,

@@ -71,6 +71,7 @@ class Process:
                 bandwidths=engine.bandwidths,
                 sealings=engine.sealings,
                 clock=engine.steady,
+                told=engine.told,
                 unseated=self._unseated,
             )
         )

@@ -16,7 +16,7 @@ from kybernate.api import duration, names, quantity
 from kybernate.api.errors import Fault, Faults, Malformed
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName
-from kybernate.model.workload import OnDelete, ParkMechanism, Wishes, WorkloadClass
+from kybernate.model.workload import OnDelete, ParkMechanism, ScaleToZero, Wishes, WorkloadClass
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -25,6 +25,8 @@ MOST_CANDIDATES = 8  # checkpoints in kyb.ai/restore-from: each may be fetched f
 _PREFIX = names.GROUP + "/"
 _KNOWN = names.INPUT_ANNOTATIONS | names.OUTPUT_ANNOTATIONS
 _GROUP_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
+# As clients write it in the OpenAI `model` field: `meta-llama/Llama-3.1-8B-Instruct:awq`.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?", re.ASCII)
 _DNS_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 
@@ -109,6 +111,18 @@ def _readiness(text: str) -> bool:
     return True
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("true or false")
+    return text == "true"
+
+
+def _model(text: str) -> str:
+    if _MODEL_NAME.fullmatch(text) is None:
+        raise ValueError("a model's name of at most 128 characters, like meta-llama/Llama-3.1-8B")
+    return text
+
+
 def _one_of(kind: type[E]) -> Callable[[str], E]:
     accepted = "one of " + ", ".join(kind)
 
@@ -132,4 +146,8 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     names.ON_DELETE: ("on_delete", _one_of(OnDelete)),
     names.PARK: ("park", _one_of(ParkMechanism)),
     names.READINESS: ("readiness_active", _readiness),
+    names.PIN: ("pinned", _flag),
+    names.KEEP_WARM: ("keep_warm", _flag),
+    names.SCALE_TO_ZERO: ("scale_to_zero", _one_of(ScaleToZero)),
+    names.MODEL: ("model", _model),
 }

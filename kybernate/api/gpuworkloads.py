@@ -11,6 +11,7 @@ from typing import Any
 
 from kybernate.api import fields, names, timestamps
 from kybernate.api.fields import Reader
+from kybernate.model.demand import Demand
 from kybernate.model.ids import PodUid, ResourceName, WorkloadKey
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Decision, EventReason
@@ -58,6 +59,7 @@ class Status:
     why: str = ""  # why it waits or is where it is: one line for people
     seconds_in: Mapping[State, float] = field(default_factory=dict)
     last_switch: Sequence[Phase] = ()
+    demand: Demand | None = None  # None: nobody has looked
     last_switch_seconds: float = 0.0  # start to end; what the phases leave unaccounted shows
 
 
@@ -125,6 +127,7 @@ def write_status(status: Status) -> dict[str, Any]:
             state.value: round(seconds, 3) for state, seconds in status.seconds_in.items()
         },
         "lastSwitch": _write_switch(status),
+        "demand": _write_demand(status.demand),
     }
 
 
@@ -189,6 +192,7 @@ def _status(status: Reader) -> Status:
         seconds_in=_seconds_in(status.below("secondsIn")),
         last_switch=tuple(map(_phase, switch.each("phases"))),
         last_switch_seconds=switch.seconds("seconds", 0.0),
+        demand=_demand(status.below("demand")),
     )
 
 
@@ -212,6 +216,32 @@ def _write_switch(status: Status) -> dict[str, Any] | None:
         for phase in status.last_switch
     ]
     return {"phases": phases, "seconds": round(status.last_switch_seconds, 3)}
+
+
+def _demand(reader: Reader) -> Demand | None:
+    if not reader.value:
+        return None
+    counted, timed = reader.value.get("inFlight"), reader.value.get("idleSeconds")
+    return Demand(
+        wanted=bool(reader.value.get("wanted")),
+        busy=bool(reader.value.get("busy")),
+        in_flight=None if counted is None else reader.integer("inFlight"),
+        idle_for=None if timed is None else reader.seconds("idleSeconds"),
+        why=reader.text("why", ""),
+    )
+
+
+def _write_demand(demand: Demand | None) -> dict[str, Any] | None:
+    """Numbers that nobody knows are null: a merge patch would keep those of before."""
+    if demand is None:
+        return None
+    return {
+        "wanted": demand.wanted,
+        "busy": demand.busy,
+        "inFlight": demand.in_flight,
+        "idleSeconds": None if demand.idle_for is None else round(demand.idle_for, 1),
+        "why": demand.why,
+    }
 
 
 def _decision(reader: Reader) -> Decision:

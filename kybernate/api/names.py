@@ -23,10 +23,14 @@ RESTORE_FROM = f"{GROUP}/restore-from"
 ON_DELETE = f"{GROUP}/on-delete"
 PARK = f"{GROUP}/park"
 READINESS = f"{GROUP}/readiness"
+PIN = f"{GROUP}/pin"  # "true": never parked for anybody else, nor for being idle
+KEEP_WARM = f"{GROUP}/keep-warm"  # "true": its contents stay in RAM, and its pod stays
+SCALE_TO_ZERO = f"{GROUP}/scale-to-zero"  # what is left of it when its Deployment goes to zero
+MODEL = f"{GROUP}/model"  # its name for the activator; else the workload's
 INPUT_ANNOTATIONS = frozenset(
     {
         VRAM, CLASS, MIN_RUNTIME, IDLE_AFTER, PREFER_GROUP, REQUIRE_GROUP, RESTORE_FROM,
-        ON_DELETE, PARK, READINESS,
+        ON_DELETE, PARK, READINESS, PIN, KEEP_WARM, SCALE_TO_ZERO, MODEL,
     }
 )  # fmt: skip
 
@@ -50,6 +54,12 @@ ENV_SEAT = "KYB_GPU_SEAT"
 SEAT_ENVIRONMENT = frozenset({ENV_INDICES, ENV_GROUP, ENV_SEAT})
 ENV_CUDA = "CUDA_VISIBLE_DEVICES"
 ENV_DEVICE_SOCKET = "KYB_SIMULATED_GPU"  # address of the simulated device, where there is one
+ENV_GUEST_SOCKET = "KYB_GUEST_SOCKET"  # where the guest library finds the agent; empty: nowhere
+
+# Where containers on seats find the guest library, what preloads it, and the agent's socket for it
+GUEST_LIBRARY = "/usr/local/lib/kybernate/libkybguest.so"
+GUEST_PRELOAD = "/etc/ld.so.preload"
+GUEST_SOCKETS = "/run/kyb/guest"
 
 
 def closed_gates(device_socket: str) -> str:

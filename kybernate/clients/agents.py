@@ -7,7 +7,7 @@ makes no sense). That a workload cannot be activated is no error but an `Outcome
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import grpc
 from kybernate.clients.errors import Refused, Retry
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.model.demand import Demand
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.workload import State
 
@@ -107,6 +108,7 @@ class WorkloadState:
     workload_class: str
     priority: int
     idle_seconds: float | None
+    demand: Demand | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +242,25 @@ class Agent:
             leave_parked=asked.leave_parked,
         )
         yield from _followed(self._agent.Checkpoint(request, timeout=within))
+
+    def report_demand(
+        self, reporter: str, in_flight: Mapping[tuple[WorkloadKey, str], int], valid_for: float = 10
+    ) -> tuple[WorkloadKey, ...]:
+        """What `reporter` has in flight here, by workload and its pod's uid (empty: whichever).
+
+        Holds for `valid_for` seconds or until the next report. The workloads that are not here.
+        """
+        request = pb.ReportDemandRequest(
+            reporter=reporter,
+            valid_seconds=valid_for,
+            requests=[
+                pb.InFlight(workload=_ref(key, uid), count=count)
+                for (key, uid), count in in_flight.items()
+            ],
+        )
+        with translated():
+            unknown = self._agent.ReportDemand(request, timeout=_SHORT_S).unknown
+        return tuple(WorkloadKey(one.namespace, one.name) for one in unknown)
 
     def state(self) -> NodeView:
         """Who is here now."""
@@ -383,4 +404,15 @@ def _workload(message: pb.WorkloadStatus) -> WorkloadState:
         workload_class=message.workload_class,
         priority=message.priority,
         idle_seconds=None if message.idle_seconds < 0 else message.idle_seconds,
+        demand=_demand(message.demand) if message.HasField("demand") else None,
+    )
+
+
+def _demand(message: pb.WorkloadDemand) -> Demand:
+    return Demand(
+        wanted=message.wanted,
+        busy=message.busy,
+        in_flight=message.in_flight if message.HasField("in_flight") else None,
+        idle_for=message.idle_seconds if message.HasField("idle_seconds") else None,
+        why=message.why,
     )

@@ -53,6 +53,13 @@ class OnDelete(StrEnum):
     DISCARD = "discard"
 
 
+class ScaleToZero(StrEnum):
+    """`kyb.ai/scale-to-zero`: whether an idle one's Deployment goes to zero, by a checkpoint."""
+
+    CHECKPOINT = "checkpoint"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What a pod's annotations ask for. Seconds are floats; None means policy decides."""
@@ -67,6 +74,10 @@ class Wishes:
     on_delete: OnDelete | None = None
     park: ParkMechanism = ParkMechanism.AUTO
     readiness_active: bool = False
+    pinned: bool = False  # never parked for somebody else, nor for being idle
+    keep_warm: bool = False  # its contents stay in RAM, and its pod stays
+    scale_to_zero: ScaleToZero | None = None
+    model: str = ""  # what clients of the activator call it; empty: as the workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from nodeagent.api import wire
 from nodeagent.api.tickets import KeyReused, Ticket, Tickets, Verb
 from nodeagent.bandwidth import Bandwidths
 from nodeagent.coordinator import Coordinator
+from nodeagent.demand.told import Told, TooManyReporters
 from nodeagent.feed import Ended, Feed, Listener
 from nodeagent.pool import Pool
 from nodeagent.sealings import Sealings, Wish
@@ -61,6 +62,7 @@ class Serving:
     bandwidths: Bandwidths
     sealings: Sealings
     clock: Clock
+    told: Told
     unseated: Callable[[str], tuple[Wishes, ...]]  # of pods bound here without a seat, by resource
 
 
@@ -114,6 +116,21 @@ class AgentService(rpc.AgentServicer):
                 update = listener.next(_LOOK_S)
                 if update is not None:
                     yield wire.progress(update)
+
+    def ReportDemand(  # noqa: N802
+        self, request: pb.ReportDemandRequest, context: Context
+    ) -> pb.ReportDemandReply:
+        """Instead of that reporter's last report."""
+        try:
+            reporter, counts = wire.demand_report(request)
+            self._s.told.report(reporter, counts, request.valid_seconds)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyReporters as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        here = self._s.coordinator.books.tenancies
+        away = [one.workload for one in request.requests if wire.key_of(one.workload) not in here]
+        return pb.ReportDemandReply(unknown=away)
 
     def PreferSeats(  # noqa: N802
         self, request: pb.PreferSeatsRequest, context: Context

@@ -10,6 +10,7 @@ from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import State
 from nodeagent.cards import Picture
+from nodeagent.demand.told import LONGEST_S
 from nodeagent.feed import Doing, Ended, Update
 from nodeagent.phases import PhaseTime
 from nodeagent.reporting.standing import tier_of
@@ -35,6 +36,21 @@ def key_of(ref: pb.WorkloadRef) -> WorkloadKey:
 def ref_of(key: WorkloadKey, uid: PodUid) -> pb.WorkloadRef:
     """A workload's reference."""
     return pb.WorkloadRef(namespace=key.namespace, name=key.name, pod_uid=uid)
+
+
+def demand_report(
+    request: pb.ReportDemandRequest,
+) -> tuple[str, dict[WorkloadKey, tuple[PodUid | None, int]]]:
+    """Who tells, and what is in flight. Raises ValueError."""
+    if not request.reporter:
+        raise ValueError("reporter: a name that stays, like the activator's pod")
+    if not 0 <= request.valid_seconds <= LONGEST_S:
+        raise ValueError(f"valid_seconds {request.valid_seconds:g}: 0 to {LONGEST_S:g}")
+    counts = {
+        key_of(one.workload): (PodUid(one.workload.pod_uid) or None, one.count)
+        for one in request.requests
+    }
+    return request.reporter, counts
 
 
 def progress(update: Update) -> pb.Progress:

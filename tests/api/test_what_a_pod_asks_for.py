@@ -15,7 +15,14 @@ from kybernate.api.errors import Malformed
 from kybernate.api.pods import is_finished, is_seat_pod, read_workload, seat_requests
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName, NodeName, WorkloadKey
-from kybernate.model.workload import OnDelete, ParkMechanism, Wishes, Workload, WorkloadClass
+from kybernate.model.workload import (
+    OnDelete,
+    ParkMechanism,
+    ScaleToZero,
+    Wishes,
+    Workload,
+    WorkloadClass,
+)
 from kybernate.testing.builders import SEAT_1X, SEAT_2X, a_pod
 
 GIB = 2**30
@@ -30,6 +37,10 @@ EVERYTHING = {
     "kyb.ai/on-delete": "checkpoint",
     "kyb.ai/park": "vllm-sleep",
     "kyb.ai/readiness": "active",
+    "kyb.ai/pin": "true",
+    "kyb.ai/keep-warm": "false",
+    "kyb.ai/scale-to-zero": "checkpoint",
+    "kyb.ai/model": "meta-llama/Llama-3.1-8B-Instruct:awq",
 }
 
 
@@ -81,6 +92,9 @@ def test_everything_a_pod_says_is_in_the_workload() -> None:
             on_delete=OnDelete.CHECKPOINT,
             park=ParkMechanism.VLLM_SLEEP,
             readiness_active=True,
+            pinned=True,
+            scale_to_zero=ScaleToZero.CHECKPOINT,
+            model="meta-llama/Llama-3.1-8B-Instruct:awq",
         ),
         node=NodeName("node-a"),
         nominated_node=NodeName("node-b"),
@@ -159,6 +173,10 @@ def test_counts_that_are_no_counts_are_all_told() -> None:
         ("kyb.ai/on-delete", "keep", "one of checkpoint, discard"),
         ("kyb.ai/park", "no", "one of auto, vllm-sleep, driver, never"),
         ("kyb.ai/readiness", "true", "active"),
+        ("kyb.ai/pin", "yes", "true or false"),
+        ("kyb.ai/keep-warm", "", "true or false"),
+        ("kyb.ai/scale-to-zero", "park", "one of checkpoint, none"),
+        ("kyb.ai/model", "../etc", "a model's name"),
         ("kyb.ai/seat", "G01", "a seat like G01/2"),
         ("kyb.ai/vrma", "40Gi", "one of kyb.ai/class, kyb.ai/idle-after"),
     ],

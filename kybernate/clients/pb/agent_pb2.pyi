@@ -392,6 +392,7 @@ class WorkloadStatus(_message.Message):
     WORKLOAD_CLASS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     seat: _builtins.str
     vram: _builtins.int
@@ -407,6 +408,10 @@ class WorkloadStatus(_message.Message):
     def workload(self) -> Global___WorkloadRef: ...
     @_builtins.property
     def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def demand(self) -> Global___WorkloadDemand:
+        """absent while nobody has looked"""
+
     def __init__(
         self,
         *,
@@ -421,14 +426,138 @@ class WorkloadStatus(_message.Message):
         workload_class: _builtins.str = ...,
         priority: _builtins.int = ...,
         idle_seconds: _builtins.float = ...,
+        demand: Global___WorkloadDemand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpus", b"gpus", "idle_seconds", b"idle_seconds", "priority", b"priority", "seat", b"seat", "seconds_in_state", b"seconds_in_state", "state", b"state", "tier", b"tier", "vram", b"vram", "why", b"why", "workload", b"workload", "workload_class", b"workload_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "gpus", b"gpus", "idle_seconds", b"idle_seconds", "priority", b"priority", "seat", b"seat", "seconds_in_state", b"seconds_in_state", "state", b"state", "tier", b"tier", "vram", b"vram", "why", b"why", "workload", b"workload", "workload_class", b"workload_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkloadStatus: _TypeAlias = WorkloadStatus  # noqa: Y015
+
+@_typing.final
+class WorkloadDemand(_message.Message):
+    """Whether somebody asks for a workload, and whether it works: every signal joined."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    wanted: _builtins.bool
+    """somebody waits for it, and it is not in VRAM"""
+    busy: _builtins.bool
+    """work or a request is under way"""
+    in_flight: _builtins.int
+    """requests, where somebody counts them"""
+    idle_seconds: _builtins.float
+    """absent when unknown"""
+    why: _builtins.str
+    """in words: "a connection from 10.0.0.7 came to port 8000" """
+    def __init__(
+        self,
+        *,
+        wanted: _builtins.bool = ...,
+        busy: _builtins.bool = ...,
+        in_flight: _builtins.int | None = ...,
+        idle_seconds: _builtins.float | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds", "_in_flight", b"_in_flight", "idle_seconds", b"idle_seconds", "in_flight", b"in_flight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds", "_in_flight", b"_in_flight", "busy", b"busy", "idle_seconds", b"idle_seconds", "in_flight", b"in_flight", "wanted", b"wanted", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idle_seconds: _TypeAlias = _typing.Literal["idle_seconds"]  # noqa: Y015
+    _WhichOneofArgType__idle_seconds: _TypeAlias = _typing.Literal["_idle_seconds", b"_idle_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__in_flight: _TypeAlias = _typing.Literal["in_flight"]  # noqa: Y015
+    _WhichOneofArgType__in_flight: _TypeAlias = _typing.Literal["_in_flight", b"_in_flight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_seconds) -> _WhichOneofReturnType__idle_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_flight) -> _WhichOneofReturnType__in_flight | None: ...
+
+Global___WorkloadDemand: _TypeAlias = WorkloadDemand  # noqa: Y015
+
+@_typing.final
+class ReportDemandRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTER_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    VALID_SECONDS_FIELD_NUMBER: _builtins.int
+    reporter: _builtins.str
+    """who tells, by a name that stays: the activator's pod"""
+    valid_seconds: _builtins.float
+    """how long this holds without another report; 0: 10 s, at most 60"""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___InFlight]:
+        """what is not named has nothing in flight"""
+
+    def __init__(
+        self,
+        *,
+        reporter: _builtins.str = ...,
+        requests: _abc.Iterable[Global___InFlight] | None = ...,
+        valid_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reporter", b"reporter", "requests", b"requests", "valid_seconds", b"valid_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDemandRequest: _TypeAlias = ReportDemandRequest  # noqa: Y015
+
+@_typing.final
+class InFlight(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """requests that were not answered yet, held ones included"""
+    @_builtins.property
+    def workload(self) -> Global___WorkloadRef:
+        """of another pod than this (pod_uid): it is not counted"""
+
+    def __init__(
+        self,
+        *,
+        workload: Global___WorkloadRef | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InFlight: _TypeAlias = InFlight  # noqa: Y015
+
+@_typing.final
+class ReportDemandReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadRef]:
+        """not on this node"""
+
+    def __init__(
+        self,
+        *,
+        unknown: _abc.Iterable[Global___WorkloadRef] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDemandReply: _TypeAlias = ReportDemandReply  # noqa: Y015
 
 @_typing.final
 class TierStatus(_message.Message):

@@ -59,6 +59,11 @@ class AgentStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.WatchRequest.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
                 _registered_method=True)
+        self.ReportDemand = channel.unary_unary(
+                '/kyb.agent.v1alpha1.Agent/ReportDemand',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandReply.FromString,
+                _registered_method=True)
         self.PreferSeats = channel.unary_unary(
                 '/kyb.agent.v1alpha1.Agent/PreferSeats',
                 request_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.PreferSeatsRequest.SerializeToString,
@@ -106,6 +111,15 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportDemand(self, request, context):
+        """What somebody who holds requests in front of workloads (an activator) has in flight. It is told
+        again and again: each report replaces that reporter's last one, and one that is not renewed in
+        time counts as nothing in flight.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PreferSeats(self, request, context):
         """Which free seats suit the pods that are bound here and not yet allocated (for the device plugin).
         """
@@ -140,6 +154,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.WatchRequest.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.SerializeToString,
+            ),
+            'ReportDemand': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDemand,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandReply.SerializeToString,
             ),
             'PreferSeats': grpc.unary_unary_rpc_method_handler(
                     servicer.PreferSeats,
@@ -282,6 +301,33 @@ class Agent:
             '/kyb.agent.v1alpha1.Agent/Watch',
             kybernate_dot_clients_dot_pb_dot_agent__pb2.WatchRequest.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_agent__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDemand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.agent.v1alpha1.Agent/ReportDemand',
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_agent__pb2.ReportDemandReply.FromString,
             options,
             channel_credentials,
             insecure,

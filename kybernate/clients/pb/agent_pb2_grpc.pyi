@@ -48,6 +48,11 @@ class AgentStub:
     """Who is here, what they hold, why they wait."""
     Watch: _grpc.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Progress]
     """Every change from now on, first one Progress per workload for how things are."""
+    ReportDemand: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReportDemandRequest, _agent_pb2.ReportDemandReply]
+    """What somebody who holds requests in front of workloads (an activator) has in flight. It is told
+    again and again: each report replaces that reporter's last one, and one that is not renewed in
+    time counts as nothing in flight.
+    """
     PreferSeats: _grpc.UnaryUnaryMultiCallable[_agent_pb2.PreferSeatsRequest, _agent_pb2.PreferSeatsReply]
     """Which free seats suit the pods that are bound here and not yet allocated (for the device plugin)."""
 
@@ -67,6 +72,11 @@ class AgentAsyncStub(AgentStub):
     """Who is here, what they hold, why they wait."""
     Watch: _aio.UnaryStreamMultiCallable[_agent_pb2.WatchRequest, _agent_pb2.Progress]  # type: ignore[assignment]
     """Every change from now on, first one Progress per workload for how things are."""
+    ReportDemand: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReportDemandRequest, _agent_pb2.ReportDemandReply]  # type: ignore[assignment]
+    """What somebody who holds requests in front of workloads (an activator) has in flight. It is told
+    again and again: each report replaces that reporter's last one, and one that is not renewed in
+    time counts as nothing in flight.
+    """
     PreferSeats: _aio.UnaryUnaryMultiCallable[_agent_pb2.PreferSeatsRequest, _agent_pb2.PreferSeatsReply]  # type: ignore[assignment]
     """Which free seats suit the pods that are bound here and not yet allocated (for the device plugin)."""
 
@@ -113,6 +123,17 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.Progress], _abc.AsyncIterator[_agent_pb2.Progress]]:
         """Every change from now on, first one Progress per workload for how things are."""
+
+    @_abc_1.abstractmethod
+    def ReportDemand(
+        self,
+        request: _agent_pb2.ReportDemandRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ReportDemandReply, _abc.Awaitable[_agent_pb2.ReportDemandReply]]:
+        """What somebody who holds requests in front of workloads (an activator) has in flight. It is told
+        again and again: each report replaces that reporter's last one, and one that is not renewed in
+        time counts as nothing in flight.
+        """
 
     @_abc_1.abstractmethod
     def PreferSeats(
