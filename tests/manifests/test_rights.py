@@ -22,7 +22,8 @@ OURS = f"{CORE}/namespaces/kyb-system/secrets"
 APPS = "/apis/apps/v1/namespaces/default"
 RESTORED = f"{CORE}/namespaces/default/pods?"  # a pod that is made for a RestoreRequest
 
-LIST, WATCH, CREATE, PATCH, PUT, DELETE = "list", "watch", "create", "patch", "update", "delete"
+GET, LIST, WATCH = "get", "list", "watch"
+CREATE, PATCH, PUT, DELETE = "create", "patch", "update", "delete"
 
 
 def _seen(*paths: str) -> list[tuple[str, str]]:
@@ -88,6 +89,10 @@ CAN = {
         *_seen(
             f"{CORE}/pods", f"{CORE}/pods?fieldSelector=spec.nodeName%3Dx", f"{KYB}/gpuworkloads"
         ),
+        (GET, f"{CORE}/namespaces/default/pods/x"),
+        (GET, f"{APPS}/deployments/x"),
+        (GET, CHECKPOINT),
+        (GET, f"{KYB}/gpunodes/x"),
         (PATCH, f"{CORE}/namespaces/default/pods/x"),
         (PATCH, f"{KYB}/gpunodes/x/status"),
         (PATCH, f"{WORKLOAD}/status"),
@@ -146,6 +151,8 @@ CANNOT = {
         (DELETE, f"{KYB}/gpunodes/x"),
         (PATCH, f"{KYB}/gpunodes/x"),
         (LIST, f"{KYB}/gpunodes"),
+        (LIST, "/apis/apps/v1/deployments"),
+        (PATCH, f"{APPS}/deployments/x"),
         (PUT, f"{LEASES}/kyb-agent-x"),
         (PATCH, f"{CORE}/nodes/x"),
         (LIST, LEASES),
@@ -197,7 +204,7 @@ def allowed(account: Callable[..., Any]) -> Callable[[str, str, str], bool]:
 def _do(caller: Any, verb: str, path: str) -> Any:
     name = path.rpartition("/")[2]
     match verb:
-        case "list":
+        case "get" | "list":
             return caller.get(path)
         case "watch":
             return caller.watch(path)
