@@ -7,13 +7,12 @@ Rule: a container has one seat; a seat of a group that is not healthy is not han
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from kybernate.api import names
 from kybernate.decisions.grouping import group_health
 from kybernate.model.gpu import Gpu, Group, Health, Seat
 from kybernate.model.ids import GpuUuid, ResourceName, SeatId
-
-GUEST_LIBRARY = "/usr/local/lib/kybernate/libkybguest.so"  # where containers find it
 
 
 class NotHandedOut(Exception):
@@ -30,11 +29,34 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFiles:
+    """What makes a container's programs guests: paths on the host. `preload` holds the library's
+    name within, for /etc/ld.so.preload; why not LD_PRELOAD: docs/decisions/0011."""
+
+    library: str
+    preload: str
+    socket: str
+
+    def environment(self) -> Mapping[str, str]:
+        """Where the library finds the agent."""
+        name = PurePath(self.socket).name
+        return {names.ENV_GUEST_SOCKET: f"{names.GUEST_SOCKETS}/{name}"}
+
+    def mounts(self) -> Mapping[str, str]:
+        """The socket's folder, not the socket: an agent that starts anew makes another."""
+        return {
+            self.library: names.GUEST_LIBRARY,
+            self.preload: names.GUEST_PRELOAD,
+            str(PurePath(self.socket).parent): names.GUEST_SOCKETS,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
     """What containers of this node get beside their cards."""
 
     device_nodes: tuple[str, ...] = ()
-    guest_library: str = ""  # path on the host; empty for none
+    guest: GuestFiles | None = None
     cdi_kind: str = ""
     simulated_gpu: str = ""  # socket of the simulated device
 
@@ -102,8 +124,9 @@ class Offer:
             environment[names.ENV_DEVICE_SOCKET] = extras.simulated_gpu
             closed = names.closed_gates(extras.simulated_gpu)
             mounts |= {path: path for path in (extras.simulated_gpu, closed)}
-        if extras.guest_library:
-            mounts[extras.guest_library] = GUEST_LIBRARY
+        if extras.guest:
+            environment |= extras.guest.environment()
+            mounts |= extras.guest.mounts()
         own = tuple(node for card in cards for node in card.device_nodes)
         return Allocation(
             environment=environment,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from deviceplugin.agent import Agent
-from deviceplugin.offer import Extras
+from deviceplugin.offer import Extras, GuestFiles
 from deviceplugin.registration import Registration
 from deviceplugin.server import Plugin, PluginServer
 from deviceplugin.settings import Settings
@@ -17,7 +17,7 @@ from deviceplugin.watching import Seats, Watch
 from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.clock import Clock
 from kybernate.clients.gpus import Inventory, InventoryAway
-from kybernate.clients.gpus.choosing import open_answering
+from kybernate.clients.gpus.choosing import InventorySource, open_answering
 from kybernate.decisions.grouping import groups_of, missing, topology_table
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import ResourceName
@@ -26,6 +26,7 @@ from kybernate.runtime.health import Health
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 
+PRELOAD = "ld.so.preload"  # beside the library: what the loader reads
 _RETRY_S = 2.0  # a driver or device that is not there yet
 
 
@@ -104,7 +105,7 @@ class Process:
             resource,
             seats,
             agent,
-            self._extras(),
+            self._extras,
             lambda name, outcome: self._allocations.labels(name, outcome).inc(),
         )
         socket = self._settings.plugin_dir / f"{resource.replace('/', '-')}.sock"
@@ -115,14 +116,26 @@ class Process:
         return registration
 
     def _extras(self) -> Extras:
+        """As of now: the agent brings the library, maybe after our start."""
         settings = self._settings
-        library, simulated = settings.guest_library, settings.simulated_gpu
+        simulated = settings.simulated_gpu
         return Extras(
             device_nodes=tuple(node for node in settings.control_nodes if Path(node).exists()),
-            guest_library=str(library) if library and library.exists() else "",
+            guest=self._guest(),
             cdi_kind=settings.cdi_kind,
             simulated_gpu=str(simulated.absolute()) if simulated else "",
         )
+
+    def _guest(self) -> GuestFiles | None:
+        library, socket = self._settings.guest_library, self._settings.guest_socket
+        simulated = self._settings.inventory is InventorySource.SIMULATED
+        if simulated or library is None or socket is None:
+            return None
+        files = (library, library.with_name(PRELOAD))
+        if gone := [str(file) for file in files if not file.is_file()]:
+            get_logger().warning("no guest library for containers", missing=gone)
+            return None
+        return GuestFiles(library=str(library), preload=str(files[1]), socket=str(socket))
 
     def _measure(self, seats: Seats) -> None:
         gauge = self._metrics.gauge(

@@ -37,7 +37,7 @@ class Plugin(rpc.DevicePluginServicer):
         resource: ResourceName,
         seats: Seats,
         agent: Agent,
-        extras: Extras,
+        extras: Callable[[], Extras],
         counted: Counted,
     ) -> None:
         self._resource = resource
@@ -73,11 +73,11 @@ class Plugin(rpc.DevicePluginServicer):
         self, request: pb.AllocateRequest, call: grpc.ServicerContext
     ) -> pb.AllocateResponse:
         """The environment, devices and mounts of each container; all of them or none."""
-        offer = self._seats.offer(self._resource)
+        offer, extras = self._seats.offer(self._resource), self._extras()
         answers = []
         for one in request.container_requests:
             try:
-                answers.append(wire.allocation(offer.allocate(one.devices_ids, self._extras)))
+                answers.append(wire.allocation(offer.allocate(one.devices_ids, extras)))
             except NotHandedOut as refused:
                 self._counted(self._resource, "refused")
                 get_logger().warning("seat refused", seats=list(one.devices_ids), why=str(refused))

@@ -32,7 +32,14 @@ class Settings(ProcessSettings):
         "healthy groups with the most free seats come first",
     )
     guest_library: Path | None = setting(
-        None, help="libkybguest.so on the host, mounted into containers where it is there"
+        None,
+        help="libkybguest.so on the host, with ld.so.preload beside it (kyb install-node brings "
+        "both); preloaded in containers where they are there and --guest-socket is given",
+    )
+    guest_socket: Path | None = setting(
+        None,
+        help="the node agent's --guest-socket on the host, in a folder of its own, which "
+        "containers see",
     )
     cdi_kind: str = setting(
         "", help="CDI vendor and class, as nvidia.com/gpu; empty where the runtime has no CDI"

@@ -1,6 +1,6 @@
 """
-What Kybernate puts on a node: kybernate-runc and its settings, CRIU's plugin, containerd's drop-in
-file.
+What Kybernate puts on a node: kybernate-runc and its settings, CRIU's plugin, the guest library,
+containerd's drop-in file.
 
 snippet   the text of the drop-in file, pure
 plan      what is there -> what to write, keep or remove, and what is left for people; pure

@@ -13,7 +13,7 @@ from kyb.nodefiles import carrying, plan, standing
 from kyb.nodefiles.plan import Plan, Refused
 
 SHIPPED = Path("/usr/local/lib/kybernate")  # where the image has them
-PROGRAM, PLUGIN = "kybernate-runc", "kyb-closed.so"
+PROGRAM, PLUGIN, GUEST = "kybernate-runc", "kyb-closed.so", "libkybguest.so"
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -23,13 +23,21 @@ def install_node(
     ] = SHIPPED / PROGRAM,
     criu_plugin: Annotated[Path, typer.Option(help="CRIU's plugin to bring, likewise.")] = SHIPPED
     / PLUGIN,
+    guest_library: Annotated[
+        Path, typer.Option(help="The library that containers on seats preload, likewise.")
+    ] = SHIPPED / GUEST,
     check: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:
-    """Put kybernate-runc, CRIU's plugin, runtime.conf and containerd's drop-in file on this node.
+    """Put kybernate-runc, CRIU's plugin, the guest library, runtime.conf and containerd's drop-in
+    file on this node.
 
     Doing it again changes nothing. containerd is not restarted: it is said when it has to be.
     """
-    brought = plan.Brought(_read(program, "--program"), _read(criu_plugin, "--criu-plugin"))
+    brought = plan.Brought(
+        _read(program, "--program"),
+        _read(criu_plugin, "--criu-plugin"),
+        _read(guest_library, "--guest-library"),
+    )
     node = Host()
     _do(node, plan.install(standing.look(node), brought), check)
 

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from kyb.doctor import runtimeconf, supported
 from kyb.nodefiles import snippet
 from kyb.nodefiles.snippet import Snippet
+from kybernate.api import names
 
 PROGRAM = "/opt/kybernate/bin/kybernate-runc"
 PLUGIN = "/opt/kybernate/criu/kyb-closed.so"  # the agent's --criu-plugins names its folder
+GUEST = "/opt/kybernate/lib/libkybguest.so"  # the device plugin's --guest-library
+PRELOAD = "/opt/kybernate/lib/ld.so.preload"  # beside it: what containers have in /etc
+PRELOADED = f"{names.GUEST_LIBRARY}\n".encode()
 USUAL_FOLDER = "/etc/containerd/conf.d"
 POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
 RESTART = "restart containerd: systemctl restart containerd (running pods go on)"
@@ -49,6 +53,8 @@ class Standing:
 
     program: bytes | None
     plugin: bytes | None
+    guest: bytes | None
+    preload: bytes | None
     conf: str | None
     drop_ins: tuple[tuple[str, str], ...]
     """Path and text of our drop-in files, wherever they are."""
@@ -94,10 +100,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What is compiled: kybernate-runc, and CRIU's plugin."""
+    """What is compiled: kybernate-runc, CRIU's plugin, the guest library."""
 
     program: bytes
     plugin: bytes
+    guest: bytes
 
 
 def install(now: Standing, brought: Brought) -> Plan | Refused:
@@ -111,6 +118,8 @@ def install(now: Standing, brought: Brought) -> Plan | Refused:
     kept: list[str] = []
     _note(steps, kept, Write(PROGRAM, brought.program, _PROGRAM_MODE), now.program)
     _note(steps, kept, Write(PLUGIN, brought.plugin, _PROGRAM_MODE), now.plugin)
+    _note(steps, kept, Write(GUEST, brought.guest, _PROGRAM_MODE), now.guest)
+    _note(steps, kept, Write(PRELOAD, PRELOADED), now.preload)
     if now.conf is None:
         wait = agent_wait(now.request_timeout)
         steps.append(Write(runtimeconf.PATH, snippet.runtime_conf(wait).encode()))
@@ -142,6 +151,8 @@ def uninstall(now: Standing) -> Plan | Refused:
     steps = [Remove(path) for path, _ in now.drop_ins]
     steps += [Remove(PROGRAM)] if now.program is not None else []
     steps += [Remove(PLUGIN)] if now.plugin is not None else []
+    steps += [Remove(GUEST)] if now.guest is not None else []
+    steps += [Remove(PRELOAD)] if now.preload is not None else []
     kept = ["/var/lib/kyb, the agent's journal"]
     if now.conf is not None and now.conf == snippet.runtime_conf(agent_wait(now.request_timeout)):
         steps.append(Remove(runtimeconf.PATH))

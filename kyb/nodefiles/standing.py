@@ -14,7 +14,16 @@ from kyb.doctor import containerd, kubelet, runtimeconf, supported
 from kyb.doctor.facts import Unknown
 from kyb.doctor.host import Host
 from kyb.nodefiles import snippet
-from kyb.nodefiles.plan import PLUGIN, POOL, PROGRAM, Container, ContainerdStands, Standing
+from kyb.nodefiles.plan import (
+    GUEST,
+    PLUGIN,
+    POOL,
+    PRELOAD,
+    PROGRAM,
+    Container,
+    ContainerdStands,
+    Standing,
+)
 
 _BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 _RUNC = "/run/containerd/runc/k8s.io"
@@ -32,6 +41,8 @@ def look(node: Host) -> Standing:
     return Standing(
         program=_bytes(node.at(PROGRAM)),
         plugin=_bytes(node.at(PLUGIN)),
+        guest=_bytes(node.at(GUEST)),
+        preload=_bytes(node.at(PRELOAD)),
         conf=_text(node.at(runtimeconf.PATH)),
         drop_ins=tuple(_drop_ins(node, folders)),
         containerd=stands,

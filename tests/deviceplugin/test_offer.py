@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceplugin import offer
-from deviceplugin.offer import GUEST_LIBRARY, Extras, NotHandedOut
+from deviceplugin.offer import Extras, GuestFiles, NotHandedOut
 from kybernate.decisions.grouping import groups_of
 from kybernate.model.gpu import Gpu, Health, Profile
 
@@ -87,13 +87,19 @@ def test_a_container_gets_what_the_node_has_beside_cards():
     )
     extras = Extras(
         device_nodes=("/dev/nvidiactl",),
-        guest_library="/opt/libkybguest.so",
+        guest=GuestFiles(
+            library="/opt/libkybguest.so", preload="/opt/ld.so.preload", socket="/run/g/a.sock"
+        ),
         cdi_kind="nvidia.com/gpu",
         simulated_gpu="/run/gpu.sock",
     )
     given = offered(2, gpus=gpus).allocate(["G01/0"], extras)
     assert given.device_nodes == ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl")
-    assert given.mounts["/opt/libkybguest.so"] == GUEST_LIBRARY
+    assert given.mounts["/opt/libkybguest.so"] == "/usr/local/lib/kybernate/libkybguest.so"
+    assert given.mounts["/opt/ld.so.preload"] == "/etc/ld.so.preload"
+    assert given.mounts["/run/g"] == "/run/kyb/guest"
+    assert given.environment["KYB_GUEST_SOCKET"] == "/run/kyb/guest/a.sock"
+    assert "LD_PRELOAD" not in given.environment  # a user's own stays
     assert given.cdi_devices == ("nvidia.com/gpu=GPU-0", "nvidia.com/gpu=GPU-1")
     assert given.environment["KYB_SIMULATED_GPU"] == "/run/gpu.sock"
     assert given.mounts["/run/gpu.sock.closed"] == "/run/gpu.sock.closed"

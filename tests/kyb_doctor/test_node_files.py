@@ -37,14 +37,24 @@ CONTAINERD = ContainerdStands(
     stale=False,
 )
 BARE = Standing(
-    program=None, plugin=None, conf=None, drop_ins=(), containerd=CONTAINERD, request_timeout=120.0
+    program=None,
+    plugin=None,
+    guest=None,
+    preload=None,
+    conf=None,
+    drop_ins=(),
+    containerd=CONTAINERD,
+    request_timeout=120.0,
 )
-NEW = Brought(b"new", b"plugin")
+NEW = Brought(b"new", b"plugin", b"guest")
+OURS = [plan.PROGRAM, plan.PLUGIN, plan.GUEST, plan.PRELOAD]
 TEXT = Snippet(program=plan.PROGRAM, systemd_cgroup=True).text()
 INSTALLED = replace(
     BARE,
     program=b"new",
     plugin=b"plugin",
+    guest=b"guest",
+    preload=b"/usr/local/lib/kybernate/libkybguest.so\n",
     conf=snippet.runtime_conf(60.0),
     drop_ins=((DROP_IN, TEXT),),
     containerd=replace(CONTAINERD, handled=plan.PROGRAM),
@@ -60,17 +70,13 @@ def reasons(decided: Plan | Refused) -> str:
     return "\n".join(decided.reasons)
 
 
-def test_a_bare_node_gets_all_three_and_containerd_has_to_be_restarted_by_people():
+def test_a_bare_node_gets_all_of_it_and_containerd_has_to_be_restarted_by_people():
     done = plan.install(BARE, NEW)
     assert isinstance(done, Plan)
-    assert [step.path for step in done.steps] == [
-        plan.PROGRAM,
-        plan.PLUGIN,
-        runtimeconf.PATH,
-        DROP_IN,
-    ]
-    program, plugin, conf, drop_in = done.steps
-    assert plugin.content == b"plugin"
+    assert [step.path for step in done.steps] == [*OURS, runtimeconf.PATH, DROP_IN]
+    program, plugin, guest, preload, conf, drop_in = done.steps
+    assert (plugin.content, guest.content) == (b"plugin", b"guest")
+    assert preload.content == INSTALLED.preload
     assert (program.content, program.mode) == (b"new", 0o755)
     assert runtimeconf.read(conf.content.decode()) == runtimeconf.RuntimeConf(
         path=runtimeconf.PATH, agent_wait=60.0
@@ -83,13 +89,16 @@ def test_doing_it_again_changes_nothing():
     done = plan.install(INSTALLED, NEW)
     assert isinstance(done, Plan)
     assert (done.steps, done.left) == ((), ())
-    assert len(done.kept) == 4
+    assert len(done.kept) == 6
 
 
-def test_an_upgrade_replaces_the_program_only_and_needs_no_restart():
-    done = plan.install(INSTALLED, Brought(b"newer", b"plugin"))
+def test_an_upgrade_replaces_what_is_newer_only_and_needs_no_restart():
+    done = plan.install(INSTALLED, Brought(b"newer", b"plugin", b"younger"))
     assert isinstance(done, Plan)
-    assert done.steps == (Write(plan.PROGRAM, b"newer", 0o755),)
+    assert done.steps == (
+        Write(plan.PROGRAM, b"newer", 0o755),
+        Write(plan.GUEST, b"younger", 0o755),
+    )
     assert done.left == ()
 
 
@@ -105,7 +114,7 @@ def test_settings_that_people_edited_are_kept_and_judged():
 def test_the_agent_is_waited_for_less_long_than_an_impatient_kubelet_is_patient():
     done = plan.install(replace(BARE, request_timeout=10.0), NEW)
     assert isinstance(done, Plan)
-    assert runtimeconf.read(done.steps[2].content.decode()).agent_wait == 5.0
+    assert runtimeconf.read(done.steps[4].content.decode()).agent_wait == 5.0
 
 
 def test_containerd_that_has_not_read_its_files_yet_is_said():
@@ -134,7 +143,7 @@ def test_containerd_that_does_not_tell_is_refused_in_its_words():
 def test_a_runtime_that_was_configured_by_hand_is_left_alone():
     done = plan.install(with_containerd(BARE, folders=(), handled=plan.PROGRAM), NEW)
     assert isinstance(done, Plan)
-    assert [step.path for step in done.steps] == [plan.PROGRAM, plan.PLUGIN, runtimeconf.PATH]
+    assert [step.path for step in done.steps] == [*OURS, runtimeconf.PATH]
     assert any("by hand" in one for one in done.kept)
 
 
@@ -172,12 +181,7 @@ def test_nothing_is_taken_from_under_pods():
 def test_all_of_it_is_taken_away_once_nobody_needs_it():
     done = plan.uninstall(INSTALLED)
     assert isinstance(done, Plan)
-    assert {step.path for step in done.steps} == {
-        DROP_IN,
-        plan.PROGRAM,
-        plan.PLUGIN,
-        runtimeconf.PATH,
-    }
+    assert {step.path for step in done.steps} == {DROP_IN, *OURS, runtimeconf.PATH}
     assert all(isinstance(step, Remove) for step in done.steps)
     assert done.left == (plan.RESTART,)
     edited = plan.uninstall(replace(INSTALLED, conf="agent-wait = 1"))
@@ -203,7 +207,7 @@ def test_files_are_written_whole_and_removed_with_their_folders(node, tmp_path):
     carrying.carry_out(node, plan.install(BARE, NEW), told.append)
     program = tmp_path / plan.PROGRAM.lstrip("/")
     assert (program.read_bytes(), program.stat().st_mode & 0o777) == (b"new", 0o755)
-    assert told == [f"wrote {p}" for p in (plan.PROGRAM, plan.PLUGIN, runtimeconf.PATH, DROP_IN)]
+    assert told == [f"wrote {p}" for p in (*OURS, runtimeconf.PATH, DROP_IN)]
     carrying.carry_out(node, plan.uninstall(INSTALLED), told.append)
     assert not program.parent.parent.exists()
     assert (tmp_path / plan.USUAL_FOLDER.lstrip("/")).is_dir()
@@ -294,6 +298,7 @@ def test_folders_of_drop_ins_are_those_that_are_read_whole():
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     (tmp_path / "kybernate-runc").write_bytes(b"new")
     (tmp_path / "plugin").write_bytes(b"plugin")
+    (tmp_path / "guest").write_bytes(b"guest")
 
     def call(now: Standing, *words: str) -> Any:
         monkeypatch.setattr(standing, "look", lambda _: now)
@@ -305,7 +310,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_the_commands_say_what_they_did_and_what_is_left(run, tmp_path):
-    files = (f"--program={tmp_path / 'kybernate-runc'}", f"--criu-plugin={tmp_path / 'plugin'}")
+    files = (
+        f"--program={tmp_path / 'kybernate-runc'}",
+        f"--criu-plugin={tmp_path / 'plugin'}",
+        f"--guest-library={tmp_path / 'guest'}",
+    )
     done = run(BARE, "install-node", *files, "--check")
     assert done.exit_code == 0
     assert f"would write {plan.PROGRAM}" in done.output

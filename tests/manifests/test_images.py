@@ -43,8 +43,25 @@ def test_every_process_of_the_manifests_has_a_target() -> None:
 
 
 def test_what_is_compiled_is_where_install_node_looks_for_it_and_the_agent_too() -> None:
-    for name in (command.PROGRAM, command.PLUGIN):
+    for name in (command.PROGRAM, command.PLUGIN, command.GUEST):
         assert f"/{name} {command.SHIPPED / name}" in DOCKERFILE
     assert os.access(IMAGES / "of-the-node", os.X_OK)
     agent = (ROOT / "manifests/components/nodeagent/daemonset.yaml").read_text()
     assert f"--criu-plugins={Path(plan.PLUGIN).parent}\n" in agent
+    giver = (ROOT / "manifests/components/deviceplugin/daemonset.yaml").read_text()
+    assert f"--guest-library={plan.GUEST}\n" in giver
+
+
+def test_agent_and_device_plugin_mean_the_same_socket_in_a_folder_of_its_own() -> None:
+    """Containers see the folder: nothing else of ours may stand in it."""
+    found = [
+        re.findall(r"--guest-socket=(\S+)", (ROOT / f"manifests/components/{name}").read_text())
+        for name in ("nodeagent/daemonset.yaml", "deviceplugin/daemonset.yaml")
+    ]
+    assert found == [["/run/kyb/guest/agent.sock"]] * 2
+
+
+def test_the_kernel_that_fingerprints_is_part_of_the_agents_package() -> None:
+    kinds = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "*.ptx" in kinds["package-data"]["*"]
+    assert (ROOT / "nodeagent/gpuworker/fingerprint.ptx").exists()
