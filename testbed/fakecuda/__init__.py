@@ -12,7 +12,7 @@ LIBRARY = "libcuda.so.1"
 UUID = "GPU-face0000-1111-2222-3333-444444444444"
 _FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
-    *("-O2", "-fPIC", "-shared", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}"),
+    *("-O2", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}"),
 )
 
 

@@ -3,9 +3,12 @@
 // Faithful where the guest and the worker depend on it: physical memory is separate from addresses
 // and can be given to another process by descriptor; touching an address without memory is a crash;
 // the card's size is shared by all processes; work takes time where a test asks for it.
+// A process can be locked, checkpointed and restored from another one (checkpoint.c).
 // Not there: arithmetic. Two kernels are known by name, `kyb_fingerprint` and `busy`.
 //
 // KYB_FAKE_CARD: a file of this struct; all processes that name it share the card.
+// KYB_FAKE_DEVICE: a device that a process keeps open while it is tied to the card, as the real
+// driver does: no image can be made of it then.
 #ifndef FAKE_CUDA_H
 #define FAKE_CUDA_H
 
@@ -16,16 +19,33 @@
 
 #define API __attribute__((visibility("default")))
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600,
-       CAPTURING = 900, NOT_SUPPORTED = 801, ILLEGAL = 401 };
+       CAPTURING = 900, NOT_SUPPORTED = 801, ILLEGAL = 401, UNKNOWN = 999 };
 enum { CARD_SIZE_DEFAULT = 1 << 30, GRAIN = 2 << 20, PROCESSES = 64 };
 
+enum { CONTEXT_SIZE = 4 << 20, UUID_SIZE = 16 };
+
+enum process_state { RUNNING = 0, LOCKED = 1, CHECKPOINTED = 2, FAILED = 3 };  // CUprocessState
+
+struct process {
+    atomic_int pid;              // 0: nobody
+    atomic_int state;
+    atomic_int asked, result;    // of the process itself, by another one: checkpoint.c
+    atomic_uint milliseconds;
+    uint8_t from[UUID_SIZE], to[UUID_SIZE];  // of a restore; zero: onto the same card
+    _Atomic uint64_t held;       // bytes of the card
+};
 struct card {
     _Atomic uint64_t size, used;
     atomic_int endless;      // work of `busy` without end goes on while this is set
     atomic_int flip;         // the next copy to the card changes a byte
-    atomic_int locked[PROCESSES];  // process ids under the driver's lock
+    uint8_t uuid[UUID_SIZE];
+    atomic_int fails;        // the next step of a checkpoint that has this number fails (enum step)
+    atomic_int old;          // the driver is one without checkpoints
+    struct process processes[PROCESSES];
 };
 struct card *card(void);
+bool use(size_t size);    // false: the card has not so much left
+void unuse(size_t size);
 
 typedef uint64_t address;
 struct physical;  // memory.c
@@ -35,7 +55,15 @@ struct stream {
 };
 struct stream *stream_of(void *handle);
 void *current_context(void);
+bool is_busy(void);
 void wait_for_all(void);
-void under_lock(void);  // waits while this process is locked
+
+// Every call into the driver is between these: a locked process waits in enter().
+void enter(void);
+void leave(void);
+void checkpoint_begin(void);  // from cuInit on this process can be asked
+void context_use(void);       // the first context of a process takes its part of the card
+bool memory_leave(void);      // all of it into host memory, off the card; false: it was another's
+int memory_return(void);
 void fingerprint(const void *base, uint64_t *out, const void *key, unsigned chunks);
 #endif

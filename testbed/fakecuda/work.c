@@ -16,7 +16,7 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static bool is_busy(void) { return atomic_load(&card()->endless) || now() < busy_until; }
+bool is_busy(void) { return atomic_load(&card()->endless) || now() < busy_until; }
 
 void wait_for_all(void) {
     while (is_busy()) nanosleep(&(struct timespec){0, 1000000}, NULL);
@@ -29,7 +29,10 @@ struct stream *stream_of(void *handle) {
 API int cuCtxSynchronize(void) {
     if (capturing) return CAPTURING;
     if (!current_context()) return NO_CONTEXT;
-    return wait_for_all(), OK;
+    enter();
+    wait_for_all();
+    leave();
+    return OK;
 }
 API int cuStreamCreate(void **stream, unsigned flags) {
     (void)flags;
@@ -80,15 +83,18 @@ API int cuStreamIsCapturing(void *stream, int *status) {
 }
 
 static int move(void *to, const void *from, size_t size) {
-    under_lock();
+    enter();
     memmove(to, from, size);
     int flip = 1;
     if (size && atomic_compare_exchange_strong(&card()->flip, &flip, 0)) ((char *)to)[size / 2] ^= 1;
+    leave();
     return OK;
 }
 static int read_out(void *to, address from, size_t size) {
-    under_lock();
-    return memmove(to, (void *)from, size), OK;
+    enter();
+    memmove(to, (void *)from, size);
+    leave();
+    return OK;
 }
 API int cuMemcpyHtoD_v2(address to, const void *from, size_t size) {
     return move((void *)to, from, size);
@@ -109,8 +115,10 @@ API int cuMemcpyDtoD_v2_ptds(address to, address from, size_t size) {
     return read_out((void *)to, from, size);
 }
 API int cuMemsetD8_v2(address at, uint8_t value, size_t count) {
-    under_lock();
-    return memset((void *)at, value, count), OK;
+    enter();
+    memset((void *)at, value, count);
+    leave();
+    return OK;
 }
 API int cuMemsetD8Async(address at, uint8_t value, size_t count, void *stream) {
     (void)stream;
@@ -128,12 +136,14 @@ API int cuModuleGetFunction(void **function, void *module, const char *name) {
 API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by,
                        unsigned bz, unsigned shared, void *stream, void **arguments, void **extra) {
     (void)y, (void)z, (void)bx, (void)by, (void)bz, (void)shared, (void)stream, (void)extra;
-    under_lock();
+    int wrong = OK;
+    enter();
     if ((uintptr_t)function == FINGERPRINT)
         fingerprint(*(void **)arguments[0], *(uint64_t **)arguments[1], arguments[2], x);
     else if ((uintptr_t)function == BUSY)
         busy_until = now() + *(double *)arguments[0];
     else
-        return INVALID;
-    return OK;
+        wrong = INVALID;
+    leave();
+    return wrong;
 }
