@@ -52,6 +52,7 @@ class Life:
             pid=self.record.pid,
             gpus=cards,
             container_id=self.id,
+            park=self.record.terms.park,
         )
 
     def need(self) -> dict[GpuUuid, int]:

@@ -79,10 +79,16 @@ def terms(workload: Workload, group: Group, parkable: bool) -> Terms:
         priority=workload.priority,
         min_runtime=wishes.min_runtime,
         idle_after=wishes.idle_after,
-        parkable=parkable and wishes.park is not ParkMechanism.NEVER,
+        parkable=_parkable(parkable, wishes.park),
+        park=wishes.park,
         barred_reason=barred.reason.name if barred else "",
         barred_detail=barred.detail if barred else "",
     )
+
+
+def _parkable(usually: bool, wish: ParkMechanism) -> bool:
+    """A server that sleeps by itself needs nothing of the node."""
+    return (usually or wish is ParkMechanism.VLLM_SLEEP) and wish is not ParkMechanism.NEVER
 
 
 def _barred(workload: Workload, group: Group) -> Refusal | None:

@@ -15,7 +15,7 @@ import orjson
 
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
-from kybernate.model.workload import Desired, State, WorkloadClass
+from kybernate.model.workload import Desired, ParkMechanism, State, WorkloadClass
 
 VERSION = 1
 
@@ -73,6 +73,7 @@ class Terms:
     barred_reason: str = ""  # a Reason's name: why it must not start on the seat it was given
     barred_detail: str = ""
     desired: Desired = Desired.AUTO
+    park: ParkMechanism = ParkMechanism.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,9 @@ def encode(record: Record) -> bytes:
             del body[name]
     body["terms"]["workload_class"] = record.terms.workload_class.value
     body["terms"]["desired"] = record.terms.desired.value
+    body["terms"]["park"] = record.terms.park.value
+    if record.terms.park is ParkMechanism.AUTO:  # likewise not written
+        del body["terms"]["park"]
     sealed = {"version": VERSION, "digest": _digest(body), "record": body}
     return orjson.dumps(sealed, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
@@ -153,6 +157,7 @@ def _read_terms(body: dict[str, Any]) -> Terms:
     fields = dict(body)
     fields["workload_class"] = WorkloadClass(fields["workload_class"])
     fields["desired"] = Desired(fields["desired"])
+    fields["park"] = ParkMechanism(fields.get("park", ParkMechanism.AUTO))
     return Terms(**fields)
 
 

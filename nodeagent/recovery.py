@@ -166,6 +166,7 @@ def _body(record: Record) -> Body:
         pid=record.pid,
         gpus=record.cards,
         container_id=record.container_id,
+        park=record.terms.park,
     )
 
 

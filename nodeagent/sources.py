@@ -2,10 +2,12 @@
 Where the cards come from and what parks on them, by the settings. Called by `__main__`, `process`.
 """
 
+import socket
 import threading
 from dataclasses import dataclass
 
 from kybernate.api.profiles import ProfileFile, load_profiles
+from kybernate.clients.clock import Clock
 from kybernate.clients.gpus import Inventory, InventoryAway
 from kybernate.clients.gpus.choosing import (
     InventorySource,
@@ -13,16 +15,22 @@ from kybernate.clients.gpus.choosing import (
     simulated_socket,
 )
 from kybernate.model.gpu import Gpu
+from kybernate.model.ids import GpuUuid
+from kybernate.model.workload import ParkMechanism
 from kybernate.runtime import textfile
 from kybernate.runtime.logs import get_logger
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
-from nodeagent.mechanisms import Mechanism
+from nodeagent.mechanisms import Body, Mechanism
+from nodeagent.mechanisms.chosen import Chosen
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.simulated import Simulated
 from nodeagent.mechanisms.slabs import Slabs
+from nodeagent.mechanisms.vllmsleep import VllmSleep
+from nodeagent.probing import netns
+from nodeagent.processes import belongs, started
 from nodeagent.settings import Settings
 
 _RETRY_S = 1.0
@@ -70,3 +78,22 @@ def mechanism_of(settings: Settings, freezer: Freezing, cgroups: Cgroups) -> Mec
         slabs = Slabs((settings.pool_dir or settings.state_dir / "pool") / ".slabs")
         return GuestMechanism(Guests(settings.guest_socket), slabs, freezer, cgroups)
     return NoMechanism()
+
+
+def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Clock) -> Mechanism:
+    """`usual`, but for the workloads whose pods ask for another one (`kyb.ai/park`)."""
+    network, cgroups = netns.Namespaces(), Cgroups()
+
+    def reach(body: Body, address: tuple[str, int], limit: float) -> socket.socket:
+        process = netns.Process(body.pid, started(body.pid) or 0)
+        return netns.connect(network, process, *address, limit)
+
+    def holdings(body: Body) -> dict[GpuUuid, int]:
+        held = dict.fromkeys(body.gpus, 0)
+        for one in inventory.processes():
+            if one.uuid in held and belongs(one.pid, body.pid, body.container_id, cgroups):
+                held[one.uuid] += one.used
+        return held
+
+    sleep = VllmSleep(freezer, clock, reach, holdings)
+    return Chosen(usual, {ParkMechanism.VLLM_SLEEP: sleep})

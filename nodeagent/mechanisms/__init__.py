@@ -17,6 +17,7 @@ from typing import Protocol
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
+from kybernate.model.workload import ParkMechanism
 from nodeagent.pool import Kept, Slot
 
 Moved = Callable[[int], None]
@@ -48,6 +49,7 @@ class Body:
     pid: int  # the container's first process
     gpus: tuple[GpuUuid, ...]
     container_id: str = ""
+    park: ParkMechanism = ParkMechanism.AUTO  # what its pod asks for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
