@@ -3,7 +3,7 @@
 Rule 1: what is present stays, however wrong; `validation` judges the result.
 Rule 2: the same pod and terms give the same additions, and a completed pod gives none (the API
 server may call twice). So no time and no random value ever enters a patch.
-Probes and hooks are modules of their own, which `complete` calls.
+Probes, hooks and what preloading needs are modules of their own, which `complete` calls.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import Any
 
 from kybernate.api import annotations, names
 from kybernate.api.errors import Fault, Malformed
-from webhook import hooks, probes, seats
+from webhook import hooks, preload, probes, seats
 from webhook.wire import Addition
 
 DEFAULT_SCHEDULER = "default-scheduler"  # what the API server writes where a pod names none
@@ -66,6 +66,7 @@ def complete(pod: Mapping[str, Any], terms: Terms) -> tuple[Addition, ...]:
         *_annotate(pod, terms),
         *probes.additions(pod),
         *hooks.additions(pod, {**terms.defaults, **_annotations(pod)}),
+        *preload.additions(pod, {**terms.defaults, **_annotations(pod)}),
     )
 
 

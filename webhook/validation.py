@@ -9,7 +9,7 @@ from typing import Any
 
 from kybernate.api import annotations, names, quantity
 from kybernate.api.errors import Fault, Malformed
-from webhook import hooks, probes, seats
+from webhook import hooks, preload, probes, seats
 from webhook.seats import ContainerList, SeatClaim
 
 _SCHEMA = "one seat for exactly one container of the pod"
@@ -30,6 +30,7 @@ def faults(pod: Mapping[str, Any], schedulers: Collection[str]) -> tuple[Fault, 
         *_annotation_faults(pod.get("metadata") or {}),
         *probes.faults(pod),
         *hooks.faults(pod),
+        *preload.faults(pod),
     )
 
 

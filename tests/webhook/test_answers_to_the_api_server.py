@@ -146,7 +146,8 @@ def test_without_policy_mutation_is_open_and_validation_closed_with_the_reason(
     webhook: Webhook, a_pod: Make, a_complete_pod: Make
 ) -> None:
     webhook.policy.away = True
-    assert [op["path"] for op in webhook.patch(a_pod())] == ["/spec/runtimeClassName"]
+    paths = [op["path"] for op in webhook.patch(a_pod())]
+    assert paths == ["/spec/runtimeClassName", "/spec/containers/0/env"]
     status = webhook.ask("validate", a_complete_pod())["status"]
     assert (status["code"], status["reason"]) == (503, "ServiceUnavailable")
     assert "policy" in status["message"]

@@ -16,10 +16,15 @@ SEAT = "kyb.ai/gpu-1x-seat"
 Make = Callable[..., Any]
 
 
-def test_a_plain_seat_pod_gets_the_runtime_class_and_nothing_else(a_pod: Make) -> None:
+def test_a_plain_seat_pod_gets_the_runtime_class_and_nccls_setting_alone(a_pod: Make) -> None:
     additions = defaulting.complete(a_pod(), Terms())
     assert wire.patch_of(additions) == [
-        {"op": "add", "path": "/spec/runtimeClassName", "value": "kybernate"}
+        {"op": "add", "path": "/spec/runtimeClassName", "value": "kybernate"},
+        {
+            "op": "add",
+            "path": "/spec/containers/0/env",
+            "value": [{"name": "NCCL_GRAPH_REGISTER", "value": "0"}],
+        },
     ]
 
 
