@@ -7,7 +7,10 @@ EXPORTED CUresult cuInit(unsigned flags);
 CUresult cuInit(unsigned flags) {
     NEED(cuInit);
     CUresult wrong = REAL(cuInit)(flags);
-    if (!wrong && wanted() && driver_load()) control_start();
+    if (!wrong && wanted() && driver_load()) {
+        cards_know();
+        control_start();
+    }
     return wrong;
 }
 

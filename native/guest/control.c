@@ -34,9 +34,9 @@ static bool send_answer(int to, struct answer *head, const void *more, size_t si
     return packet_send(to, parts, size ? 2 : 1, NULL, 0);
 }
 
+// Without the driver: it may be locked.
 static void card_of(const struct segment *one, uint8_t card[CARD_ID]) {
-    memset(card, 0, CARD_ID);
-    driver.cuDeviceGetUuid(card, one->made.where.id);
+    memcpy(card, card_name(one->made.where.id), CARD_ID);
 }
 
 static struct entry entry_of(const struct segment *one) {
@@ -50,15 +50,11 @@ static struct entry entry_of(const struct segment *one) {
 // among them; `total` is how many there are.
 static uint32_t choose(const struct request *asked, bool of_card, struct segment **chosen,
                        uint32_t *total) {
-    static CUdevice last = -1;
-    static uint8_t last_card[CARD_ID];
     uint32_t seen = 0, taken = 0;
     for (size_t i = 0; i < segment_count; i++) {
         struct segment *one = segments[i];
         if (one->in_place) continue;
-        if (last != one->made.where.id) card_of(one, last_card);
-        last = one->made.where.id;
-        if (of_card && memcmp(last_card, asked->card, CARD_ID)) continue;
+        if (of_card && memcmp(card_name(one->made.where.id), asked->card, CARD_ID)) continue;
         if (seen >= asked->first && taken < asked->count && taken < BATCH) chosen[taken++] = one;
         seen++;
     }
@@ -181,10 +177,26 @@ static bool answer_left(int to) {
     return send_answer(to, &head, text, head.count);
 }
 
+static bool answer_where(int to) {
+    char text[CARDS_TEXT];
+    struct answer head = answer_to(WHERE, DONE);
+    head.count = (uint32_t)cards_text(text);
+    return send_answer(to, &head, text, head.count);
+}
+
+static bool answer_moved(int to, const struct moved *asked) {
+    struct answer head = answer_to(MOVED, gate_is_closed() ? DONE : GATE_OPEN);
+    if (!head.status && !card_moved(asked->asked.card, asked->to)) head.status = NOT_UNDERSTOOD;
+    return send_answer(to, &head, NULL, 0);
+}
+
 // One request. Zero: the connection is of no use any more.
 int control_answer(int to, const void *packet, size_t size) {
-    struct request asked = {0};
-    if (size == sizeof asked) memcpy(&asked, packet, sizeof asked);
+    struct moved moved = {0};
+    if (size == sizeof moved.asked || size == sizeof moved) memcpy(&moved, packet, size);
+    struct request asked = moved.asked;
+    if (size == sizeof moved) asked.verb = asked.verb == MOVED ? MOVED : 0;
+    else if (asked.verb == MOVED) asked.verb = 0;
     switch (asked.verb) {
         case CLOSE: return answer_close(to, &asked);
         case OPEN: return answer_open(to);
@@ -194,6 +206,8 @@ int control_answer(int to, const void *packet, size_t size) {
         case BACK: return answer_export(to, &asked, true);
         case FILLED: return answer_change(to, &asked, filled);
         case LEFT: return answer_left(to);
+        case WHERE: return answer_where(to);
+        case MOVED: return answer_moved(to, &moved);
         default: {
             struct answer head = answer_to(asked.verb, NOT_UNDERSTOOD);
             return send_answer(to, &head, NULL, 0);

@@ -46,6 +46,13 @@ bool driver_load(void);
 bool wanted(void);  // KYB_GUEST_SOCKET is set
 const char *agent_socket(void);
 
+// cards.c
+enum { CARD_NAME = 16, CARDS_TEXT = CARDS * (4 * CARD_NAME + 2) + 1 };
+void cards_know(void);
+const uint8_t *card_name(CUdevice card);  // without asking the driver
+bool card_moved(const uint8_t name[CARD_NAME], const uint8_t to[CARD_NAME]);
+size_t cards_text(char *out);  // CARDS_TEXT bytes at most
+
 // drain.c: wait for the work that was submitted, with a limit the driver does not have.
 void drain_know(CUcontext context);
 void drain_forget(CUcontext context);

@@ -19,6 +19,8 @@ enum verb {
     BACK = 7,     // as EXPORT, made anew where released
     FILLED = 8,   // their contents are right
     LEFT = 9,     // text: what stays on the card
+    WHERE = 10,   // text: a line for each card, its name and which card it is now
+    MOVED = 11,   // `struct moved`: a card is another one now
 };
 
 enum status {  // above zero: the driver's own error
@@ -32,6 +34,11 @@ enum status {  // above zero: the driver's own error
 struct request {
     uint32_t verb, first, count, milliseconds;
     uint8_t card[CARD_ID];
+};
+
+struct moved {
+    struct request asked;  // `card`: its name
+    uint8_t to[CARD_ID];
 };
 
 struct answer {
@@ -52,6 +59,7 @@ struct entry {
 };
 
 _Static_assert(sizeof(struct request) == 32, "no padding");
+_Static_assert(sizeof(struct moved) == 48, "no padding");
 _Static_assert(sizeof(struct answer) == 112, "no padding");
 _Static_assert(sizeof(struct entry) == 48, "no padding");
 #endif

@@ -45,10 +45,11 @@ class Guest:
         first: int = 0,
         count: int = guestwire.BATCH,
         card: bytes = b"",
+        to: bytes = b"",
     ) -> tuple[Answer, list[int]]:
         """Its answer and the descriptors, which are the caller's to close. Raises GuestAway."""
         packet = guestwire.request(
-            verb, first=first, count=count, card=card, milliseconds=int(limit * 1000)
+            verb, first=first, count=count, card=card, milliseconds=int(limit * 1000), to=to
         )
         with self._lock:
             try:

@@ -37,6 +37,8 @@ class Verb(enum.IntEnum):
     BACK = 7
     FILLED = 8
     LEFT = 9
+    WHERE = 10
+    MOVED = 11
 
 
 class Status(enum.IntEnum):
@@ -85,11 +87,17 @@ class Answer:
     text: str = ""
 
 
-def request(
-    verb: Verb, *, first: int = 0, count: int = 0, milliseconds: int = 0, card: bytes = b""
+def request(  # the packet's fields
+    verb: Verb,
+    *,
+    first: int = 0,
+    count: int = 0,
+    milliseconds: int = 0,
+    card: bytes = b"",
+    to: bytes = b"",
 ) -> bytes:
-    """A packet that asks."""
-    return _REQUEST.pack(verb, first, count, milliseconds, card)
+    """A packet that asks. `to` is what a card is now, with MOVED."""
+    return _REQUEST.pack(verb, first, count, milliseconds, card) + to
 
 
 def answer(packet: bytes) -> Answer:
@@ -111,7 +119,7 @@ def answer(packet: bytes) -> Answer:
         nonce=nonce,
         why=_text(why.split(b"\0", 1)[0]),
         segments=_segments(rest, count) if listed else (),
-        text=_text(rest) if verb == Verb.LEFT else "",
+        text=_text(rest) if verb in (Verb.LEFT, Verb.WHERE) else "",
     )
 
 

@@ -6,7 +6,7 @@ so the index of a part is the same however often it is made.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -38,7 +38,7 @@ class Holding:
     @property
     def name(self) -> str:
         """The part's."""
-        return f"{self.guest.nonce.hex()}/{self.uuid}"
+        return f"{self.guest.nonce.hex()}/{uuid_of(self.card)}"
 
     @property
     def size(self) -> int:
@@ -47,7 +47,7 @@ class Holding:
 
     @property
     def card(self) -> bytes:
-        """The card as guests name it."""
+        """The card as the guest names it: the one it began on."""
         return self.segments[0].card
 
     def index(self) -> bytes:
@@ -110,7 +110,7 @@ def done(answer: Answer, guest: Guest) -> None:
 
 def holdings(guest: Guest) -> tuple[Holding, ...]:
     """One for each card the guest has memory on, in the order the guest will hand it over."""
-    pages = _pages(guest)
+    pages, where = _pages(guest), cards_of(guest)
     by_card: dict[bytes, list[Segment]] = {}
     for page in pages:
         for segment in page.segments:
@@ -118,13 +118,29 @@ def holdings(guest: Guest) -> tuple[Holding, ...]:
     return tuple(
         Holding(
             guest=guest,
-            uuid=GpuUuid(f"GPU-{UUID(bytes=card)}"),
+            uuid=where.get(card, uuid_of(card)),
             epoch=pages[0].epoch,
             closed=pages[0].closed,
             segments=tuple(segments),
         )
         for card, segments in by_card.items()
     )
+
+
+def uuid_of(card: bytes) -> GpuUuid:
+    """A card as everybody but guests names it."""
+    return GpuUuid(f"GPU-{UUID(bytes=card)}")
+
+
+def cards_of(guest: Guest) -> Mapping[bytes, GpuUuid]:
+    """The cards a guest sees, by the names it has for them; empty for a guest from before it could
+    move. Raises BodyGone, NotYet, NotPossible."""
+    answer = heard(guest, Verb.WHERE, ANSWER_S)[0]
+    pairs = (line.split() for line in answer.text.splitlines())
+    try:
+        return {bytes.fromhex(name): uuid_of(bytes.fromhex(now)) for name, now in pairs}
+    except ValueError as error:
+        raise NotPossible(f"process {guest.pid} names cards that cannot be") from error
 
 
 def _pages(guest: Guest) -> list[Answer]:
