@@ -44,6 +44,9 @@ POLICY_REVISION = f"{GROUP}/policy-revision"
 OPENED = f"{GROUP}/opened"
 # Pod label: the uid of the RestoreRequest that the pod was made for
 RESTORE_REQUEST = f"{GROUP}/restore-request"
+# Annotation of an activator's Lease: the Deployments at zero that somebody waits for
+WANTED = f"{GROUP}/wanted"
+ACTIVATOR_LEASE_PREFIX = "kyb-activator-"
 # Node label that says a Kybernate agent manages the GPUs
 MANAGED_LABEL = f"{GROUP}/managed"
 

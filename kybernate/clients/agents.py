@@ -6,6 +6,7 @@ Errors: `AgentAway` (Retry: nobody there, or the time was over) and `AgentRefuse
 makes no sense). That a workload cannot be activated is no error but an `Outcome` that is not ok.
 """
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,6 +137,29 @@ class NodeView:
         return next((one for one in self.workloads if one.key == key), None)
 
 
+class End:
+    """Lets any thread stop following a call: whoever follows it gets AgentAway."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._call: grpc.RpcContext | None = None
+        self._ended = False
+
+    def __call__(self) -> None:
+        """Stop, also where it has not begun."""
+        with self._lock:
+            self._ended = True
+            if self._call is not None:
+                self._call.cancel()
+
+    def of(self, call: grpc.RpcContext) -> None:
+        """The call it is about."""
+        with self._lock:
+            self._call = call
+            if self._ended:
+                call.cancel()
+
+
 class Agent:
     """Thread safe. Nothing is sent before the first call."""
 
@@ -189,13 +213,21 @@ class Agent:
         return _outcome_of(self.activating(key, within, uid, idempotency_key), told)
 
     def activating(
-        self, key: WorkloadKey, within: float = 300.0, uid: str = "", idempotency_key: str = ""
+        self,
+        key: WorkloadKey,
+        within: float = 300.0,
+        uid: str = "",
+        idempotency_key: str = "",
+        end: "End | None" = None,
     ) -> Iterator[Progress]:
         """The same, with every step on the way. The last progress has the outcome."""
         request = pb.ActivateRequest(
             workload=_ref(key, uid), idempotency_key=idempotency_key or uuid.uuid4().hex
         )
-        yield from _followed(self._agent.Activate(request, timeout=within))
+        call = self._agent.Activate(request, timeout=within)
+        if end is not None:
+            end.of(call)
+        yield from _followed(call)
 
     def park(
         self,
