@@ -195,6 +195,14 @@ class GuestMechanism:
         texts = (_asked(guest, Verb.LEFT, ANSWER_S).text for guest in self._of(body))
         return tuple(line for text in texts for line in text.splitlines())
 
+    def guests(self, body: Body) -> tuple[Guest, ...]:
+        """Those of a workload, for what is done beside their memory. Raises NotYet."""
+        return self._known(body)
+
+    def worker(self, uuid: GpuUuid) -> Worker:
+        """A card's, for what is done beside memory."""
+        return self._worker(uuid)
+
     def workers(self) -> Mapping[str, int]:
         """The workers' process numbers by card."""
         return {uuid: worker.pid for uuid, worker in self._workers.items() if worker.pid}
@@ -209,6 +217,8 @@ class GuestMechanism:
             for pid in processes.tree(body.pid)
             if self._guests.of(pid) is None and _uses_the_driver(pid)
         )
+        if expected:  # a parked one stands; behind its gate it may go on to say hello
+            self._freezer.thaw(body.pid, body.container_id)
         if expected and not self._guests.await_all(expected, _COME_BACK_S):
             raise NotYet(f"the guests of processes {sorted(expected)} do not answer")
         return tuple(one for one in self._guests.all() if self._is_of(one, body))
