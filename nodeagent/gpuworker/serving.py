@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nodeagent.gpuworker import wire
+from nodeagent.gpuworker.checkpoints import Checkpoints
 from nodeagent.gpuworker.driver import Driver, DriverError
 from nodeagent.gpuworker.fingerprints import Fingerprints, Room
 from nodeagent.gpuworker.parts import Part, Streams
@@ -42,6 +43,7 @@ class Serving:
             "drop": self._drop,
             "barrier": self._barrier,
             "probe": self._probe,
+            **Checkpoints().operations,
         }
 
     def serve(self, agent: socket.socket) -> None:
