@@ -11,13 +11,16 @@ from kybernate.clients.kube import Kube
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.probing import Outcome
 from nodeagent import processes, provenance
+from nodeagent.attempts import Attempts
 from nodeagent.candidates import Candidates
 from nodeagent.checkpoints.artifacts import Artifacts
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
+from nodeagent.heritage import Heritage
 from nodeagent.images import ProcessImages, RuncImages
 from nodeagent.lives import Lives
 from nodeagent.provenance import Machine, Provenance
+from nodeagent.readings import Readings
 from nodeagent.seal import Means
 from nodeagent.sealings import Sealings, Wish
 from nodeagent.sources import Cards
@@ -64,13 +67,28 @@ def images_of(parts: Parts) -> ProcessImages:
 
 def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -> Wakings:
     """Notes of who was woken are kept in the folder."""
-    artifacts = parts.artifacts
+    attempts = attempts_of(parts, node, containers)
     return Wakings(
         node=node,
         stage=parts.stage,
         lives=parts.lives,
         coordinator=parts.coordinator,
         containers=containers,
+        images=attempts.images,
+        attempts=attempts,
+        heritage=attempts.heritage,
+        unborn=attempts.unborn,
+        readings=attempts.readings,
+        notes=WokenNotes(folder),
+    )
+
+
+def attempts_of(parts: Parts, node: Node, containers: Containers) -> Attempts:
+    """Of pods to wake."""
+    artifacts = parts.artifacts
+    return Attempts(
+        stage=parts.stage,
+        coordinator=parts.coordinator,
         images=images_of(parts),
         candidates=Candidates(
             node=parts.node,
@@ -86,8 +104,9 @@ def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -
             coordinator=parts.coordinator,
             containers=containers,
         ),
+        heritage=Heritage(api=parts.kube),
         here=provenance_of(parts).fingerprint,
-        notes=WokenNotes(folder),
+        readings=Readings(artifacts.store),
     )
 
 

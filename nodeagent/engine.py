@@ -27,17 +27,16 @@ from nodeagent.changes import Changes
 from nodeagent.checkpoints.artifacts import Artifacts, Place
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
-from nodeagent.demand.told import Told
+from nodeagent.demand import wiring as demand
 from nodeagent.feed import Feed
 from nodeagent.freezer import Freezer
 from nodeagent.journal import BreakingJournal, FileJournal, Journal
 from nodeagent.keeping import Keeper
 from nodeagent.lifelines import Lifelines
-from nodeagent.lives import Lives
+from nodeagent.lives import Life, Lives
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.newcomers import Place as Newcomers
 from nodeagent.podresources import KubeletSeats
-from nodeagent.pool import Pool
 from nodeagent.recovery import Recovered
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
@@ -69,11 +68,11 @@ class Engine:
         self.groups = {g.name: g for g in formed if g.name not in self.incomplete}
         self._uuids = {gpu.index: gpu.uuid for gpu in cards.gpus}
         self.lives, self.feed, self.bandwidths = Lives(), Feed(), Bandwidths()
-        self.told = Told(self.steady)
         self.artifacts = self._make_artifacts()
         self._build_tools()
         self._build_telling()
         self._build_coordination()
+        self.demand = demand.of(self._demand_parts())
         self.coordinator.on_change(Changes(self.feed).changed)
         self.coordinator.on_change(self._keeper.changed)
         self.coordinator.on_change(self.sealings.changed)
@@ -90,10 +89,10 @@ class Engine:
 
     def _build_tools(self) -> None:
         settings, clock = self._settings, self._clock
-        cgroups = Cgroups()
+        cgroups = self._cgroups = Cgroups()
         freezer = Freezer(clock, cgroups)
         self._file_journal = FileJournal(settings.state_dir / "journal")
-        self.pool = Pool(settings.pool_dir or settings.state_dir / "pool", settings.pool_limit)
+        self.pool = pool_of(settings)
         self._watch = CardWatch(
             self._cards.inventory,
             self.groups,
@@ -106,7 +105,7 @@ class Engine:
             journal=_breaking(self._file_journal),
             pool=self.pool,
             mechanism=by_wish(
-                mechanism_of(settings, freezer, cgroups), self._cards.inventory, freezer, clock
+                mechanism_of(settings, self.pool, freezer, cgroups), self._cards.inventory, freezer, clock
             ),
             cards=self._watch,
             clock=self.steady,
@@ -182,13 +181,23 @@ class Engine:
             pods=self.watching.pods,
             synced=lambda: self.watching.synced,
             desired_of=self.watching.desired,
-            forget=lambda life: self.tools.mechanism.forget(life.body),
+            forget=self._forget,
         )
         self.containers = Containers(
             node, self.lives, self._lifelines, self.coordinator, self.teller
         )
         woken = self._settings.state_dir / "woken"
         self.wakings = checkpointing.wakings_of(parts, node, self.containers, woken)
+
+    def _demand_parts(self) -> demand.Parts:
+        return demand.Parts(
+            lives=self.lives,
+            coordinator=self.coordinator,
+            policy=self.policy,
+            cgroups=self._cgroups,
+            clock=self.steady,
+            on_connect=self._settings.wake_on_connect,
+        )
 
     def recover(self) -> frozenset[str]:
         """End or undo what a former agent left; the containers that are accounted for, by id, and
@@ -213,9 +222,11 @@ class Engine:
         self._probe()
         self.coordinator.start()
         self.containers.start()
+        self.demand.start()
 
     def stop(self) -> None:
         """Begin no more switches; those under way have ended when this returns."""
+        self.demand.stop()
         self.containers.stop()
         self.coordinator.stop(self._settings.drain_limit + SETTLE)
 
@@ -249,6 +260,10 @@ class Engine:
 
     def _nudge(self) -> None:
         self.containers.nudge()
+
+    def _forget(self, life: Life) -> None:
+        self.wakings.over(life)
+        self.tools.mechanism.forget(life.body)
 
 
 def _breaking(journal: FileJournal) -> Journal:

@@ -8,27 +8,21 @@ while that is away it is the pod's own name, which nobody else's pod can claim b
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kybernate.api import identity
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import ApiError, Unavailable
-from kybernate.clients.resources import DEPLOYMENTS, PODS, Resource
+from kybernate.clients.resources import DEPLOYMENTS, PODS
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName
 from nodeagent import images
 from nodeagent.checkpoints.manifest import Facts
+from nodeagent.heritage import Api, siblings
 from nodeagent.records import Record
 
 _IMAGE = "io.kubernetes.cri.image-name"  # an annotation that containerd writes for every container
 _CPU_INFO = Path("/proc/cpuinfo")
-
-
-class Api(Protocol):
-    """What is asked of the API server."""
-
-    def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any]:
-        """Raises ApiError, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +51,8 @@ class Provenance:
         """Of a workload's container. Raises images.BodyGone."""
         pod = self._pod(record)
         metadata = pod.get("metadata") or {}
-        whose = identity.of_pod(pod, record.key.namespace, self._replicas) if pod else None
+        replicas = lambda namespace, name: self._replicas(pod, namespace, name)  # noqa: E731
+        whose = identity.of_pod(pod, record.key.namespace, replicas) if pod else None
         return Facts(
             workload=whose or record.key.name,
             pod=record.key.name,
@@ -94,12 +89,14 @@ class Provenance:
             return {}
         return pod if pod["metadata"].get("uid") == record.uid else {}
 
-    def _replicas(self, namespace: str, deployment: str) -> int | None:
+    def _replicas(self, pod: Mapping[str, Any], namespace: str, deployment: str) -> int | None:
+        """What it is one of. The last pod of a Deployment that was scaled to none is one of one."""
         try:
             found = self.api.get(DEPLOYMENTS, deployment, namespace)
+            wanted = int((found.get("spec") or {}).get("replicas", 1))
+            return wanted or 1 + len(siblings(self.api, pod))
         except (ApiError, Unavailable):
             return None
-        return int((found.get("spec") or {}).get("replicas", 1))
 
 
 def features() -> frozenset[str]:

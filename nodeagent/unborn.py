@@ -1,15 +1,15 @@
 """
 Lives of containers that are not made yet: no process, only a seat and a slot.
 
-Called by: `wakings`. Rule: a pod has one life at a time; one of a container that was never made
-gives way to the next.
+Called by: `attempts`, `wakings`. Rule: a pod has one life at a time; one of a container that was
+never made gives way to the next.
 """
 
 import threading
 from dataclasses import dataclass
 
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import WorkloadKey
+from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.workload import Workload
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
@@ -63,10 +63,10 @@ class Unborn:
             self.stage.teller.seated(life)
             self.coordinator.waking(life.tenancy())
 
-    def give_up(self, key: WorkloadKey, container_id: str) -> None:
+    def give_up(self, key: WorkloadKey, uid: PodUid) -> None:
         """Nothing of it is left; a cold start begins anew."""
         life = self.lives.get(key)
-        if life is None or life.id != container_id or life.record.pid:
+        if life is None or life.record.uid != uid or life.record.pid:
             return
         with life.lock:
             self.stage.tools.pool.free(life.record.uid)

@@ -2,9 +2,9 @@
 The story of waking: contents of a claimed checkpoint come into the pool, the container is made from
 its image, and the workload is parked; it is resumed like any other.
 
-Called by `wakings`, and by recovery with what a dead agent left. Until RESTORING nothing but the
-slot is there, and the runtime has no answer: it asks again. From then on the container may come at
-any time; it comes stopped, so nothing of it runs before it is adopted.
+Called by `attempts` and `wakings`, and by recovery with what a dead agent left. Until RESTORING
+nothing but the slot is there, and the runtime has no answer: it asks again. From then on the
+container may come at any time; it comes stopped, so nothing of it runs before it is adopted.
 """
 
 import hashlib
@@ -22,10 +22,27 @@ from nodeagent.records import Mark, Record
 from nodeagent.stories import Story
 
 
+def fill(story: Story, sealed: Sealed) -> None:
+    """Its contents into the pool, in WAKING. Raises Refused, Retry, OSError."""
+    parts = sealed.manifest.facts.parts
+    slot = story.tools.pool.reserve(story.record.uid, sum(part.size for part in parts))
+    moved = story.moving("contents", sum(part.size for part in parts))
+    kept: list[Kept] = []
+    with story.watch.phase("contents"):
+        for part in parts:
+            content, digest = slot.write(part.name, _checked(sealed, part))
+            moved(part.size)
+            uuid = story.body.gpus[part.card]
+            kept.append(
+                Kept(name=part.name, uuid=uuid, size=part.size, content=content, digest=digest)
+            )
+        slot.seal(tuple(kept))
+
+
 def prepare(story: Story, images: ProcessImages, sealed: Sealed, bundle: Path) -> Mapping[str, str]:
-    """From WAKING to RESTORING; what the runtime is answered. Raises Refused, Retry, OSError: then
-    nothing but the slot is there."""
-    _contents(story, sealed)
+    """From WAKING to RESTORING, once its contents are there; what the runtime is answered. Again
+    for another container is fine. Raises Refused, Retry, OSError: then nothing but the slot is
+    there."""
     with story.watch.phase("prepare"):
         fields = images.restoration(sealed.path(seal.IMAGE), bundle)
     state = sealed.manifest.facts.more.get(seal.GPU_STATE, "")
@@ -45,22 +62,6 @@ def finish(story: Story, images: ProcessImages) -> Record:
         raise story.lost(f"its GPU state cannot be taken up: {error}") from error
     story.freeze()
     return story.mark(Mark.PARKED, gpu_state="")
-
-
-def _contents(story: Story, sealed: Sealed) -> None:
-    parts = sealed.manifest.facts.parts
-    slot = story.tools.pool.reserve(story.record.uid, sum(part.size for part in parts))
-    moved = story.moving("contents", sum(part.size for part in parts))
-    kept: list[Kept] = []
-    with story.watch.phase("contents"):
-        for part in parts:
-            content, digest = slot.write(part.name, _checked(sealed, part))
-            moved(part.size)
-            uuid = story.body.gpus[part.card]
-            kept.append(
-                Kept(name=part.name, uuid=uuid, size=part.size, content=content, digest=digest)
-            )
-        slot.seal(tuple(kept))
 
 
 def _checked(sealed: Sealed, part: GpuPart) -> Iterator[bytes]:

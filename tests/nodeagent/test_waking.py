@@ -5,7 +5,8 @@ Real: journal, pool, store, notes. Faked: the card, runc and CRIU, claims, the c
 """
 
 import os
-from contextlib import contextmanager
+import shutil
+import threading
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +24,18 @@ from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
 from nodeagent import processes, recovery, seal
+from nodeagent.attempts import SUPERSEDED, Attempts
 from nodeagent.candidates import NotClaimed
 from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.manifest import Facts
 from nodeagent.feed import Feed
+from nodeagent.heritage import Heritage
 from nodeagent.images import Unrestorable
 from nodeagent.journal import BreakingJournal
 from nodeagent.lives import Lives
 from nodeagent.mechanisms import NotPossible
 from nodeagent.newcomers import Place
+from nodeagent.readings import Readings
 from nodeagent.records import Mark
 from nodeagent.seal import Means
 from nodeagent.stage import Stage
@@ -60,6 +64,11 @@ class Candidates:
     store: Any
     stops: dict[str, list[Exception]] = field(default_factory=dict)
     held: list[str] = field(default_factory=list)
+    comes: threading.Event = field(default_factory=threading.Event)
+    fetched: int = 0
+
+    def __post_init__(self):
+        self.comes.set()
 
     def claim(self, pod, name):
         for error in self.stops.get(name, []):
@@ -75,6 +84,8 @@ class Candidates:
         for error in self.stops.get(name, []):
             raise error
         assert here == HERE
+        assert self.comes.wait(60.0)
+        self.fetched += 1
         return self.store.open("default", "sealed")
 
     def give_back(self, claimed):
@@ -118,6 +129,7 @@ class Scene:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.pods = {KEY: pod("first", "second")}
+        self.api: Any = None
         self.bundle = desk.folder / "bundle"
         _sealed(desk)
         self.candidates = Candidates(desk.store())
@@ -142,32 +154,40 @@ class Scene:
         nobody: Any = SimpleNamespace(bus=lambda: None)
         stage = Stage(tools=tools, feed=Feed(), teller=self.teller, bandwidths=nobody)
         candidates: Any = self.candidates
-        candidates.store.using = using
         coordinator: Any = self.coordinator
         unborn = Unborn(
             node=node, stage=stage, lives=self.lives, coordinator=coordinator,
             containers=containers,
         )  # fmt: skip
+        readings, heritage = Readings(candidates.store), Heritage(api=self.api)
+        attempts = Attempts(
+            stage=stage, coordinator=coordinator, images=desk.images, candidates=candidates,
+            unborn=unborn, heritage=heritage, here=lambda config: HERE, readings=readings,
+        )  # fmt: skip
         return Wakings(
             node=node, stage=stage, lives=self.lives, coordinator=coordinator, unborn=unborn,
-            containers=containers, images=desk.images, candidates=candidates,
-            here=lambda config: HERE, notes=self.notes,
+            containers=containers, images=desk.images, attempts=attempts, heritage=heritage,
+            readings=readings, notes=self.notes,
         )  # fmt: skip
 
     def _ended(self, life):
         self.ended.append(life.id)
         self.lives.drop(life)
 
-    def create(self, container_id="c2", **more):
-        """What the runtime is answered in the end."""
+    def ask(self, container_id="c2", **more):
+        """What the runtime is answered now."""
         call = Call(
             op=Op.CREATING, pod=KEY, uid=UID, container="model", container_id=container_id,
             bundle=self.bundle,
         )  # fmt: skip
+        return self.wakings.creating(replace(call, **more))
+
+    def create(self, container_id="c2", **more):
+        """What the runtime is answered in the end."""
         answers = []
 
         def answered():
-            answers.append(self.wakings.creating(replace(call, **more)))
+            answers.append(self.ask(container_id, **more))
             return "again" not in answers[-1]
 
         wait_for(answered, "it is answered")
@@ -198,11 +218,6 @@ class Scene:
     @property
     def failures(self):
         return [words for name, *words in self.teller.said if name == "wake_failed"]
-
-
-@contextmanager
-def using(*_):
-    yield
 
 
 def pod(*names, cls=WorkloadClass.INFERENCE):
@@ -297,6 +312,76 @@ def test_a_restore_that_fails_is_not_tried_again(scene):
     assert scene.candidates.held == ["second"]
 
 
+def test_a_checkpoint_that_is_deleted_while_a_container_is_made_from_it_goes_afterwards(scene):
+    store = scene.candidates.store
+    assert scene.create()["ok"] == "restore"
+    assert store.delete("default", "sealed")
+    assert store.open("default", "sealed")
+    scene.held()
+    scene.awake()
+    wait_for(lambda: store.all() == (), "it goes")
+
+
+def test_it_goes_as_well_when_the_container_never_came(scene):
+    store = scene.candidates.store
+    assert scene.create()["ok"] == "restore"
+    store.delete("default", "sealed")
+    scene.wakings.over(scene.lives.get(KEY))
+    assert store.all() == ()
+
+
+def test_an_agent_that_comes_back_keeps_what_a_container_is_being_made_from(scene):
+    store = scene.candidates.store
+    scene.create()
+    scene.wakings.readings.end(UID)
+    scene.wakings = scene.agent()
+    life = scene.lives.get(KEY)
+    life.record = replace(life.record, checkpoint="sealed")
+    scene.wakings.go_on([life])
+    store.delete("default", "sealed")
+    assert store.open("default", "sealed")
+    scene.held()
+    scene.awake()
+    wait_for(lambda: store.all() == (), "it goes")
+
+
+def test_the_next_container_goes_on_where_one_was_that_nobody_waited_for(scene):
+    """The kubelet gave up while contents came; they are fetched once, for whichever container."""
+    scene.candidates.comes.clear()
+    assert scene.ask("c2")["coming"] == "yes"
+    assert scene.ask("c3")["coming"] == "yes"
+    assert scene.ask("c2") == SUPERSEDED
+    scene.candidates.comes.set()
+    assert scene.create("c3")["ok"] == "restore"
+    assert (scene.candidates.fetched, scene.candidates.held) == (1, ["first"])
+    life = scene.lives.get(KEY)
+    assert (life.id, scene.desk.on_disk()) == ("c3", Mark.RESTORING)
+    scene.held("c3")
+    assert scene.awake().record.mark is Mark.PARKED
+    assert scene.failures == []
+
+
+def test_a_container_whose_bundle_went_meanwhile_costs_nothing(scene):
+    scene.candidates.comes.clear()
+    bundle = shutil.copytree(scene.bundle, scene.desk.folder / "gone")
+    assert scene.ask("c2", bundle=bundle)["coming"] == "yes"
+    shutil.rmtree(bundle)
+    scene.candidates.comes.set()
+    wait_for(lambda: scene.candidates.fetched, "it has come")
+    assert scene.ask("c2", bundle=bundle)["coming"] == "yes"
+    assert scene.create("c3")["ok"] == "restore"
+    assert (scene.candidates.fetched, scene.candidates.held) == (1, ["first"])
+
+
+def test_a_container_that_comes_after_the_answer_is_answered_anew(scene):
+    scene.create("c2")
+    assert scene.create("c3")["ok"] == "restore"
+    assert (scene.candidates.fetched, scene.lives.get(KEY).id) == (1, "c3")
+    assert scene.desk.images.log.count("restoration") == 2
+    with pytest.raises(NotKnown):
+        scene.held("c2")
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -353,7 +438,7 @@ def test_what_cannot_be_taken_up_is_quarantined(scene):
 def test_an_agent_that_dies_on_the_way_costs_nothing(scene, when, mark):
     """The runtime asks the next agent, or tells it of the container that came meanwhile."""
     scene.wakings = scene.agent(dies_at(scene.desk, f"{when}:{mark.value}"))
-    answered = died(lambda: scene.wakings.creating(_call(scene)), scene)
+    answered = died(scene.ask, scene)
 
     scene.lives = Lives()
     groups, uuids = {GROUP.name: GROUP}, {0: CARD}
@@ -362,13 +447,14 @@ def test_an_agent_that_dies_on_the_way_costs_nothing(scene, when, mark):
     )
     for life in found.lives:
         scene.lives.add(life)
+    was_parked = any(life.record.mark is Mark.PARKED for life in found.lives)
     scene.wakings = scene.agent()
     scene.wakings.go_on(found.lives)
     if not answered:
         assert scene.create()["ok"] == "restore"
     if not any(life.record.pid for life in found.lives):
         scene.held()
-    if found.lives and found.lives[0].record.mark is Mark.PARKED:
+    if was_parked:
         assert (mark, when) == (Mark.PARKED, "after")
     else:
         scene.awake()
@@ -376,12 +462,6 @@ def test_an_agent_that_dies_on_the_way_costs_nothing(scene, when, mark):
     slot = scene.desk.pool.slot(UID)
     assert {p.name: b"".join(slot.read(p.name)) for p in slot.parts()} == CONTENTS
     assert set(scene.candidates.held) == {"first"}
-
-
-def _call(scene):
-    return Call(
-        op=Op.CREATING, pod=KEY, uid=UID, container="model", container_id="c2", bundle=scene.bundle
-    )  # fmt: skip
 
 
 def died(ask, scene) -> bool:
