@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,18 +49,45 @@ static bool lives(int pid) {
     return after && after[1] && after[2] != 'Z' && after[2] != 'X';
 }
 
+// A process is known by its pid namespace and its number there: those in containers are all 1. Who
+// asks has another number for it, as with the real driver.
+static uint64_t space_of(int pid) {
+    char path[32];
+    struct stat about;
+    snprintf(path, sizeof path, "/proc/%d/ns/pid", pid);
+    return stat(path, &about) ? 0 : (uint64_t)about.st_ino;
+}
+
+static int inner_of(int pid) {
+    char path[32], line[256];
+    int inner = pid;
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *status = fopen(path, "re");
+    while (status && fgets(line, sizeof line, status))
+        if (!strncmp(line, "NSpid:", 6)) inner = atoi(strrchr(line, '\t') + 1);
+    if (status) fclose(status);
+    return inner;
+}
+
 static struct process *entry_of(int pid) {
-    for (int i = 0; i < PROCESSES; i++)
-        if (atomic_load(&card()->processes[i].pid) == pid) return &card()->processes[i];
+    uint64_t space = space_of(pid);
+    int inner = pid == own_pid && pid == getpid() ? pid : inner_of(pid);
+    for (int i = 0; i < PROCESSES; i++) {
+        struct process *one = &card()->processes[i];
+        if (atomic_load(&one->pid) == inner && atomic_load(&one->space) == space) return one;
+    }
     return NULL;
 }
 
-// What those had who are gone is free again.
+// What those had who are gone is free again. Of other namespaces nothing is seen: the fake NVML,
+// which is asked from the node's, does it for them.
 static void reap(void) {
+    uint64_t space = space_of(getpid());
     for (int i = 0; i < PROCESSES; i++) {
         struct process *one = &card()->processes[i];
         int pid = atomic_load(&one->pid);
-        if (pid <= 0 || lives(pid) || !atomic_compare_exchange_strong(&one->pid, &pid, -1)) continue;
+        if (pid <= 0 || atomic_load(&one->space) != space) continue;
+        if (lives(pid) || !atomic_compare_exchange_strong(&one->pid, &pid, -1)) continue;
         atomic_fetch_sub(&card()->used, atomic_exchange(&one->held, 0));
         atomic_store(&one->asked, 0);
         atomic_store(&one->pid, 0);
@@ -75,6 +103,7 @@ static struct process *own(void) {
         atomic_store(&found->asked, 0);
         atomic_store(&found->held, 0);
         atomic_store(&found->state, state);
+        atomic_store(&found->space, space_of(own_pid));
         atomic_store(&found->pid, own_pid);
     }
     if (!found) abort();

@@ -27,7 +27,8 @@ enum { CONTEXT_SIZE = 4 << 20, UUID_SIZE = 16 };
 enum process_state { RUNNING = 0, LOCKED = 1, CHECKPOINTED = 2, FAILED = 3 };  // CUprocessState
 
 struct process {
-    atomic_int pid;              // 0: nobody
+    atomic_int pid;              // 0: nobody; in its own pid namespace, as the process knows it
+    _Atomic uint64_t space;      // which pid namespace that is
     atomic_int state;
     atomic_int asked, result;    // of the process itself, by another one: checkpoint.c
     atomic_uint milliseconds;
