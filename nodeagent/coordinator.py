@@ -18,6 +18,7 @@ from kybernate.decisions.lifecycle import Happening, IllegalTransition
 from kybernate.decisions.questions import Asks
 from kybernate.decisions.switching import Decided, SwitchPlan, decide
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.demand import Demand
 from kybernate.model.gpu import Health
 from kybernate.model.ids import NO_REVISION, PodUid, Revision, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
@@ -111,6 +112,12 @@ class Coordinator:
             now = self._clock.now()
             self._change(lambda books: wishes.asked(books, key, now))
         return refusal
+
+    def heard(self, key: WorkloadKey, life: str, demand: Demand) -> None:
+        """What all signals say of a workload now."""
+        now, tenancy = self._clock.now(), self.books.tenancies.get(key)
+        quiet = tenancy is None or not wishes.asks(tenancy, demand)
+        self._change(lambda books: wishes.heard(books, (key, life), demand, now), quiet=quiet)
 
     def policy_changed(self, revision: Revision) -> None:
         """What was refused may be allowed now: decide anew."""

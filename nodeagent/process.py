@@ -71,7 +71,7 @@ class Process:
                 bandwidths=engine.bandwidths,
                 sealings=engine.sealings,
                 clock=engine.steady,
-                told=engine.told,
+                told=engine.demand.told,
                 unseated=self._unseated,
             )
         )

@@ -90,6 +90,9 @@ class Settings(ProcessSettings):
         help="how long a switch may take, for the bound on waiting: (waiting seats) x (slice + "
         "this). 80 GiB each way over PCIe 5 take 3",
     )
+    wake_on_connect: bool = setting(
+        True, help="a parked workload is wanted when somebody connects to it or writes to it"
+    )
     drain_limit: float = setting(
         30.0,
         unit="seconds",

@@ -11,6 +11,7 @@ from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.demand import Demand
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
@@ -55,13 +56,36 @@ def is_held_up(books: Books, key: WorkloadKey) -> bool:
     return tenancy.waits or (tenancy.state is State.ACTIVE and leaving)
 
 
+def heard(books: Books, whom: tuple[WorkloadKey, str], demand: Demand, now: float) -> Books:
+    """What all signals say of this life of a workload. What asks for one that is parked makes it
+    wanted; what a running one does keeps it from being idle."""
+    key, life = whom
+    tenancy = books.tenancies.get(key)
+    if tenancy is None or tenancy.life != life:
+        return books
+    quiet = None if demand.idle_for is None else round(now - demand.idle_for, 1)
+    if quiet is not None and tenancy.quiet_since is not None:
+        quiet = max(quiet, tenancy.quiet_since)
+    if (demand, quiet) != (tenancy.demand, tenancy.quiet_since):
+        books = books.change(key, demand=demand, quiet_since=quiet)
+    if asks(tenancy, demand):
+        return wanted(books.change(key, asked_by=demand.why), key, now)
+    return books
+
+
+def asks(tenancy: Tenancy, demand: Demand) -> bool:
+    """Whether the demand is one for a turn that it neither has nor waits for."""
+    asleep = tenancy.state is State.PARKED and not tenancy.waits
+    return demand.wanted and asleep and tenancy.desired is not Desired.PARKED
+
+
 def asked(books: Books, key: WorkloadKey, now: float) -> Books:
     """Somebody asks for it. Of one that is active already that means: it is not idle, and it is not
     to be parked any more, where that did not begin yet."""
     tenancy = books.tenancies.get(key)
     if tenancy is not None and tenancy.state is State.ACTIVE:
         return books.change(key, idle_since=now, asked_to_park=False)
-    return wanted(books, key, now)
+    return wanted(books.change(key, asked_by=""), key, now)
 
 
 def wanted(books: Books, key: WorkloadKey, now: float) -> Books:
@@ -118,7 +142,9 @@ def seen(books: Books, picture: Picture, now: float) -> Books:
         leaving = tenancy.state is State.PARKED and now - tenancy.since < _SETTLED_S
         held = {} if leaving else dict(picture.held.get(key, {}))
         idle = picture.idle.get(key)
-        since = None if idle is None else round(now - idle, 1)
+        signs = [round(now - idle, 1)] if idle is not None else []
+        signs += [tenancy.quiet_since] if tenancy.quiet_since is not None else []
+        since = max(signs, default=None)
         if tenancy.idle_since is not None and since is not None:
             since = max(since, tenancy.idle_since)
         if held != tenancy.held or (tenancy.in_vram and since != tenancy.idle_since):

@@ -7,10 +7,12 @@ Rule 2: a result that is not exactly a verdict raises Malformed with every fault
 allowed, so that a policy can say more than this version reads.
 """
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kybernate.api.errors import Faults
+from kybernate.model.callers import Callers, Network
 from kybernate.model.ids import Revision, WorkloadKey
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -154,6 +156,32 @@ def read_timeslice(
     )
     faults.check()
     return read
+
+
+def read_ignored_callers(result: object, revision: Revision) -> Callers:  # noqa: ARG001
+    """`callers` of the data `ignored.json`; without it nobody is. Raises Malformed."""
+    faults = Faults()
+    callers = _mapping(_mapping(result, "ignored", faults).get("callers", {}), "callers", faults)
+    networks = [
+        _network(one, f"callers.addresses[{at}]", faults)
+        for at, one in enumerate(_sequence(callers.get("addresses", ()), "addresses", faults))
+    ]
+    ports = _sequence(callers.get("ports", ()), "callers.ports", faults)
+    for at, port in enumerate(ports):
+        if not isinstance(port, int) or not 0 < port < 65536:
+            faults.add(f"callers.ports[{at}]", port, "a port, 1 to 65535")
+    faults.check()
+    return Callers(
+        networks=tuple(one for one in networks if one is not None), ports=frozenset(ports)
+    )
+
+
+def _network(value: object, path: str, faults: Faults) -> Network | None:
+    try:
+        return ipaddress.ip_network(value, strict=False)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        faults.add(path, value, "an address or a network, like 10.0.0.7 or 10.0.0.0/24")
+        return None
 
 
 def _tenant(tenant: TenantFacts) -> Document:

@@ -23,6 +23,7 @@ from kybernate.api.errors import Malformed
 from kybernate.api.opa_config import BUNDLE
 from kybernate.clients.circuit import Circuit
 from kybernate.clients.opa_answers import Answers
+from kybernate.model.callers import Callers
 from kybernate.model.ids import NO_REVISION, Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -123,6 +124,10 @@ class OpaPolicy:
         read = partial(_read_timeslice, question)
         return self._verdict("timeslice", policy.write_timeslice(question), read)
 
+    def ignored_callers(self) -> Callers | Refusal:
+        """As the port says. Data, which Rego need not compute."""
+        return self._verdict("settings", {}, policy.read_ignored_callers, entry="ignored")
+
     def revision(self) -> Revision | None:
         """As the port says. Asks OPA each time."""
         try:
@@ -139,24 +144,28 @@ class OpaPolicy:
             self._observe_outcome(package, outcome, seconds)
 
     def _verdict(
-        self, package: str, document: Mapping[str, Any], read: Callable[[object, Revision], V]
+        self,
+        package: str,
+        document: Mapping[str, Any],
+        read: Callable[[object, Revision], V],
+        entry: str = _ENTRY,
     ) -> V | Refusal:
         began = self._monotonic()
         outcome = Outcome.VERDICT
         try:
-            return _read(package, self._ask(package, document), read)
+            return _read(f"kyb.{package}.{entry}", self._ask(package, document, entry), read)
         except _Failure as failure:
             outcome = failure.outcome
             return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail=str(failure))
         finally:
             self._observe(package, outcome, self._monotonic() - began)
 
-    def _ask(self, package: str, document: Mapping[str, Any]) -> _Answer:
+    def _ask(self, package: str, document: Mapping[str, Any], entry: str = _ENTRY) -> _Answer:
         if not self._circuit.admits():
             raise _Failure(Outcome.AWAY, f"OPA at {self._url} is away")
         try:
             body = self._client.query_rule(
-                document, f"kyb.{package}", _ENTRY, query_params={"provenance": "true"}
+                document, f"kyb.{package}", entry, query_params={"provenance": "true"}
             )
         except (OSError, ValueError, TypeError) as error:  # requests' errors are OSErrors
             raise self._failure(error) from error
@@ -179,13 +188,13 @@ class OpaPolicy:
         return _Failure(Outcome.AWAY, f"OPA at {self._url} does not answer ({kind})")
 
 
-def _read(package: str, answer: _Answer, read: Callable[[object, Revision], V]) -> V:
+def _read(rule: str, answer: _Answer, read: Callable[[object, Revision], V]) -> V:
     if not answer.defined:
-        raise _Failure(Outcome.UNDEFINED, f"kyb.{package}.{_ENTRY} is undefined")
+        raise _Failure(Outcome.UNDEFINED, f"{rule} is undefined")
     try:
         return read(answer.result, answer.revision)
     except Malformed as problem:
-        detail = f"kyb.{package}.{_ENTRY} is not a verdict: {problem}"
+        detail = f"{rule} is not what was asked for: {problem}"
         raise _Failure(Outcome.UNREADABLE, detail) from problem
 
 

@@ -1,5 +1,5 @@
 """
-The port to policy: four questions, and which policy would answer them.
+The port to policy: its questions, and which policy would answer them.
 
 Asked by: extender (placement), webhook (admission), node agent (preemption, timeslice).
 Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
@@ -11,6 +11,7 @@ Implementations: `clients/opa.py`, `testing/policy.py`; both pass
 
 from typing import Protocol
 
+from kybernate.model.callers import Callers
 from kybernate.model.ids import Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -42,6 +43,10 @@ class Policy(Protocol):
 
     def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
         """Whose turn it is. A holder that must go still needs its preemption verdict."""
+        ...
+
+    def ignored_callers(self) -> Callers | Refusal:
+        """Whose connections to a workload say nothing about demand."""
         ...
 
     def revision(self) -> Revision | None:

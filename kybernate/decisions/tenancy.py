@@ -6,6 +6,7 @@ Times are seconds since the epoch, given by the caller; nothing here reads a clo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kybernate.model.demand import Demand
 from kybernate.model.gpu import Group, Seat
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Refusal
@@ -35,6 +36,7 @@ class Tenancy:
     min_runtime: float | None = None  # seconds, the pod's own wish
     idle_after: float | None = None  # seconds, the pod's own wish
     parkable: bool = True
+    pinned: bool = False  # its pod's word: never parked for others, nor for being idle
     residue: int = 0  # what stays on the card while parked
     held: Mapping[int, int] = field(default_factory=dict)  # GPU -> bytes the inventory shows
 
@@ -43,6 +45,9 @@ class Tenancy:
     active_since: float | None = None
     last_active: float | None = None  # when its last turn ended
     idle_since: float | None = None  # None: unknown
+    quiet_since: float | None = None  # likewise, by what signals said at their last look
+    demand: Demand | None = None  # all signals joined, at their last look
+    asked_by: str = ""  # who wants it back, in words
     asked_to_park: bool = False
     not_before: float = 0.0  # after a failure: no switch before this
     failures: int = 0
@@ -68,7 +73,8 @@ class Tenancy:
         """Whether it wants the GPU back as soon as it was parked for somebody else."""
         if self.asked_to_park or self.desired is Desired.PARKED:
             return False
-        return self.desired is Desired.ACTIVE or self.workload_class in RETURNING
+        by_itself = self.pinned or self.workload_class in RETURNING
+        return self.desired is Desired.ACTIVE or by_itself
 
     def shares_gpu(self, other: "Tenancy") -> bool:
         """Whether both need a GPU in common."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from kybernate.model.callers import NOBODY, Callers
 from kybernate.model.ids import Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -53,6 +54,7 @@ class FakePolicy:
     denied_classes: dict[str, str] = field(default_factory=dict)
     penalty_seconds: dict[str, float] = field(default_factory=dict)
     in_force: Revision = _REVISION
+    ignored: Callers = NOBODY
     away: bool = False
     asked: list[Question] = field(default_factory=list)
     _said: dict[type, Verdict | Refusal] = field(default_factory=dict)
@@ -94,6 +96,12 @@ class FakePolicy:
     def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
         """As the port says."""
         return self._answer(question, self._turn(question))
+
+    def ignored_callers(self) -> Callers | Refusal:
+        """As the port says."""
+        if self.away:
+            return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
+        return self.ignored
 
     def revision(self) -> Revision | None:
         """As the port says."""

@@ -6,7 +6,7 @@ whoever dies with requests in hand keeps nobody busy after that.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kybernate.clients.clock import Clock
@@ -35,10 +35,9 @@ class Told:
 
     name = "activator"
 
-    def __init__(self, clock: Clock, nudge: Callable[[], None] = lambda: None) -> None:
-        """`nudge` is called after each report."""
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.nudge = nudge
+        self.on_report: Callable[[Iterable[WorkloadKey]], None] = lambda _: None
         self._reports: dict[str, _Report] = {}
         self._lock = threading.Lock()
 
@@ -51,7 +50,7 @@ class Told:
             if reporter not in self._reports and len(self._reports) >= MOST_REPORTERS:
                 raise TooManyReporters(f"{MOST_REPORTERS} others report already")
             self._reports[reporter] = _Report(now + span, dict(counts))
-        self.nudge()
+        self.on_report(counts)
 
     def read(self, life: Life) -> Demand:
         """As the port says: silent where nobody counts this workload."""

@@ -1,5 +1,6 @@
 """
-Sockets in a pod's network namespace. Called by `actions`; a fake makes them in ours.
+Sockets in a pod's network namespace. Called by `actions`, mechanisms and `demand`; a fake makes
+them in ours.
 
 A socket belongs to the namespace it was made in, whoever uses it later. So one thread does nothing
 but enter a namespace, make a socket and come back: some tens of microseconds, no process. A thread
@@ -23,6 +24,7 @@ _PATIENCE_S = 5.0
 # Nobody's addresses (RFC 5737, 3849): nothing is sent, the kernel only says from which of ours.
 _ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 _DISCARD = 9
+_Kind = tuple[int, int, int]  # family, type, protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Process:
 class Network(Protocol):
     """What actions need of a pod's network. Everything raises OSError."""
 
-    def socket(self, process: Process, family: int, kind: int) -> socket.socket:
+    def socket(self, process: Process, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A new one in there."""
 
     def address(self, process: Process) -> str:
@@ -62,19 +64,19 @@ class Namespaces:
     """The real ones. Thread safe; the thread begins with the first question."""
 
     def __init__(self) -> None:
-        self._asked: queue.SimpleQueue[tuple[Process, int, int, Future[socket.socket]]]
+        self._asked: queue.SimpleQueue[tuple[Process, _Kind, Future[socket.socket]]]
         self._asked = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def socket(self, process: Process, family: int, kind: int) -> socket.socket:
+    def socket(self, process: Process, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """As the port says."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="netns", daemon=True)
                 self._thread.start()
         made: Future[socket.socket] = Future()
-        self._asked.put((process, family, kind, made))
+        self._asked.put((process, (family, kind, protocol), made))
         return made.result(_PATIENCE_S)
 
     def address(self, process: Process) -> str:
@@ -95,9 +97,9 @@ class Namespaces:
 
     def _serve(self, ours: int) -> bool:
         """Whether this thread is at home again."""
-        process, family, kind, made = self._asked.get()
+        process, kind, made = self._asked.get()
         try:
-            made.set_result(_made(process, family, kind))
+            made.set_result(_made(process, kind))
         except OSError as error:
             made.set_exception(error)
         try:
@@ -107,13 +109,13 @@ class Namespaces:
         return True
 
 
-def _made(process: Process, family: int, kind: int) -> socket.socket:
+def _made(process: Process, kind: "_Kind") -> socket.socket:
     theirs = os.open(PROC / str(process.pid) / "ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if not is_same(process.pid, process.started):
             raise ProcessLookupError(f"process {process.pid} has ended")
         _enter(theirs)
-        return socket.socket(family, kind)
+        return socket.socket(*kind)
     finally:
         os.close(theirs)
 
