@@ -36,7 +36,9 @@ class Lines:
         self._network = network
         self._lines: dict[int, Line] = {}
         self._old: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
-        self._hosts = {_namespace(pid) for pid in ("self", "1")}
+        self._hosts = {_namespace("self")}
+        with suppress(PermissionError):  # process 1 is another user namespace's, as in a sandbox
+            self._hosts.add(_namespace("1"))
         threading.Thread(target=self._close_old, name="taps", daemon=True).start()
 
     def look(self, life: Life) -> tuple[Socket, ...]:
