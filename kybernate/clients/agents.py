@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol, cast
 
 import grpc
 
@@ -137,12 +138,19 @@ class NodeView:
         return next((one for one in self.workloads if one.key == key), None)
 
 
+class Cancellable(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> object:
+        """End it."""
+
+
 class End:
     """Lets any thread stop following a call: whoever follows it gets AgentAway."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._call: grpc.RpcContext | None = None
+        self._call: Cancellable | None = None
         self._ended = False
 
     def __call__(self) -> None:
@@ -152,7 +160,7 @@ class End:
             if self._call is not None:
                 self._call.cancel()
 
-    def of(self, call: grpc.RpcContext) -> None:
+    def of(self, call: Cancellable) -> None:
         """The call it is about."""
         with self._lock:
             self._call = call
@@ -226,7 +234,7 @@ class Agent:
         )
         call = self._agent.Activate(request, timeout=within)
         if end is not None:
-            end.of(call)
+            end.of(cast(Cancellable, call))
         yield from _followed(call)
 
     def park(

@@ -54,6 +54,17 @@ def webhook(place: Place, port: int) -> list[str]:
     return [*place.arguments(port), f"--scheduler={SCHEDULER}"]
 
 
+def activator(place: Place, port: int, view_port: int, client: Path) -> list[str]:
+    """In plain text, as a cluster's clients call models. Models of the testbed listen at 8080."""
+    return [
+        f"--listen={ports.LOOPBACK}:{port}",
+        f"--view-listen={ports.LOOPBACK}:{view_port}",
+        f"--kubeconfig={place.kubeconfig}",
+        f"--client-tls-dir={client}",
+        "--model-port=8080",
+    ]
+
+
 def write_opa_config(work: Path, controller_url: str, client: Path) -> Path:
     """OPA's configuration: bundles from the controller, shown a client certificate."""
     tls = BundleTls(

@@ -16,7 +16,7 @@ import urllib3
 
 from kybernate.api import names
 from kybernate.api.opa_config import BUNDLE
-from testbed import assets, projection
+from testbed import assets, ports, projection
 from testbed.controlplane import ControlPlane
 from testbed.node.realnode import RealNode
 from testbed.opa import Opa
@@ -31,6 +31,14 @@ SERVERS = ("kyb-controller", "kyb-extender", "kyb-webhook", "kyb-nodeagent")
 CLIENT = "kyb-client"
 AGENTS = names.AGENT_CLIENT  # whom agents call each other as
 KEYS = "kyb-checkpoint-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Activator:
+    """Where a running one is reached."""
+
+    url: str
+    view_url: str
 
 
 @dataclass
@@ -221,6 +229,19 @@ class Stack:
             ready=partial(self.plane.api.exists, f"/api/v1/nodes/{name}"),
             afterwards=[*program, "--end-pods", f"--work-dir={node.folder.work}"],
         )
+
+    def start_activator(self, name: str = "activator", *more: str) -> Activator:
+        """One more of them, as `name`. Models are asked at its `url`, people look at `view_url`."""
+        view_port = ports.guess()
+        place = Place(self.kubeconfig("kyb-activator"), self.tls(CLIENT))
+        named = [f"--identity={name}", *more]
+        running = self.run(
+            name,
+            "activator",
+            lambda port: [*control.activator(place, port, view_port, place.tls), *named],
+        )
+        here = f"http://{ports.LOOPBACK}"
+        return Activator(f"{here}:{running.port}", f"{here}:{view_port}")
 
     def start_scheduler(self) -> None:
         """The real one, which asks our extender for pods with seats."""

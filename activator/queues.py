@@ -1,0 +1,156 @@
+"""
+The requests of one model: those held until it serves, in their order, and those under way.
+
+Called by: `desk` (new ones), `exchange` (ends), `wakes` (what became of the model). Rules: held
+requests are bounded in number and time; they are sent in the order in which they came, and none
+overtakes; nothing wakes a model for which nobody waits any more.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from activator.exchange import Exchange, place_of
+from activator.figures import Figures
+from activator.models import Model, ModelId, Place
+from activator.pool import Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may be held: requests of one model, bytes of all, seconds."""
+
+    requests: int
+    size: int
+    hold: float
+
+
+@dataclass
+class Held:
+    """Bytes of bodies that all queues hold."""
+
+    size: int = 0
+
+
+@dataclass(eq=False)
+class Queue:
+    """`look` answers how the model is now. `changed` is set whenever a wake should look again."""
+
+    id: ModelId
+    look: Callable[[], Model | None]
+    pool: Pool
+    limits: Limits
+    figures: Figures
+    memory: Held
+    wake: Callable[["Queue"], None]
+    counted: Callable[["Queue"], None]
+    held: deque[Exchange] = field(default_factory=deque)
+    under_way: set[Exchange] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    why: str = ""  # what a wake waits for, in words
+    seconds_left: float = 0.0  # by its agent's estimate
+    waking: "asyncio.Task[None] | None" = None
+    taken: int = 0  # requests so far
+    _turn: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered, held ones included."""
+        return len(self.held) + len(self.under_way)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which to ask again."""
+        return max(1, round(self.seconds_left + 0.5))
+
+    def place(self) -> Place | None:
+        """A pod that serves now, each in turn."""
+        model = self.look()
+        self._turn += 1
+        return place_of(model, self._turn) if model is not None else None
+
+    def take(self, exchange: Exchange, model: Model) -> None:
+        """A new request: sent at once where the model serves and nobody stands before it."""
+        exchange.tier = model.tier
+        self.taken += 1
+        place = None if self.held else self.place()
+        if place is not None:
+            self._send(exchange, place)
+        elif len(self.held) >= self.limits.requests:
+            self._full(exchange, f"{len(self.held)} requests wait for {self.id} already")
+        elif self.memory.size + exchange.size > self.limits.size:
+            self._full(exchange, "the bodies of waiting requests fill the memory they may take")
+        else:
+            self._hold(exchange)
+
+    def release(self) -> None:
+        """Send what is held, in its order; called when the model serves."""
+        while self.held:
+            place = self.place()
+            if place is None:
+                return
+            exchange = self.held.popleft()
+            self.memory.size -= exchange.size
+            exchange.waited = asyncio.get_running_loop().time() - exchange.arrived
+            self._send(exchange, place)
+
+    def refuse_all(self, why: str) -> None:
+        """Nobody will bring it in."""
+        while self.held:
+            self._refuse_held(self.held[0], why, "model_unavailable")
+
+    def left(self, exchange: Exchange) -> None:
+        """Its client has gone."""
+        if exchange in self.under_way:
+            self.figures.left += 1
+            self.finished(exchange)
+        else:
+            self._drop(exchange)
+        exchange.leave()
+
+    def finished(self, exchange: Exchange) -> None:
+        """It is not under way any more."""
+        self.under_way.discard(exchange)
+        if not exchange.front.closed:
+            now = asyncio.get_running_loop().time()
+            self.figures.answered(exchange.tier, exchange.waited, now - exchange.arrived)
+        if not self.in_flight:
+            self.counted(self)
+
+    def _send(self, exchange: Exchange, place: Place) -> None:
+        self.under_way.add(exchange)
+        if self.in_flight == 1:
+            self.counted(self)
+        exchange.send(place, self.pool)
+
+    def _hold(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        self.held.append(exchange)
+        self.memory.size += exchange.size
+        exchange.timer = loop.call_later(self.limits.hold, partial(self._late, exchange))
+        self.counted(self)
+        self.wake(self)
+
+    def _late(self, exchange: Exchange) -> None:
+        words = f"{self.id} did not come within {self.limits.hold:g} s: {self.why or 'no reason'}"
+        self._refuse_held(exchange, words, "model_not_ready")
+
+    def _refuse_held(self, exchange: Exchange, why: str, code: str) -> None:
+        self._drop(exchange)
+        self.figures.refused("503")
+        exchange.refuse(503, why, code, retry_after=self.retry_after)
+
+    def _full(self, exchange: Exchange, why: str) -> None:
+        self.figures.refused("429")
+        exchange.refuse(429, why, "too_many_waiting", retry_after=self.retry_after)
+
+    def _drop(self, exchange: Exchange) -> None:
+        if exchange in self.held:
+            self.held.remove(exchange)
+            self.memory.size -= exchange.size
+        if not self.in_flight:
+            self.counted(self)
+        if not self.held:
+            self.changed.set()  # a wake with nobody left ends
