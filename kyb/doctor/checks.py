@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     software.handler,
     software.kubelet_version,
     software.agent_wait,
+    software.wake_wait,
     software.static_pods,
     software.foreign_plugin,
 )

@@ -90,6 +90,7 @@ class RuntimeConf:
 
     path: str
     agent_wait: float
+    wake_wait: float
     faults: tuple[str, ...] = ()
 
 

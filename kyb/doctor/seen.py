@@ -88,9 +88,9 @@ def _handler(found: tuple[str, ...]) -> Finding:
 
 
 def _request(timeout: float | Unknown) -> Finding:
-    """From afar, agent-wait is known only as it usually is: shorter timeouts get half of theirs."""
-    check, wait = "runtimeRequestTimeout", runtimeconf.AGENT_WAIT_S
-    wanted = f"more than agent-wait, usually {wait:g} s"
+    """From afar, its waits are known as they usually are: shorter timeouts get shorter ones."""
+    check, wait = "runtimeRequestTimeout", runtimeconf.WAKE_WAIT_S
+    wanted = f"more than agent-wait and wake-wait, usually {wait:g} s"
     if isinstance(timeout, Unknown):
         return Finding(check=check, grade=Grade.WARNING, found=timeout.why, wanted=wanted)
     late = timeout <= wait
@@ -99,7 +99,7 @@ def _request(timeout: float | Unknown) -> Finding:
         grade=Grade.WARNING if late else Grade.OK,
         found=f"{timeout:g} s",
         wanted=wanted,
-        mend="on the node, kyb doctor --node-local looks at its agent-wait" if late else "",
+        mend="on the node, kyb doctor --node-local looks at its waits" if late else "",
     )
 
 

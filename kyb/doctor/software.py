@@ -4,7 +4,7 @@ Checks of the kernel, CRIU, containerd and the kubelet. Pure.
 Called by: `checks`; `seen` shares those that the API server can tell about, too.
 """
 
-from kyb.doctor import supported
+from kyb.doctor import runtimeconf, supported
 from kyb.doctor.facts import Containerd, NodeFacts, RuntimeConf, Unknown
 from kyb.doctor.findings import Finding, Grade, versioned
 from kybernate.api import names
@@ -156,29 +156,39 @@ def kubelet_version(facts: NodeFacts) -> Finding:
 
 def agent_wait(facts: NodeFacts) -> Finding:
     """`create` gives up waiting for the agent before the kubelet gives up on `create`."""
+    return _wait(facts, runtimeconf.AGENT_WAIT)
+
+
+def wake_wait(facts: NodeFacts) -> Finding:
+    """And so it does waiting for a checkpoint on its way."""
+    return _wait(facts, runtimeconf.WAKE_WAIT)
+
+
+def _wait(facts: NodeFacts, name: str) -> Finding:
     timeout = facts.kubelet
     if isinstance(timeout, Unknown):
         return Finding(
-            check="agent-wait", grade=Grade.UNKNOWN, found=timeout.why,
+            check=name, grade=Grade.UNKNOWN, found=timeout.why,
             wanted="below the kubelet's runtimeRequestTimeout",
         )  # fmt: skip
-    return patience("agent-wait", facts.runtime_conf, timeout.request_timeout)
+    return patience(name, facts.runtime_conf, timeout.request_timeout)
 
 
-def patience(check: str, conf: RuntimeConf, timeout: float) -> Finding:
-    """runtime.conf's agent-wait against runtimeRequestTimeout, in seconds."""
+def patience(name: str, conf: RuntimeConf, timeout: float) -> Finding:
+    """One of runtime.conf's waits against runtimeRequestTimeout, in seconds."""
     wanted = f"below the kubelet's runtimeRequestTimeout, {timeout:g} s"
     if conf.faults:
         return Finding(
-            check=check, grade=Grade.FAULT, found="; ".join(conf.faults), wanted=wanted,
+            check=name, grade=Grade.FAULT, found="; ".join(conf.faults), wanted=wanted,
             mend=f"correct {conf.path}",
         )  # fmt: skip
-    late = conf.agent_wait >= timeout
-    shorter = f"agent-wait = {timeout / 2:g} in {conf.path}"
+    seconds = runtimeconf.waits(conf)[name]
+    late = seconds >= timeout
+    shorter = f"{name} = {runtimeconf.fitting(timeout)[name]:g} in {conf.path}"
     return Finding(
-        check=check,
+        check=name,
         grade=Grade.FAULT if late else Grade.OK,
-        found=f"{conf.agent_wait:g} s",
+        found=f"{seconds:g} s",
         wanted=wanted,
         mend=f"{shorter}, or a longer runtimeRequestTimeout" if late else "",
     )

@@ -121,8 +121,7 @@ def install(now: Standing, brought: Brought) -> Plan | Refused:
     _note(steps, kept, Write(GUEST, brought.guest, _PROGRAM_MODE), now.guest)
     _note(steps, kept, Write(PRELOAD, PRELOADED), now.preload)
     if now.conf is None:
-        wait = agent_wait(now.request_timeout)
-        steps.append(Write(runtimeconf.PATH, snippet.runtime_conf(wait).encode()))
+        steps.append(Write(runtimeconf.PATH, _runtime_conf(now).encode()))
     else:
         kept.append(f"{runtimeconf.PATH}, as it is")
     written = _drop_in(now, found)
@@ -154,7 +153,7 @@ def uninstall(now: Standing) -> Plan | Refused:
     steps += [Remove(GUEST)] if now.guest is not None else []
     steps += [Remove(PRELOAD)] if now.preload is not None else []
     kept = ["/var/lib/kyb, the agent's journal"]
-    if now.conf is not None and now.conf == snippet.runtime_conf(agent_wait(now.request_timeout)):
+    if now.conf is not None and now.conf == _runtime_conf(now):
         steps.append(Remove(runtimeconf.PATH))
     elif now.conf is not None:
         kept.append(f"{runtimeconf.PATH}, which somebody edited")
@@ -165,10 +164,8 @@ def uninstall(now: Standing) -> Plan | Refused:
     return Plan(steps=tuple(steps), kept=tuple(kept), left=tuple(left))
 
 
-def agent_wait(request_timeout: float) -> float:
-    """The usual one, or half of the kubelet's patience where that is shorter."""
-    usual = runtimeconf.AGENT_WAIT_S
-    return usual if usual < request_timeout else request_timeout / 2
+def _runtime_conf(now: Standing) -> str:
+    return snippet.runtime_conf(runtimeconf.fitting(now.request_timeout))
 
 
 def _note(
@@ -223,9 +220,10 @@ def _left(
     left = [RESTART] if changed or found.stale or found.handled is None else []
     conf = runtimeconf.read(now.conf or "")
     left += [f"correct {runtimeconf.PATH}: {fault}" for fault in conf.faults]
-    if now.conf is not None and conf.agent_wait >= now.request_timeout:
-        left.append(
-            f"agent-wait in {runtimeconf.PATH} is {conf.agent_wait:g} s, not below the kubelet's "
-            f"runtimeRequestTimeout of {now.request_timeout:g} s"
-        )
+    left += [
+        f"{name} in {runtimeconf.PATH} is {seconds:g} s, not below the kubelet's "
+        f"runtimeRequestTimeout of {now.request_timeout:g} s"
+        for name, seconds in runtimeconf.waits(conf).items()
+        if now.conf is not None and seconds >= now.request_timeout
+    ]
     return tuple(left)

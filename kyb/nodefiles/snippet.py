@@ -6,6 +6,7 @@ Rule: a drop-in file of a newer version than the main file keeps containerd from
 speaks the main file's, down to 2.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kybernate.api import names
@@ -42,12 +43,12 @@ class Snippet:
         )
 
 
-def runtime_conf(agent_wait: float) -> str:
+def runtime_conf(waits: Mapping[str, float]) -> str:
     """/etc/kyb/runtime.conf, where there is none yet."""
     return (
         "# Settings of kybernate-runc: docs/reference/runtime.md\n"
         "# runc = /usr/bin/runc\n"
         "# socket = /run/kyb/runtime.sock\n"
         "# Below the kubelet's runtimeRequestTimeout.\n"
-        f"agent-wait = {agent_wait:g}\n"
+        + "".join(f"{name} = {seconds:g}\n" for name, seconds in waits.items())
     )

@@ -50,7 +50,7 @@ GOOD = NodeFacts(
         stale=False,
     ),
     kubelet=Kubelet(version="1.36.2", request_timeout=120.0, static_seats=()),
-    runtime_conf=RuntimeConf(path="/etc/kyb/runtime.conf", agent_wait=60.0),
+    runtime_conf=RuntimeConf(path="/etc/kyb/runtime.conf", agent_wait=60.0, wake_wait=90.0),
     cgroups=Cgroups(version=2, freezer=True),
     foreign_plugins=(),
 )

@@ -11,6 +11,7 @@ from kyb.doctor.supported import GB, GIB, KERNEL_NEEDED, at_least, version
 
 WITHOUT_EPOLL = {name: "m" for name in KERNEL_NEEDED if name != "EPOLL"}
 OLD = Gpus(driver="550.90.07", products=("A100",), memory=(80 * GIB,))
+WAITS = {"agent_wait": 1.0, "wake_wait": 1.0}
 MIDDLE = replace(OLD, driver="570.86.15")
 
 
@@ -69,7 +70,7 @@ def test_a_node_that_lacks_nothing_is_fit_and_every_check_says_what_it_wants(goo
         ({"containerd": Unknown("none runs")}, "containerd", Grade.FAULT, "none runs", "start it"),
         ({"kubelet": Unknown("none runs")}, "kubelet", Grade.FAULT, "none runs", "join"),
         (
-            {"runtime_conf": RuntimeConf(path="c", agent_wait=1.0, faults=("'sokcet' is ...",))},
+            {"runtime_conf": RuntimeConf(path="c", **WAITS, faults=("'sokcet' is ...",))},
             "agent-wait", Grade.FAULT, "'sokcet'", "correct c",
         ),
         ({"foreign_plugins": ("nvidia.com/gpu",)}, "device plugins", Grade.FAULT, "nvidia", "off"),
@@ -137,14 +138,23 @@ def test_a_handler_that_would_not_work_is_a_fault(good, a_node, other, said):
     assert (one.grade, said in one.found) == (Grade.FAULT, True)
 
 
-@pytest.mark.parametrize(("timeout", "grade"), [(61.0, Grade.OK), (60.0, Grade.FAULT)])
-def test_the_agent_is_waited_for_less_long_than_the_kubelet_is_patient(
-    good, a_node, timeout, grade
+@pytest.mark.parametrize(
+    ("check", "timeout", "grade", "mend"),
+    [
+        ("agent-wait", 61.0, Grade.OK, ""),
+        ("agent-wait", 60.0, Grade.FAULT, "agent-wait = 30"),
+        ("wake-wait", 91.0, Grade.OK, ""),
+        ("wake-wait", 60.0, Grade.FAULT, "wake-wait = 45"),
+    ],
+)
+def test_nothing_is_waited_for_as_long_as_the_kubelet_is_patient(
+    good, a_node, check, timeout, grade, mend
 ):
     found = a_node(kubelet=replace(good.kubelet, request_timeout=timeout))
-    one = grades(found)["agent-wait"]
+    one = grades(found)[check]
     assert one.grade is grade
-    assert ("agent-wait = 30" in one.mend) is (grade is Grade.FAULT)
+    assert one.mend.startswith(mend)
+    assert bool(one.mend) is bool(mend)
 
 
 def test_static_pods_on_seats_are_named(good, a_node):

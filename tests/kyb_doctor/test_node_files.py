@@ -55,7 +55,7 @@ INSTALLED = replace(
     plugin=b"plugin",
     guest=b"guest",
     preload=b"/usr/local/lib/kybernate/libkybguest.so\n",
-    conf=snippet.runtime_conf(60.0),
+    conf=snippet.runtime_conf(runtimeconf.fitting(120.0)),
     drop_ins=((DROP_IN, TEXT),),
     containerd=replace(CONTAINERD, handled=plan.PROGRAM),
 )
@@ -79,7 +79,7 @@ def test_a_bare_node_gets_all_of_it_and_containerd_has_to_be_restarted_by_people
     assert preload.content == INSTALLED.preload
     assert (program.content, program.mode) == (b"new", 0o755)
     assert runtimeconf.read(conf.content.decode()) == runtimeconf.RuntimeConf(
-        path=runtimeconf.PATH, agent_wait=60.0
+        path=runtimeconf.PATH, agent_wait=60.0, wake_wait=90.0
     )
     assert drop_in.content.decode() == TEXT
     assert done.left == (plan.RESTART,)
@@ -107,14 +107,16 @@ def test_settings_that_people_edited_are_kept_and_judged():
     done = plan.install(edited, NEW)
     assert isinstance(done, Plan)
     assert f"{runtimeconf.PATH}, as it is" in done.kept
-    assert "is 90 s, not below the kubelet's" in done.left[0]
+    assert "agent-wait in /etc/kyb/runtime.conf is 90 s, not below the kubelet's" in done.left[0]
+    assert "wake-wait in /etc/kyb/runtime.conf is 90 s" in done.left[1]
     assert "sokcet" in plan.install(replace(INSTALLED, conf="sokcet = /a"), NEW).left[0]
 
 
-def test_the_agent_is_waited_for_less_long_than_an_impatient_kubelet_is_patient():
+def test_nothing_is_waited_for_as_long_as_an_impatient_kubelet_is_patient():
     done = plan.install(replace(BARE, request_timeout=10.0), NEW)
     assert isinstance(done, Plan)
-    assert runtimeconf.read(done.steps[4].content.decode()).agent_wait == 5.0
+    conf = runtimeconf.read(done.steps[4].content.decode())
+    assert runtimeconf.waits(conf) == {"agent-wait": 5.0, "wake-wait": 7.5}
 
 
 def test_containerd_that_has_not_read_its_files_yet_is_said():

@@ -16,15 +16,15 @@ SEAT_POD = "spec: {containers: [{resources: {limits: {kyb.ai/gpu-1x-seat: 1}}}]}
 
 def test_runtime_conf_is_read_as_kybernate_runc_reads_it():
     assert runtimeconf.read("").agent_wait == runtimeconf.AGENT_WAIT_S
-    one = runtimeconf.read("# a\n\n agent-wait = 12.5 \nsocket=/a\nrunc = /b\n")
-    assert (one.agent_wait, one.faults) == (12.5, ())
+    one = runtimeconf.read("# a\n\n agent-wait = 12.5 \nsocket=/a\nrunc = /b\nwake-wait=7")
+    assert (one.agent_wait, one.wake_wait, one.faults) == (12.5, 7.0, ())
     assert runtimeconf.value_of("runc = /a\nrunc = /b", "runc") == "/b"
 
 
 def test_every_fault_of_runtime_conf_is_told():
     one = runtimeconf.read("agent-wait = long\nsokcet = /a\nrunc = b\nnonsense\nagent-wait = 101")
     assert len(one.faults) == 5
-    assert "'sokcet' is not known: runc, socket, agent-wait are" in one.faults
+    assert "'sokcet' is not known: runc, socket, agent-wait, wake-wait are" in one.faults
     assert one.agent_wait == runtimeconf.AGENT_WAIT_S
 
 
@@ -32,6 +32,7 @@ def test_its_names_and_bounds_are_those_of_the_program():
     source = (REPOSITORY / "native/runtime/settings.c").read_text()
     assert f"WAIT_MOST = {runtimeconf.LONGEST_WAIT_S:g}" in source
     assert f".agent_wait = {runtimeconf.AGENT_WAIT_S:g}" in source
+    assert f".wake_wait = {runtimeconf.WAKE_WAIT_S:g}" in " ".join(source.split())
     assert f'"{runtimeconf.PATH}"' in source
 
 
