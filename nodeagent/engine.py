@@ -40,7 +40,7 @@ from nodeagent.podresources import KubeletSeats
 from nodeagent.recovery import Recovered
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
-from nodeagent.sources import Cards, by_wish, mechanism_of
+from nodeagent.sources import Cards, by_wish, mechanism_of, pool_of
 from nodeagent.stage import Stage
 from nodeagent.steady import ByTheWall, SteadyClock
 from nodeagent.stories import Limits, Tools
@@ -105,7 +105,10 @@ class Engine:
             journal=_breaking(self._file_journal),
             pool=self.pool,
             mechanism=by_wish(
-                mechanism_of(settings, self.pool, freezer, cgroups), self._cards.inventory, freezer, clock
+                mechanism_of(settings, self.pool, freezer, cgroups),
+                self._cards.inventory,
+                freezer,
+                clock,
             ),
             cards=self._watch,
             clock=self.steady,

@@ -3,6 +3,7 @@ The RAM pool: contents of parked workloads, in files that outlive the agent.
 
 Called by the stories and by recovery. A slot is a folder named by the pod's uid in a host-mounted
 tmpfs: one file per part, then `slot.json`, sealed last: a slot without it was never complete.
+A mechanism may have its contents elsewhere in the pool, shared and without zeros: its `Bulk`.
 Rule: sizes are those of the card (what VRAM they stand for); the limit is checked before anything
 starts, and a reservation is on disk, so that it counts after a restart too.
 """
@@ -11,9 +12,10 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 
@@ -22,7 +24,8 @@ from kybernate.model.tier import Room
 from nodeagent.sealing import seal
 
 CHUNK = 1024 * 1024
-_MANIFEST, _RESERVED = "slot.json", "reserved.json"
+SEALED = "slot.json"
+_RESERVED = "reserved.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _VERSION = 1
 
@@ -46,11 +49,66 @@ class Kept:
     digest: str
 
 
+class Bulk(Protocol):
+    """Contents beside the slots' own files. Thread safe. Names are slots', sizes real bytes."""
+
+    def used(self) -> int:
+        """What sealed slots need of it, together."""
+
+    def counts(self, name: str) -> bool:
+        """Whether a slot is in `used`, in place of what was reserved for it."""
+
+    def seal(self, name: str) -> None:
+        """The slot has been sealed."""
+
+    def retire(self, name: str) -> bool:
+        """The slot's workload is active again. Whether its copy was moved away to be kept, as long
+        as nobody needs the room."""
+
+    def free(self, name: str, *, spare: bool) -> None:
+        """The slot's folder has gone; what was kept by `retire` goes too, if `spare`."""
+
+    def spares(self) -> tuple[str, ...]:
+        """Whose copies are kept so."""
+
+
+class NoBulk:
+    """A `Bulk` of mechanisms that write into the slots' files."""
+
+    def used(self) -> int:
+        """Nothing."""
+        return 0
+
+    def counts(self, name: str) -> bool:  # noqa: ARG002 - the port's
+        """Never."""
+        return False
+
+    def seal(self, name: str) -> None:
+        """Nothing follows."""
+
+    def retire(self, name: str) -> bool:  # noqa: ARG002 - the port's
+        """Never."""
+        return False
+
+    def free(self, name: str, *, spare: bool) -> None:
+        """Nothing was kept."""
+
+    def spares(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+
 class Slot:
     """One workload's place in the pool. Parts are written, sealed together, read back."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, sealed: Callable[[str], None]) -> None:
+        """`sealed` is told the slot's name."""
+        self._folder, self._sealed = folder, sealed
+
+    @property
+    def name(self) -> str:
+        """The pod's uid."""
+        return self._folder.name
 
     @property
     def folder(self) -> Path:
@@ -80,12 +138,13 @@ class Slot:
     def seal(self, parts: tuple[Kept, ...]) -> None:
         """Say that the slot is complete."""
         manifest = {"version": _VERSION, "parts": [asdict(part) for part in parts]}
-        seal(self._folder / _MANIFEST, orjson.dumps(manifest))
+        seal(self._folder / SEALED, orjson.dumps(manifest))
+        self._sealed(self.name)
 
     def parts(self) -> tuple[Kept, ...]:
         """What the sealed slot holds. Raises Damaged where it was never sealed or does not fit."""
         try:
-            manifest = orjson.loads((self._folder / _MANIFEST).read_bytes())
+            manifest = orjson.loads((self._folder / SEALED).read_bytes())
             kept = tuple(Kept(**part) for part in manifest["parts"])
             short = [p.name for p in kept if self._part(p.name).stat().st_size != p.content]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -113,6 +172,7 @@ class Pool:
 
     folder: Path
     limit: int
+    bulk: Bulk = field(default_factory=NoBulk)
     _reserved: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -123,17 +183,17 @@ class Pool:
     def room(self) -> Room:
         """Capacity and use, reservations included."""
         with self._lock:
-            return Room(capacity=self.limit, used=sum(self._reserved.values()))
+            return Room(capacity=self.limit, used=self._used())
 
     def slots(self) -> Mapping[str, int]:
-        """Every slot with its size."""
+        """Every slot with its size; what is kept of active workloads has none."""
         with self._lock:
-            return dict(self._reserved)
+            return {**dict.fromkeys(self.bulk.spares(), 0), **self._reserved}
 
     def reserve(self, name: str, size: int) -> Slot:
         """An empty slot. Raises NoRoom before anything is written, OSError: nothing is kept."""
         with self._lock:
-            others = sum(s for n, s in self._reserved.items() if n != name)
+            others = self._used(but=name)
             if others + size > self.limit:
                 left = max(0, self.limit - others)
                 raise NoRoom(f"{size / 2**30:.1f} GiB needed, {left / 2**30:.1f} GiB left")
@@ -147,19 +207,45 @@ class Pool:
     def _emptied(self, name: str, size: int) -> Slot:
         folder = self._path(name)
         shutil.rmtree(folder, ignore_errors=True)
+        self.bulk.free(name, spare=False)
         folder.mkdir()
         seal(folder / _RESERVED, orjson.dumps({"version": _VERSION, "size": size}))
-        return Slot(folder)
+        return Slot(folder, self.bulk.seal)
 
     def slot(self, name: str) -> Slot:
         """The slot as it is."""
-        return Slot(self._path(name))
+        return Slot(self._path(name), self.bulk.seal)
+
+    def retire(self, name: str) -> None:
+        """The slot's workload is active again: give its room back. Its copy may stay as long as
+        nobody needs the room, and is of use when the workload is parked again."""
+        if self.bulk.retire(name):
+            with self._lock:
+                self._reserved.pop(name, None)
+        else:
+            self._clear(name, spare=False)
+
+    def undo(self, name: str) -> None:
+        """Parking did not happen: give the slot's room back, and keep what was kept before."""
+        self._clear(name, spare=False)
 
     def free(self, name: str) -> None:
-        """Give the slot's room back. Freeing twice is fine."""
+        """Nothing of this workload is needed any more. Freeing twice is fine."""
+        self._clear(name, spare=True)
+
+    def _clear(self, name: str, *, spare: bool) -> None:
         shutil.rmtree(self._path(name), ignore_errors=True)
+        self.bulk.free(name, spare=spare)
         with self._lock:
             self._reserved.pop(name, None)
+
+    def _used(self, but: str = "") -> int:
+        reserved = sum(
+            size
+            for name, size in self._reserved.items()
+            if name != but and not self.bulk.counts(name)
+        )
+        return reserved + self.bulk.used()
 
     def _found(self) -> Iterator[tuple[str, int]]:
         for folder in self.folder.iterdir():

@@ -120,7 +120,7 @@ def _active(story: Story) -> Record:
     """A copy in the pool is an older one: a resume ended and the agent died before freeing it.
     Frozen it is of no use to anybody, whoever did that."""
     story.thaw()
-    story.tools.pool.free(story.record.uid)
+    story.tools.pool.retire(story.record.uid)
     return story.record
 
 

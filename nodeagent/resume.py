@@ -51,7 +51,7 @@ def finish(story: Story) -> Record:
     except (Refused, Retry) as error:
         raise story.lost(f"it stays locked: {error}") from error
     record = story.mark(Mark.ACTIVE, active_since=story.tools.clock.now(), wanted_since=None)
-    story.tools.pool.free(record.uid)
+    story.tools.pool.retire(record.uid)
     return record
 
 

@@ -22,18 +22,23 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
 from nodeagent.mechanisms import Body, Mechanism
+from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chosen import Chosen
+from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.simulated import Simulated
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.mechanisms.vllmsleep import VllmSleep
+from nodeagent.pool import Pool
 from nodeagent.probing import netns
 from nodeagent.processes import belongs, started
 from nodeagent.settings import Settings
 
 _RETRY_S = 1.0
+SLABS = ".chunks"  # in the pool's folder
+WORKERS = "workers"  # beside the guests' socket
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,13 +75,22 @@ def await_cards(settings: Settings, stop: threading.Event) -> Cards | None:
     return None
 
 
-def mechanism_of(settings: Settings, freezer: Freezing, cgroups: Cgroups) -> Mechanism:
+def pool_of(settings: Settings) -> Pool:
+    """Where parked contents are kept. Raises OSError."""
+    folder = settings.pool_dir or settings.state_dir / "pool"
+    if settings.inventory is InventorySource.SIMULATED or settings.guest_socket is None:
+        return Pool(folder, settings.pool_limit)
+    chunks = Chunks(Slabs(folder / SLABS), settings.pool_limit)
+    return Pool(folder, settings.pool_limit, BulkOfChunks(folder, chunks))
+
+
+def mechanism_of(settings: Settings, pool: Pool, freezer: Freezing, cgroups: Cgroups) -> Mechanism:
     """What parks here."""
     if settings.inventory is InventorySource.SIMULATED:
         return Simulated(str(simulated_socket(settings.simulated_gpu)), freezer, cgroups)
-    if settings.guest_socket is not None:
-        slabs = Slabs((settings.pool_dir or settings.state_dir / "pool") / ".slabs")
-        return GuestMechanism(Guests(settings.guest_socket), slabs, freezer, cgroups)
+    if settings.guest_socket is not None and isinstance(pool.bulk, BulkOfChunks):
+        guests, workers = Guests(settings.guest_socket), settings.guest_socket.parent / WORKERS
+        return GuestMechanism(guests, pool.bulk, workers, freezer, cgroups)
     return NoMechanism()
 
 

@@ -20,6 +20,8 @@ from kybernate.runtime.clock import SystemClock
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezer
 from nodeagent.mechanisms import Body, Part
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.slabs import Slabs
@@ -41,11 +43,14 @@ class Node:
     pool: Pool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pool = Pool(self.folder / "pool", self.limit)
+        folder = self.folder / "pool"
+        bulk = BulkOfChunks(folder, Chunks(Slabs(folder / ".chunks"), self.limit))
+        self.pool = Pool(folder, self.limit, bulk)
         cgroups = Cgroups()
         self.mechanism = GuestMechanism(
             Guests(self.folder / "guest.sock"),
-            Slabs(self.pool.folder / ".slabs"),
+            bulk,
+            self.folder / "workers",
             Freezer(SystemClock(), cgroups),
             cgroups,
         )

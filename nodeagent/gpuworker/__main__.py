@@ -1,9 +1,12 @@
 """
-`python -m nodeagent.gpuworker FD`: started by the agent, with the socket it is asked over.
+`python -m nodeagent.gpuworker FD SECONDS`: started by an agent, with the socket that agents connect
+to, and how long to wait for one.
 
-The card is the one that CUDA_VISIBLE_DEVICES names.
+The card is the one that CUDA_VISIBLE_DEVICES names. One agent at a time is served; the next one is
+let in once all that the last one had begun is ended.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -15,17 +18,29 @@ from nodeagent.gpuworker.serving import Serving
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until the agent's end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the agent ends us by its socket
-    agent = socket.socket(fileno=int(arguments[0]))
+    """Serve agents until none comes for the time given."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; agents end us by asking
+    listener = socket.socket(fileno=int(arguments[0]))
+    listener.listen(4)  # from now on who connects sees our process number, not our starter's
+    listener.settimeout(float(arguments[1]))
     try:
-        serving = Serving(Driver())
+        driver = Driver()
+        serving = Serving(driver)
     except Refused as error:
-        wire.send(agent, {"ok": False, "why": str(error), "code": 0})
+        with listener.accept()[0] as agent:
+            wire.send(agent, {"ok": False, "why": str(error), "code": 0})
         return 1
-    wire.send(agent, {"ok": True})
-    serving.serve(agent)
-    return 0
+    hello = {"ok": True, "build": wire.build(), "pid": os.getpid(), "node": driver.numa_node()}
+    while True:
+        try:
+            agent, _ = listener.accept()
+        except TimeoutError:
+            return 0
+        with agent:
+            agent.setblocking(True)
+            wire.send(agent, hello)
+            if not serving.serve(agent):
+                return 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """
-The agent's side of a worker: starts it, asks it, ends it when it does not answer.
+The agent's side of a worker: takes up the one that is there or starts one, asks it, ends it when it
+does not answer.
 
 Called by the `guest` mechanism. One request at a time; thread safe.
 Rule: every request has a time limit. A worker that misses it is killed and its work with it, which
@@ -7,20 +8,17 @@ is safe at any moment: the guests' gates are closed, and nothing lasts in a work
 """
 
 import os
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kybernate.clients.errors import Refused, Retry
 from nodeagent.gpuworker import wire
+from nodeagent.gpuworker.process import Hello, WorkerProcess
 
-START_S = 60.0  # a driver that was not used for long takes ten
-_END_S = 10.0
-_CONTINUING = frozenset({"take", "finish", "drop"})  # of work that a new worker knows nothing of
+_CONTINUING = frozenset({"take", "compare", "move", "finish", "drop", "end"})
+"""Of work that a new worker knows nothing of."""
 
 
 class WorkerAway(Retry):
@@ -36,21 +34,40 @@ class WorkerRefused(Refused):
 
 
 class Worker:
-    """One card's worker, started when it is first asked."""
+    """One card's worker, started when it is first asked. `first` is said to each new one."""
 
-    def __init__(self, uuid: str, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to ours."""
-        self._uuid = uuid
-        self._environment = dict(environment or {})
+    def __init__(
+        self,
+        uuid: str,
+        folder: Path,
+        first: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Its socket is below `folder`; `environment` is added to ours."""
+        self.uuid = uuid
+        self._first = dict(first)
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._process = WorkerProcess(
+            uuid, folder, {**os.environ, "CUDA_VISIBLE_DEVICES": uuid, **(environment or {})}
+        )
+        self._hello: Hello | None = None
 
     @property
     def pid(self) -> int:
         """Of the process; 0 while there is none."""
-        process = self._process
-        return process.pid if process and process.poll() is None else 0
+        return self._process.pid
+
+    def node(self) -> int:
+        """The NUMA node of its card; -1 where it is not known. Raises WorkerAway."""
+        self.ask({"op": "about"}, _ABOUT_S)
+        return self._hello.node if self._hello else -1
+
+    def adopt(self) -> bool:
+        """Take up the worker of a former agent, once all it was doing has ended. Another build's,
+        or one that does not answer, is ended. Whether there is one now."""
+        with self._lock:
+            self._hello = self._process.adopted()
+            return self._hello is not None and self._introduced()
 
     def ask(
         self, message: dict[str, Any], limit: float, descriptors: list[int] | None = None
@@ -58,54 +75,52 @@ class Worker:
         """The reply. `limit` in seconds. Raises WorkerAway, WorkerRefused."""
         with self._lock:
             try:
-                agent = self._connected(message["op"])
-                agent.settimeout(limit)
-                wire.send(agent, message, descriptors)
-                return _checked(wire.receive(agent)[0])
+                if self._hello is None or not self._process.is_connected:
+                    self._begin(message["op"])
+                return self._said(message, limit, descriptors)
             except (OSError, EOFError, ValueError) as error:
                 self._end()
-                raise WorkerAway(f"the worker of {self._uuid} is away: {error!r}") from error
+                raise WorkerAway(f"the worker of {self.uuid} is away: {error!r}") from error
 
     def close(self) -> None:
+        """Go away; it stays, and waits for the next agent."""
+        with self._lock:
+            self._process.disconnect()
+
+    def dismiss(self) -> None:
         """End it."""
         with self._lock:
             self._end()
 
-    def _connected(self, operation: str) -> socket.socket:
-        if self._socket is None or self._process is None or self._process.poll() is not None:
-            self._end()
-            if operation in _CONTINUING:
-                raise EOFError("it died with the work it had begun")
-            self._start()
-        assert self._socket is not None
-        return self._socket
+    def _begin(self, operation: str) -> None:
+        self._end()
+        if operation in _CONTINUING:
+            raise EOFError("it died with the work it had begun")
+        self._hello = self._process.start(_checked)
+        self._said(self._first, _ABOUT_S, None)
 
-    def _start(self) -> None:
-        ours, theirs = wire.pair()
-        environment = {
-            **os.environ, "CUDA_VISIBLE_DEVICES": self._uuid, **self._environment,
-        }  # fmt: skip
-        for ours_alone in ("LD_PRELOAD", "KYB_GUEST_SOCKET"):
-            environment.pop(ours_alone, None)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "nodeagent.gpuworker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-            )
-        self._socket = ours
-        ours.settimeout(START_S)
-        _checked(wire.receive(ours)[0])
+    def _introduced(self) -> bool:
+        try:
+            self._said(self._first, _ABOUT_S, None)
+        except (OSError, EOFError, ValueError, WorkerRefused):
+            self._end()
+            return False
+        return True
+
+    def _said(
+        self, message: dict[str, Any], limit: float, descriptors: list[int] | None
+    ) -> dict[str, Any]:
+        with_limit = self._process.connection
+        with_limit.settimeout(limit)
+        wire.send(with_limit, message, descriptors)
+        return _checked(wire.receive(with_limit)[0])
 
     def _end(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        process, self._socket, self._process = self._process, None, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_S)
+        self._hello = None
+        self._process.end()
+
+
+_ABOUT_S = 10.0
 
 
 def _checked(reply: dict[str, Any]) -> dict[str, Any]:

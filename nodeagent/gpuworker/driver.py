@@ -6,6 +6,7 @@ Called by everything in this package. `Stream`, `Event` and the like are opaque.
 
 import ctypes
 import importlib
+from pathlib import Path
 from typing import Any
 
 from kybernate.clients.errors import Refused
@@ -15,6 +16,7 @@ NOT_READY = 600
 GRAIN = 2 * 1024 * 1024
 _NON_BLOCKING, _WITHOUT_TIME = 1, 2
 _POSIX_DESCRIPTOR = 1
+_DEVICES = Path("/sys/bus/pci/devices")
 
 
 class DriverAbsent(Refused):
@@ -123,6 +125,19 @@ class Driver:
     def copy_in(self, at: int, source: int, size: int, stream: Any) -> None:
         """From host memory to the card, some time."""
         self._do("cuMemcpyHtoDAsync", at, source, size, stream)
+
+    def set_zero(self, at: int, size: int, stream: Any) -> None:
+        """Zeros in the card's memory, some time."""
+        self._do("cuMemsetD8Async", at, 0, size, stream)
+
+    def numa_node(self) -> int:
+        """The NUMA node of the card's bus; -1 where that cannot be told."""
+        try:
+            bus = self._do("cuDeviceGetPCIBusId", 16, self.device)
+            name = bytes(bus).split(b"\0")[0].decode("ascii").lower()
+            return int((_DEVICES / name / "numa_node").read_text())
+        except (DriverError, RuntimeError, OSError, ValueError):
+            return -1
 
     def kernel(self, image: bytes, name: bytes) -> Any:
         """A kernel out of PTX, which the driver compiles for its card."""

@@ -1,8 +1,9 @@
 """
 Fingerprints of VRAM: 16 bytes for each 2 MiB, made by the card itself (`fingerprint.cu`).
 
-Called by `parts`. A key is random and belongs to one copy; it is stored in front of the copy's
-fingerprints, so that a resume, in whatever process, hashes as the park did.
+Called by `parts`. A key is random, and that of a sharing domain: copies of one domain can be
+compared. It is stored beside the fingerprints, so that a resume, in whatever process, hashes as the
+park did.
 """
 
 import ctypes
@@ -33,6 +34,7 @@ class Fingerprints:
         self._driver = driver
         image = (files(__package__) / "fingerprint.ptx").read_bytes() + b"\0"
         self._kernel = driver.kernel(image, b"kyb_fingerprint")
+        self._zeros: dict[bytes, bytes] = {}
 
     def take(self, at: int, size: int, into: int, key: bytes, stream: Any) -> None:
         """Fingerprint `size` bytes (a multiple of 2 MiB) into the card's memory, some time."""
@@ -45,6 +47,22 @@ class Fingerprints:
             ctypes.c_uint64(into),
             (ctypes.c_char * KEY_SIZE).from_buffer_copy(key),
         )
+
+    def of_zeros(self, key: bytes, stream: Any) -> bytes:
+        """The fingerprint of a chunk of zeros. Raises DriverError."""
+        if key not in self._zeros:
+            chunk, into = self._driver.allocate(GRAIN), self._driver.allocate(SIZE)
+            try:
+                self._driver.set_zero(chunk, GRAIN, stream)
+                self.take(chunk, GRAIN, into, key, stream)
+                found = ctypes.create_string_buffer(SIZE)
+                self._driver.copy_out(ctypes.addressof(found), into, SIZE, stream)
+                self._driver.wait(stream)
+                self._zeros[key] = found.raw
+            finally:
+                self._driver.free(chunk)
+                self._driver.free(into)
+        return self._zeros[key]
 
 
 class Room:

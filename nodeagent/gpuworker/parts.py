@@ -1,30 +1,25 @@
 """
-One part on its way: segments mapped one behind the other, copied, fingerprinted, as a pipeline.
+One part on its way: segments mapped one behind the other, fingerprinted, and copied as asked.
 
 Called by `serving`. Three streams: fingerprints before a copy out, copies, fingerprints after.
-A segment is copied as soon as it is here, while the next ones are still being handed over.
-Out: what the card holds is fingerprinted before and after its copy; they differ where somebody
-wrote in between. In: it is fingerprinted after its copy, and compared with what was parked.
+The agent decides what is copied where, by the fingerprints; they are left in a file for it: first
+those from before, then those from after. Chunks of the part and of the pool are both 2 MiB, and
+told as runs: the first of the part, the first of the pool, how many.
 """
 
 import ctypes
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodeagent.gpuworker import fingerprints
 from nodeagent.gpuworker.driver import GRAIN, Driver
-from nodeagent.gpuworker.fingerprints import KEY_SIZE, Fingerprints, Room
-from nodeagent.gpuworker.slabs import Slab, pieces
+from nodeagent.gpuworker.fingerprints import SIZE, Fingerprints, Room
+from nodeagent.gpuworker.slabs import Slabs
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """A finished part: chunks that are not what they should be, and the copies' seconds."""
-
-    wrong: tuple[int, ...]
-    seconds: float
+Run = tuple[int, int, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,11 +39,12 @@ class Part:
     prints: Fingerprints
     room: Room
     streams: Streams
-    slabs: tuple[Slab, ...]
-    record: Path  # the key and the fingerprints
+    slabs: Slabs
+    key: bytes
     out: bool
     total: int
-    key: bytes = b""
+    file: Path  # where the fingerprints are left
+    copied: int = 0  # bytes that crossed the bus
     _base: int = 0
     _before: tuple[int, int] = (0, 0)
     _after: tuple[int, int] = (0, 0)
@@ -56,59 +52,72 @@ class Part:
     _began: float = 0.0
 
     def begin(self) -> None:
-        """Take what the part needs of the card. Raises DriverError, OSError, ValueError."""
-        self.key = fingerprints.new_key() if self.out else self._read()[:KEY_SIZE]
+        """Take what the part needs of the card. Raises DriverError, ValueError."""
+        if self.total <= 0 or self.total % GRAIN:
+            raise ValueError(f"a part of {self.total} bytes")
         self._base = self.driver.reserve(self.total)
         self._after = self.room.take(self._prints_size)
         if self.out:
             self._before = self.room.take(self._prints_size)
 
     def take(self, descriptors: list[int], sizes: list[int]) -> None:
-        """Map these segments behind the last ones and begin to copy them."""
+        """Map these segments behind the last ones; out: leave their fingerprints."""
         begin = self._end
         if begin + sum(sizes) > self.total or any(size % GRAIN for size in sizes):
             raise ValueError("these segments do not belong to the part")
         for descriptor, size in zip(descriptors, sizes, strict=True):
-            at = self._base + self._end
-            self.driver.map_shared(descriptor, at, size)
+            self.driver.map_shared(descriptor, self._base + self._end, size)
             self._end += size
-        if self._end > begin:
-            self.driver.allow(self._base + begin, self._end - begin)
+        size = self._end - begin
+        if size:
+            self.driver.allow(self._base + begin, size)
             self._began = self._began or time.monotonic()
-            self._move(begin, self._end - begin)
-
-    def _move(self, begin: int, size: int) -> None:
-        streams, at, place = self.streams, self._base + begin, begin // GRAIN * fingerprints.SIZE
-        if self.out:
-            self.prints.take(at, size, self._before[0] + place, self.key, streams.before)
-            self.driver.after(streams.copies, streams.before)
-        for host, length in pieces(self.slabs, begin, size):
             if self.out:
-                self.driver.copy_out(host, at, length, streams.copies)
-            else:
-                self.driver.copy_in(at, host, length, streams.copies)
-            at += length
-        self.driver.after(streams.after, streams.copies)
-        self.prints.take(self._base + begin, size, self._after[0] + place, self.key, streams.after)
+                self._print(begin, size, self._before[0], self.streams.before)
+                self._leave(begin, size, self._before[0], self.streams.before, 0)
 
-    def finish(self) -> Done:
-        """Wait for the copies and compare. Raises DriverError, OSError, ValueError."""
+    def move(self, runs: Iterable[Run]) -> None:
+        """Begin to copy, out of the card or into it."""
+        for chunk, place, count in runs:
+            at = self._at(chunk, count)
+            for host, size in self.slabs.spans(place, count):
+                if self.out:
+                    self.driver.copy_out(host, at, size, self.streams.copies)
+                else:
+                    self.driver.copy_in(at, host, size, self.streams.copies)
+                at += size
+                self.copied += size
+
+    def clear(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Zeros for chunks of the part: the first one, and how many."""
+        for chunk, count in runs:
+            self.driver.set_zero(self._at(chunk, count), count * GRAIN, self.streams.copies)
+
+    def at(self, chunk: int) -> int:
+        """Where one of its chunks is on the card. Raises ValueError."""
+        return self._at(chunk, 1)
+
+    def arrived(self, chunk: int, count: int) -> None:
+        """All of these are asked for: they are fingerprinted once they have been copied."""
+        at = self._at(chunk, count) - self._base
+        self.driver.after(self.streams.after, self.streams.copies)
+        self._print(at, count * GRAIN, self._after[0], self.streams.after)
+
+    def finish(self) -> float:
+        """Wait for the copies, leave the fingerprints from after them; seconds since the first
+        segment came. Raises DriverError, OSError, ValueError."""
         if self._end != self.total:
             raise ValueError(f"{self._end} of {self.total} bytes arrived")
         self.driver.wait(self.streams.copies)
-        seconds = time.monotonic() - self._began if self._began else 0.0
-        after = self._fetched(self._after[0])
-        expected = self._fetched(self._before[0]) if self.out else self._read()[KEY_SIZE:]
-        wrong = differing(expected, after)
-        if self.out and not wrong:
-            self.record.write_bytes(self.key + after)
-        return Done(wrong=wrong, seconds=seconds)
+        seconds = time.monotonic() - self._began
+        streams = self.streams
+        self._leave(0, self.total, self._after[0], streams.after, self._prints_size)
+        return seconds
 
     def end(self) -> None:
-        """Let go of everything. Raises DriverError."""
-        self.driver.wait(self.streams.before)
-        self.driver.wait(self.streams.copies)
-        self.driver.wait(self.streams.after)
+        """Let go of everything; nothing is copied any more. Raises DriverError."""
+        for stream in (self.streams.before, self.streams.copies, self.streams.after):
+            self.driver.wait(stream)
         if self._end:
             self.driver.unmap(self._base, self._end)
         if self._base:
@@ -118,30 +127,29 @@ class Part:
                 self.room.give(room)
         self._end, self._base, self._before, self._after = 0, 0, (0, 0), (0, 0)
 
-    def _fetched(self, at: int) -> bytes:
-        into = ctypes.create_string_buffer(self._prints_size)
-        self.driver.copy_out(ctypes.addressof(into), at, self._prints_size, self.streams.after)
-        self.driver.wait(self.streams.after)
-        return into.raw
+    def _at(self, chunk: int, count: int) -> int:
+        begin, size = chunk * GRAIN, count * GRAIN
+        if begin < 0 or size <= 0 or begin + size > self._end:
+            raise ValueError(f"chunks {chunk} to {chunk + count} are not here")
+        return self._base + begin
 
-    def _read(self) -> bytes:
-        record = self.record.read_bytes()
-        if len(record) != KEY_SIZE + self._prints_size:
-            raise ValueError("the fingerprints are not those of this part")
-        return record
+    def _print(self, begin: int, size: int, into: int, stream: Any) -> None:
+        place = begin // GRAIN * SIZE
+        self.prints.take(self._base + begin, size, into + place, self.key, stream)
+
+    def _leave(self, begin: int, size: int, at: int, stream: Any, shift: int) -> None:
+        """Fingerprints of some bytes, from the card into the file."""
+        place, count = begin // GRAIN * SIZE, size // GRAIN * SIZE
+        into = ctypes.create_string_buffer(count)
+        self.driver.copy_out(ctypes.addressof(into), at + place, count, stream)
+        self.driver.wait(stream)
+        file = os.open(self.file, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            if os.pwrite(file, into, shift + place) != count:
+                raise OSError("the fingerprints were cut")
+        finally:
+            os.close(file)
 
     @property
     def _prints_size(self) -> int:
-        return self.total // GRAIN * fingerprints.SIZE
-
-
-def differing(one: bytes, other: bytes) -> tuple[int, ...]:
-    """Which chunks' fingerprints differ."""
-    if one == other:
-        return ()
-    size = fingerprints.SIZE
-    return tuple(
-        place // size
-        for place in range(0, len(one), size)
-        if one[place : place + size] != other[place : place + size]
-    )
+        return self.total // GRAIN * SIZE

@@ -3,14 +3,17 @@ Parking on real GPUs with the guest library: gate, export, copy by a worker, rel
 
 A part is all that one process holds on one card. Its name is the process's nonce and the card; its
 index, which stands in the slot, is the list of its segments; its digest is the index's, and holds
-while the gate is closed and no segment was taken away. Contents are verified by fingerprints of
-their own, taken on the card: before and after the copy out, and after the copy in.
+while the gate is closed and no segment was taken away. Contents are chunks of the pool (`bulk`),
+and are verified by fingerprints of their own, taken on the card: before and after the copy out, and
+after the copy in.
 """
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
@@ -18,18 +21,19 @@ from nodeagent import processes
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezing
 from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
-from nodeagent.gpuworker.driver import NOT_READY
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part
-from nodeagent.mechanisms.guestcopy import COPY_S, Copy
+from nodeagent.gpuworker.driver import GRAIN, NOT_READY
+from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, differences
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.guestcopy import Tally, Way
 from nodeagent.mechanisms.guests import Guest, Guests
 from nodeagent.mechanisms.guestwire import Answer, Verb
+from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
-from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Damaged, Kept, Slot
+from nodeagent.pool import Damaged, Kept, NoRoom, Slot
 
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
 _PROBE_BYTES = 2**28
-_PINNED_AT_ONCE = 8  # slabs in one request: 2 GiB, about a second
+_TALLIES = 64
 _NO_IMAGE = "a context on a real GPU cannot be put into an image yet"
 _LIBRARY, _DRIVER = "libkybguest", "libcuda.so"
 
@@ -42,24 +46,34 @@ class GuestMechanism:
     def __init__(
         self,
         guests: Guests,
-        slabs: Slabs,
+        bulk: BulkOfChunks,
+        workers: Path,
         freezer: Freezing,
         cgroups: Cgroups,
         worker_environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Workers are started when first asked."""
+        """Those workers whose sockets are below `workers` are taken up, which has them end what
+        they were doing: from then on free chunks are free. Others are started when first asked."""
         self._guests = guests
-        self._slabs = slabs
+        self._bulk, self._folder = bulk, workers
         self._freezer, self._cgroups = freezer, cgroups
         self._environment = worker_environment
         self._workers: dict[GpuUuid, Worker] = {}
         self._shut_in: dict[int, tuple[Guest, ...]] = {}  # by workload's pid, from lock to unlock
+        self.tallies: deque[Tally] = deque(maxlen=_TALLIES)  # of the latest copies
+        for path in sorted(workers.glob("*.sock")):
+            self._worker(GpuUuid(path.stem)).adopt()
 
     def close(self) -> None:
-        """End the workers; guests stay as they are."""
+        """Go away; guests stay as they are, and workers wait for the next agent."""
         for worker in self._workers.values():
             worker.close()
         self._guests.close()
+
+    def dismiss(self) -> None:
+        """End the workers."""
+        for worker in self._workers.values():
+            worker.dismiss()
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says. A workload that has not touched a card yet is frozen instead."""
@@ -115,15 +129,25 @@ class GuestMechanism:
 
     def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
         """As the port says. Raises Refused where the contents changed meanwhile."""
+        tally = self._out(self._way(body, part.name, slot), body, moved)
+        if tally.wrong:
+            raise Refused(f"{tally.wrong} chunks of part {part.name} were written meanwhile")
         holding = self._holding(body, part.name)
-        self._slabs.take(_file(part.name), holding.size, slot.folder)
-        wrong = self._copy(holding, slot, Verb.EXPORT, moved)
-        if wrong:
-            raise Refused(f"{wrong} chunks of part {part.name} were written while it was copied")
         content, digest = slot.write(part.name, iter([holding.index()]))
         return Kept(
             name=part.name, uuid=part.uuid, size=holding.size, content=content, digest=digest
         )
+
+    def _out(self, way: Way, body: Body, moved: Moved) -> Tally:
+        """Without the older copy, where there is no room for both."""
+        key = self._bulk.key(body.key.namespace)
+        try:
+            tally = way.out(key, moved)
+        except NoRoom:
+            if not self._bulk.give_up(way.slot.name):
+                raise
+            tally = way.out(key, moved)
+        return self._told(tally)
 
     def release(self, body: Body, part: Part, limit: float) -> None:
         """As the port says."""
@@ -131,26 +155,23 @@ class GuestMechanism:
 
     def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:
         """As the port says. What does not arrive right is copied once more, then it is Damaged."""
-        holding = self._holding(body, kept.name)
-        holding.check(b"".join(slot.read(kept.name)))
-        wrong = self._copy(holding, slot, Verb.BACK, moved)
+        way = self._way(body, kept.name, slot)
+        wrong = self._told(way.back(moved)).wrong
         if wrong:
-            wrong = self._copy(holding, slot, Verb.BACK, lambda _: None)
+            wrong = self._told(way.back(lambda _: None)).wrong
         if wrong:
             raise Damaged(f"{wrong} chunks of part {kept.name} do not have their fingerprints")
-        holding.every(Verb.FILLED, ANSWER_S)
+        way.holding.every(Verb.FILLED, ANSWER_S)
         return kept.digest
 
-    def _copy(self, holding: Holding, slot: Slot, verb: Verb, moved: Moved) -> int:
-        name = _file(holding.name)
-        copy = Copy(
-            worker=self._worker(holding.uuid),
-            holding=holding,
-            verb=verb,
-            slabs=self._slabs.taken(name, slot.folder),
-            record=slot.folder / f"{name}.fingerprints",
-        )
-        return copy.run(moved)
+    def _way(self, body: Body, name: str, slot: Slot) -> Way:
+        holding = self._holding(body, name)
+        worker = self._worker(holding.uuid)
+        return Way(worker=worker, holding=holding, bulk=self._bulk, slot=slot, file=_file(name))
+
+    def _told(self, tally: Tally) -> Tally:
+        self.tallies.append(tally)
+        return tally
 
     def let_go(self, body: Body, limit: float) -> str:  # noqa: ARG002 - the port's
         """Never: a context on a real GPU cannot be put into an image yet."""
@@ -175,20 +196,29 @@ class GuestMechanism:
     def rates(self, uuid: GpuUuid, size: int) -> dict[str, float]:
         """Bytes a second of plain pinned copies of `size` bytes, to `park` and to `resume`: the
         limit of what parking can reach. Raises Refused, Retry, OSError."""
-        slabs = [str(slab) for slab in self._slabs.prepare(size)[: -(-size // self._slabs.size)]]
-        asked = {"op": "probe", "slabs": slabs}
-        replies = {
-            way: self._worker(uuid).ask({**asked, "out": way == "park"}, COPY_S)
-            for way in ("park", "resume")
-        }
+        node = self._worker(uuid).node()
+        places = self._bulk.take(-(-size // GRAIN), node)
+        asked = {"op": "probe", "runs": [one[1:] for one in differences.runs(places, 0)]}
+        try:
+            replies = {
+                way: self._worker(uuid).ask({**asked, "out": way == "park"}, COPY_S)
+                for way in ("park", "resume")
+            }
+        finally:
+            self._bulk.chunks.let(places)
         return {way: reply["bytes"] / reply["seconds"] for way, reply in replies.items()}
 
     def prepare(self, uuid: GpuUuid, size: int) -> None:
         """Make and pin slabs ahead, so that the first park does not. Raises Refused, Retry."""
-        slabs = [str(slab) for slab in self._slabs.prepare(size)]
-        for first in range(0, len(slabs), _PINNED_AT_ONCE):
-            some = slabs[first : first + _PINNED_AT_ONCE]
-            self._worker(uuid).ask({"op": "pin", "slabs": some}, COPY_S)
+        worker = self._worker(uuid)
+        places = self._bulk.take(-(-size // GRAIN), worker.node())
+        self._bulk.chunks.let(places)
+        for slab in sorted({place // self._bulk.chunks.each for place in places}):
+            worker.ask({"op": "pin", "slabs": [slab]}, COPY_S)
+
+    def pinned(self, uuid: GpuUuid) -> int:
+        """How many slabs a card's worker has pinned. Raises Refused, Retry."""
+        return int(self._worker(uuid).ask({"op": "about"}, ANSWER_S)["pinned"])
 
     def left(self, body: Body) -> tuple[str, ...]:
         """What stays on the card when this workload is parked: pieces, bytes, what it is."""
@@ -208,7 +238,10 @@ class GuestMechanism:
         return {uuid: worker.pid for uuid, worker in self._workers.items() if worker.pid}
 
     def _worker(self, uuid: GpuUuid) -> Worker:
-        return self._workers.setdefault(uuid, Worker(uuid, self._environment))
+        slabs = self._bulk.chunks.slabs
+        first = {"op": "pool", "folder": str(slabs.folder), "size": slabs.size}
+        made = Worker(uuid, self._folder, first, self._environment)
+        return self._workers.setdefault(uuid, made)
 
     def _of(self, body: Body) -> tuple[Guest, ...]:
         """Every guest of the workload. Raises NotYet where one should be here and is not."""

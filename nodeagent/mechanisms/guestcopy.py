@@ -1,102 +1,270 @@
 """
-One part's way between its guest and its card's worker, as a pipeline of three.
+One part out of VRAM into the pool, and back: what differs is copied, and all of it is verified.
 
-Called by `guest`. While the card copies what it has, the worker maps the next segments, and the
-guest hands over those after them. Rule: a descriptor lives here only until the worker has it.
+Called by `guest`. The worker fingerprints and copies; what is copied where is decided here. Rule: a
+chunk is let go only when nothing can be copied into it any more: the worker has ended the part, or
+is dead.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kybernate.clients.errors import Refused, Retry
-from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
-from nodeagent.gpuworker.driver import OUT_OF_MEMORY
-from nodeagent.mechanisms import CardFull, Moved, NotPossible, NotYet
-from nodeagent.mechanisms.guests import closed
-from nodeagent.mechanisms.guestwire import Answer, Verb
-from nodeagent.mechanisms.holdings import ANSWER_S, Holding, done, heard
+from nodeagent.gpuworker.client import Worker
+from nodeagent.gpuworker.driver import GRAIN
+from nodeagent.gpuworker.fingerprints import SIZE
+from nodeagent.mechanisms import Moved, NotPossible, NotYet, differences
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.copies import ZERO, Copy, laid_out
+from nodeagent.mechanisms.differences import FRESH, Sorted
+from nodeagent.mechanisms.guestwire import Verb
+from nodeagent.mechanisms.handing import Handing
+from nodeagent.mechanisms.holdings import Holding
+from nodeagent.pool import Slot
 
-COPY_S = 120.0  # a whole card over a slow bus
-_AT_ONCE = 32  # 640 MiB of PyTorch's segments: 12 ms of a fast bus
+_RUNS = 2000  # in one request: 80 kB
+_Item = TypeVar("_Item")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a part's chunks. `wrong` are not what they should be; `copied` counts what
+    crossed the bus, `seconds` is from the first segment to the last copy's end."""
+
+    part: str
+    chunks: int = 0
+    same: int = 0
+    zeros: int = 0
+    shared: int = 0
+    fresh: int = 0
+    wrong: int = 0
+    copied: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """A part out of VRAM (EXPORT) or back into it (BACK)."""
+class Way:
+    """A part between a card and a slot. `file` is its name there."""
 
     worker: Worker
     holding: Holding
-    verb: Verb
-    slabs: tuple[Path, ...]
-    record: Path  # its fingerprints
+    bulk: BulkOfChunks
+    slot: Slot
+    file: str
 
-    def run(self, moved: Moved) -> int:
-        """How many chunks are not what they should be. Raises the port's errors."""
+    def out(self, key: bytes, moved: Moved) -> Tally:
+        """Into the pool, kept there where nothing is wrong. Raises the port's errors, NoRoom: then
+        nothing is kept, and a spare that was there still is."""
+        way, old = _Out(way=self, key=key, moved=moved), self.bulk.spare(self.slot.name, self.file)
+        way.old_places, way.old_prints = laid_out(old, key, self.holding.listed())
+        handing = Handing(worker=self.worker, holding=self.holding, verb=Verb.EXPORT)
+        try:
+            with self._begun(handing, key, out=True) as way.zero:
+                way.node = self.worker.node()
+                way.run(handing)
+        except BaseException:
+            self.bulk.chunks.let(way.held)
+            raise
+        finally:
+            if old is not None:
+                self.bulk.chunks.let(old.places)
+        return way.kept()
+
+    def back(self, moved: Moved) -> Tally:
+        """Out of the pool, compared with what was parked. Raises the port's errors, Damaged."""
+        copy = self.bulk.copy(self.slot.name, self.file)
+        if copy.segments != self.holding.listed():
+            raise NotPossible(f"process {self.holding.guest.pid} has other memory than was parked")
+        handing = Handing(worker=self.worker, holding=self.holding, verb=Verb.BACK)
+        way = _Back(way=self, copy=copy, moved=moved)
+        with self._begun(handing, copy.key, out=False):
+            return way.run(handing)
+
+    @property
+    def prints(self) -> Path:
+        """Where the worker leaves fingerprints: from before the copy, then from after it."""
+        return self.slot.folder / f"{self.file}.prints"
+
+    @property
+    def prints_size(self) -> int:
+        """Of either, in bytes."""
+        return self.holding.size // GRAIN * SIZE
+
+    @contextmanager
+    def _begun(self, handing: Handing, key: bytes, *, out: bool) -> Iterator[bytes]:
+        """The fingerprint of zeros. Afterwards nothing of the part is copied any more."""
+        with self.prints.open("wb") as file:
+            file.truncate(2 * self.prints_size)
         begin = {
-            "out": self.verb is Verb.EXPORT,
+            "out": out,
             "total": self.holding.size,
-            "slabs": [str(slab) for slab in self.slabs],
-            "record": str(self.record),
+            "key": key.hex(),
+            "prints": str(self.prints),
         }
         try:
-            self._ask("begin", begin)
-            self._hand_over(moved)
-            return int(self._ask("finish")["wrong_count"])
-        finally:
+            yield bytes.fromhex(handing.ask("begin", begin)["zero"])
+        except BaseException:
+            with suppress(NotYet):  # then it is dead
+                handing.ask("end")
+            raise
+        else:
             with suppress(NotYet):
-                self._ask("drop")
-
-    def _hand_over(self, moved: Moved) -> None:
-        places = range(0, len(self.holding.segments), _AT_ONCE)
-        with ThreadPoolExecutor(1, "handing-over") as ahead:
-            coming = ahead.submit(self._handed_over, 0)
-            for first in places:
-                answer, descriptors = coming.result()
-                if first + _AT_ONCE in places:
-                    coming = ahead.submit(self._handed_over, first + _AT_ONCE)
-                try:
-                    moved(self._take(first, answer, descriptors))
-                except BaseException:
-                    _throw_away(coming)
-                    raise
-
-    def _handed_over(self, first: int) -> tuple[Answer, list[int]]:
-        guest, card = self.holding.guest, self.holding.card
-        return heard(guest, self.verb, ANSWER_S, card=card, first=first, count=_AT_ONCE)
-
-    def _take(self, first: int, answer: Answer, descriptors: list[int]) -> int:
-        try:
-            done(answer, self.holding.guest)
-            expected = self.holding.segments[first : first + _AT_ONCE]
-            if [one.id for one in answer.segments] != [one.id for one in expected]:
-                raise NotPossible(f"process {self.holding.guest.pid} changed its memory")
-            sizes = [one.size for one in answer.segments]
-            self._ask("take", {"sizes": sizes}, descriptors)
+                handing.ask("drop")
         finally:
-            closed(descriptors)
-            descriptors.clear()
-        return sum(sizes)
+            self.prints.unlink(missing_ok=True)
 
-    def _ask(
-        self,
-        operation: str,
-        more: Mapping[str, Any] | None = None,
-        descriptors: list[int] | None = None,
-    ) -> dict[str, Any]:
-        asked = {"op": operation, "part": self.holding.name, **(more or {})}
+    def read(self, at: int, size: int) -> bytes:
+        """Some of the fingerprints."""
+        with self.prints.open("rb") as file:
+            file.seek(at)
+            return file.read(size)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Out:
+    """Batch by batch out of the card. `held` are chunks of the pool we answer for."""
+
+    way: Way
+    key: bytes
+    moved: Moved
+    zero: bytes = b""
+    node: int = -1
+    old_places: list[int] = field(default_factory=list)
+    old_prints: bytes = b""
+    held: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    tally: Tally = field(init=False)
+    prints: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.way.holding.name)
+
+    def run(self, handing: Handing) -> None:
+        """All of it; what is wrong is in the tally."""
+        handing.each(lambda first, count: self._batch(handing, first, count))
+        told, size = handing.ask("finish"), self.way.prints_size
+        self.prints = self.way.read(0, size)
+        self.tally.wrong = differences.differing(self.prints, self.way.read(size, size))
+        self.tally.copied, self.tally.seconds = told["copied"], told["seconds"]
+
+    def kept(self) -> Tally:
+        """Once the worker has ended it."""
+        bulk, slot = self.way.bulk, self.way.slot
+        if self.tally.wrong:
+            bulk.chunks.let(self.held)
+            return self.tally
+        listed = self.way.holding.listed()
+        copy = Copy(listed, self.key, array("Q", self.places), self.prints)
         try:
-            return self.worker.ask(asked, COPY_S, descriptors)
-        except WorkerAway as error:
-            raise NotYet(str(error)) from error
-        except WorkerRefused as error:
-            raise (CardFull if error.code == OUT_OF_MEMORY else NotPossible)(str(error)) from error
+            bulk.keep(slot.name, self.way.file, copy)
+        except BaseException:
+            bulk.chunks.let(self.held)
+            raise
+        return self.tally
+
+    def _batch(self, handing: Handing, first: int, count: int) -> None:
+        span = slice(first * SIZE, (first + count) * SIZE)
+        prints = self.way.read(span.start, count * SIZE)
+        chunks = self.way.bulk.chunks
+        found = differences.sort(
+            prints,
+            self.old_places[first : first + count],
+            self.old_prints[span],
+            self.zero,
+            self._alike,
+        )
+        chunks.hold(found.same)
+        self.held += found.same
+        shared = self._compared(handing, first, found)
+        fresh = self._taken(found)
+        crossed = [place if place in fresh else ZERO for place in found.places]
+        _moved(handing, differences.runs(crossed, first), [], (first, count))
+        self.places += found.places
+        self._count(found, shared, len(fresh))
+        self.moved((len(found.alike) + len(fresh)) * GRAIN)
+
+    def _alike(self, print_: bytes) -> int | None:
+        place = self.way.bulk.chunks.alike(self.key, print_)
+        if place is not None:
+            self.held.append(place)
+        return place
+
+    def _compared(self, handing: Handing, first: int, found: Sorted) -> int:
+        """Put in the places of those that are alike byte by byte; how many."""
+        wrong: set[int] = set()
+        for some in _some([[first + number, place] for number, place in found.alike]):
+            wrong.update(handing.ask("compare", {"pairs": some})["differing"])
+        for number, place in found.alike:
+            if first + number in wrong:
+                self.held.remove(place)
+                self.way.bulk.chunks.let([place])
+            else:
+                found.places[number] = place
+        return len(found.alike) - len(wrong)
+
+    def _taken(self, found: Sorted) -> set[int]:
+        """Put in free places for what has to be copied."""
+        count = found.places.count(FRESH)
+        taken = self.way.bulk.take(count, self.node) if count else []
+        self.held += taken
+        free = iter(taken)
+        found.places = [next(free) if place == FRESH else place for place in found.places]
+        return set(taken)
+
+    def _count(self, found: Sorted, shared: int, fresh: int) -> None:
+        tally = self.tally
+        tally.chunks += len(found.places)
+        tally.zeros += found.places.count(ZERO)
+        tally.same += len(found.same)
+        tally.shared += shared
+        tally.fresh += fresh
 
 
-def _throw_away(coming: Future[tuple[Answer, list[int]]]) -> None:
-    """Descriptors that nobody will take; those that were taken are closed already."""
-    with suppress(Refused, Retry):
-        closed(coming.result()[1])
+@dataclass(slots=True, kw_only=True)
+class _Back:
+    """Batch by batch into the card."""
+
+    way: Way
+    copy: Copy
+    moved: Moved
+
+    def run(self, handing: Handing) -> Tally:
+        """All of it, and what of it did not arrive right."""
+        handing.each(lambda first, count: self._batch(handing, first, count))
+        told, size = handing.ask("finish"), self.way.prints_size
+        return Tally(
+            self.way.holding.name,
+            chunks=len(self.copy.places),
+            zeros=self.copy.places.count(ZERO),
+            wrong=differences.differing(self.copy.prints, self.way.read(size, size)),
+            copied=told["copied"],
+            seconds=told["seconds"],
+        )
+
+    def _batch(self, handing: Handing, first: int, count: int) -> None:
+        places = self.copy.places[first : first + count]
+        zeros = list(differences.zeros(places, first))
+        _moved(handing, differences.runs(places, first), zeros, (first, count))
+        self.moved((count - places.count(ZERO)) * GRAIN)
+
+
+def _moved(
+    handing: Handing,
+    runs: Iterator[tuple[int, int, int]],
+    zeros: Sequence[tuple[int, int]],
+    arrived: tuple[int, int],
+) -> None:
+    """Have all of this copied and cleared, and then fingerprinted. Mostly it is one request."""
+    asked: list[dict[str, Any]] = [{"runs": some} for some in _some(list(runs))]
+    asked += [{"zeros": some} for some in _some(zeros)]
+    last = asked.pop() if asked else {}
+    for one in (*asked, {**last, "arrived": arrived}):
+        handing.ask("move", one)
+
+
+def _some(of: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """As many as fit into one request."""
+    return (of[first : first + _RUNS] for first in range(0, len(of), _RUNS))

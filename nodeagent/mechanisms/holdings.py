@@ -17,9 +17,9 @@ from kybernate.model.ids import GpuUuid
 from nodeagent import processes
 from nodeagent.gpuworker.driver import OUT_OF_MEMORY
 from nodeagent.mechanisms import BodyGone, CardFull, NotPossible, NotYet, Part
+from nodeagent.mechanisms.copies import Place
 from nodeagent.mechanisms.guests import Guest, GuestAway
 from nodeagent.mechanisms.guestwire import BATCH, Answer, Segment, State, Status, Verb
-from nodeagent.pool import Damaged
 
 _VERSION = 1
 ANSWER_S = 10.0  # for anything that does not wait for the program
@@ -52,7 +52,7 @@ class Holding:
 
     def index(self) -> bytes:
         """The part's, as it stands in a slot."""
-        return orjson.dumps({"version": _VERSION, "epoch": self.epoch, "segments": self._listed()})
+        return orjson.dumps({"version": _VERSION, "epoch": self.epoch, "segments": self.listed()})
 
     def digest(self) -> str:
         """Empty where the contents are not for sure what they were when the gate was closed."""
@@ -72,22 +72,14 @@ class Holding:
             digest=self.digest(),
         )
 
-    def check(self, index: bytes) -> None:
-        """That the process has addresses for what was parked. Raises Damaged, NotPossible."""
-        try:
-            listed = orjson.loads(index)["segments"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"the index of part {self.name} cannot be read") from error
-        if listed != self._listed():
-            raise NotPossible(f"process {self.guest.pid} has other memory than was parked")
-
     def every(self, verb: Verb, limit: float) -> None:
         """Ask something of all segments; `limit` in seconds for each batch of them."""
         for first in range(0, len(self.segments), BATCH):
             done(heard(self.guest, verb, limit, card=self.card, first=first)[0], self.guest)
 
-    def _listed(self) -> list[list[int]]:
-        return [[one.id, one.address, one.size] for one in self.segments]
+    def listed(self) -> tuple[Place, ...]:
+        """Its segments, as a copy has them."""
+        return tuple((one.id, one.address, one.size) for one in self.segments)
 
 
 def heard(guest: Guest, verb: Verb, limit: float, **which: Any) -> tuple[Answer, list[int]]:

@@ -21,7 +21,10 @@ from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezer
-from nodeagent.mechanisms import Body
+from nodeagent.gpuworker.driver import GRAIN
+from nodeagent.mechanisms import Body, copies
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.slabs import Slabs
@@ -31,6 +34,7 @@ from testbed.assets import native
 from testbed.assets.compiler import BuildFailed
 
 MIB = 2**20
+SLAB, POOL = 4 * MIB, 1 << 30
 PATIENCE_S = 60.0
 _PROGRAM = Path(__file__).with_name("program.py")
 
@@ -86,6 +90,7 @@ class Told:
     """A running program.py. A call that the gate holds is waited for with `later`."""
 
     process: subprocess.Popen
+    team: str = "team"
 
     def __getattr__(self, name):
         return lambda *arguments: self.ask(name, *arguments)
@@ -117,7 +122,10 @@ class Told:
     @property
     def body(self):
         return Body(
-            key=WorkloadKey("team", "model"), uid=PodUid("u-1"), pid=self.process.pid, gpus=()
+            key=WorkloadKey(self.team, "model"),
+            uid=PodUid(f"u-{self.process.pid}"),
+            pid=self.process.pid,
+            gpus=(),
         )
 
 
@@ -141,12 +149,11 @@ class Later(threading.Thread):
 class Node:
     """What an agent has, with small slabs, on one card: the fake one, or the machine's first."""
 
-    def __init__(self, folder, libraries, *, real=False):
-        self.folder = folder
+    def __init__(self, folder, libraries, *, real=False, limit=POOL):
+        self.folder, self.limit = folder, limit
         self.library, self._driver = libraries
         self._real = real
         self.card = Card(folder / "card")
-        self.pool = Pool(folder / "pool", 1 << 30)
         self._stack = ExitStack()
         self.mechanism = None
         self.restart()
@@ -165,9 +172,14 @@ class Node:
         """The agent, as after its death: nothing in memory is kept."""
         if self.mechanism:
             self.mechanism.close()
+        folder = self.folder / "pool"
+        chunks = Chunks(Slabs(folder / ".chunks", size=SLAB), self.limit)
+        self.bulk = BulkOfChunks(folder, chunks)
+        self.pool = Pool(folder, self.limit, self.bulk)
         self.mechanism = GuestMechanism(
             Guests(self.folder / "g.sock"),
-            Slabs(self.pool.folder / ".slabs", size=4 * MIB),
+            self.bulk,
+            self.folder / "workers",
             Freezer(SystemClock(), Cgroups()),
             Cgroups(),
             self.environment,
@@ -194,6 +206,7 @@ class Node:
             process.wait()
             process.stdin.close()
             process.stdout.close()
+            self.pool.free(told.body.uid)
 
     def park(self, told):
         """Lock, copy out, release. The slot and what is kept in it."""
@@ -206,11 +219,23 @@ class Node:
 
     def copy_out(self, body):
         parts = self.mechanism.parts(body)
-        slot = self.pool.reserve("slot", sum(part.size for part in parts))
+        slot = self.pool.reserve(body.uid, sum(part.size for part in parts))
         kept = tuple(self.mechanism.copy_out(body, p, slot, lambda _: None) for p in parts)
         assert [one.digest for one in kept] == [part.digest for part in parts]
         slot.seal(kept)
         return slot, kept
+
+    def flip(self, slot, at):
+        """Change a bit of a parked part's byte `at`, where it stands in the pool."""
+        (path,) = slot.folder.glob("*.copy")
+        place = copies.read(path).places[at // GRAIN]
+        (slab,) = (s for s in self.bulk.chunks.slabs.all() if s.number == place * GRAIN // SLAB)
+        with slab.path.open("r+b") as file:
+            at = place * GRAIN % SLAB + at % GRAIN
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 4]))
 
     def resume(self, told, slot, kept):
         """Copy in, verified, and open."""
@@ -218,9 +243,10 @@ class Node:
             digest = self.mechanism.copy_in(told.body, one, slot, lambda _: None)
             assert digest == one.digest
         self.mechanism.unlock(told.body, PATIENCE_S)
-        self.pool.free("slot")
+        self.pool.retire(told.body.uid)
 
     def close(self):
+        self.mechanism.dismiss()
         self.mechanism.close()
 
 

@@ -44,15 +44,6 @@ def told(real_node):
         yield one
 
 
-def flip_last_bit(path):
-    """In place: the slab is mapped."""
-    with path.open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_END)
-        file.write(bytes([byte ^ 1]))
-
-
 def test_contents_come_back_as_they_were_again_and_again(real_node, told):
     for _ in range(3):
         real_node.resume(told, *real_node.park(told))
@@ -72,11 +63,10 @@ def test_work_that_does_not_end_keeps_its_card_and_the_program_goes_on(real_node
 
 def test_a_bit_flipped_in_the_pool_is_never_let_run(real_node, told):
     slot, kept = real_node.park(told)
-    slab = next(path for path in slot.folder.iterdir() if path.name.endswith(".3"))
-    flip_last_bit(slab)
+    real_node.flip(slot, 63 * MIB)
     with pytest.raises(Damaged, match="1 chunks"):
         real_node.mechanism.copy_in(told.body, kept[0], slot, lambda _: None)
-    flip_last_bit(slab)
+    real_node.flip(slot, 63 * MIB)
     real_node.resume(told, slot, kept)
     assert told.whole()
 

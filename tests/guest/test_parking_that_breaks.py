@@ -90,17 +90,10 @@ def test_a_byte_that_changed_on_the_way_in_is_found_and_copied_again(node, told)
 
 def test_a_bit_flipped_in_the_pool_is_never_let_run(node, told):
     slot, kept = node.park(told)
-    slab = next(path for path in slot.folder.iterdir() if path.name.endswith(".0"))
-    with slab.open("r+b") as file:
-        file.seek(3 * MIB + 17)
-        byte = file.read(1)[0]
-        file.seek(3 * MIB + 17)
-        file.write(bytes([byte ^ 4]))
+    node.flip(slot, 3 * MIB + 17)
     with pytest.raises(Damaged, match="fingerprints"):
         node.mechanism.copy_in(told.body, kept[0], slot, lambda _: None)
-    with slab.open("r+b") as file:
-        file.seek(3 * MIB + 17)
-        file.write(bytes([byte]))
+    node.flip(slot, 3 * MIB + 17)
     node.resume(told, slot, kept)
     assert told.holds(told.at, 5 * MIB, 1)
 

@@ -107,10 +107,7 @@ def test_a_card_that_was_taken_leaves_it_parked(node, told, story):
 
 def test_a_copy_that_was_changed_in_the_pool_is_quarantined(node, told, story):
     parked = park.park(story())
-    slab = next(path for path in node.pool.slot("uid-a").folder.iterdir() if path.suffix == ".0")
-    with slab.open("r+b") as file:
-        file.seek(MIB)
-        file.write(b"\0" * 64)
+    node.flip(node.pool.slot("uid-a"), MIB)
     with pytest.raises(Lost, match="fingerprints") as lost:
         resume.resume(story(parked))
     assert lost.value.record.mark is Mark.QUARANTINED

@@ -1,0 +1,202 @@
+"""
+Whose the chunks are: slots of parked workloads, and spares.
+
+A spare is the copy of a workload that is active again: what did not change since then need not be
+copied at its next park. Spares take no room: where it is needed the oldest are given up.
+Called by the pool (this is its `Bulk`) and by `guestcopy`. Rule: a slot becomes a spare by one
+rename, and an older spare goes only when the new copy is sealed: at each moment one is whole.
+"""
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from nodeagent.gpuworker.driver import GRAIN
+from nodeagent.gpuworker.fingerprints import KEY_SIZE, new_key
+from nodeagent.mechanisms import copies
+from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.copies import SUFFIX, ZERO, Copy
+from nodeagent.pool import SEALED, Damaged
+from nodeagent.sealing import seal
+
+SPARES = ".spares"
+
+Copies = dict[str, Copy]
+"""A workload's, by the name of the file."""
+
+
+class BulkOfChunks:
+    """A `Bulk` of the pool in `folder`. Thread safe, by the lock of its chunks."""
+
+    def __init__(self, folder: Path, chunks: Chunks) -> None:
+        """Finds what is there. Raises OSError."""
+        self.chunks = chunks
+        self._folder, self._spare_folder = folder, folder / SPARES
+        self._slots: dict[str, Copies] = {}
+        self._spares: dict[str, Copies] = {}  # the oldest first
+        self._sealed: set[str] = set()
+        self._parked: Counter[int] = Counter()  # by place: how many slots need it
+        self._spare_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._find()
+
+    # for the pool
+
+    def used(self) -> int:
+        """Bytes that parked workloads need."""
+        with self.chunks.lock:
+            return len(self._parked) * GRAIN
+
+    def counts(self, name: str) -> bool:
+        """Whether `used` has all of this slot."""
+        with self.chunks.lock:
+            return name in self._sealed
+
+    def seal(self, name: str) -> None:
+        """The slot is sealed: an older copy is of no more use."""
+        with self.chunks.lock:
+            if name in self._slots:
+                self._sealed.add(name)
+                self._drop_spare(name)
+
+    def retire(self, name: str) -> bool:
+        """The slot's workload is active again. Whether the slot is a spare now."""
+        with self.chunks.lock:
+            held = self._slots.get(name)
+            if held is None or name not in self._sealed:
+                return False
+            self._drop_spare(name)
+            try:
+                (self._folder / name).rename(self._spare_folder / name)
+            except OSError:
+                return False
+            del self._slots[name]
+            self._sealed.discard(name)
+            self._count(held, -1)
+            self._spares[name] = held
+            return True
+
+    def free(self, name: str, *, spare: bool) -> None:
+        """The slot's folder is gone. `spare`: the workload, too."""
+        with self.chunks.lock:
+            self._sealed.discard(name)
+            if (held := self._slots.pop(name, None)) is not None:
+                self._count(held, -1)
+                self._let(held)
+            if spare:
+                self._drop_spare(name)
+
+    def spares(self) -> tuple[str, ...]:
+        """Whose there are."""
+        with self.chunks.lock:
+            return tuple(self._spares)
+
+    # for copies
+
+    def take(self, count: int, node: int) -> list[int]:
+        """Free chunks; spares are given up for them. Raises NoRoom."""
+        return self.chunks.take(count, node, self._give_up_oldest)
+
+    def spare(self, name: str, file: str) -> Copy | None:
+        """An older copy of a part; its chunks are held for the caller, who lets them go."""
+        with self.chunks.lock:
+            found = self._spares.get(name, {}).get(file)
+            if found is not None:
+                self.chunks.hold(found.places)
+            return found
+
+    def give_up(self, name: str) -> bool:
+        """Do without a workload's spare. Whether there was one."""
+        with self.chunks.lock:
+            had = name in self._spares
+            self._drop_spare(name)
+            return had
+
+    def keep(self, name: str, file: str, copy: Copy) -> None:
+        """A part's copy is finished: its chunks, held until now by the caller, are the slot's, and
+        others may share them. Raises OSError: nothing is kept, and they are the caller's still."""
+        with self.chunks.lock:
+            copies.write(self._folder / name / f"{file}{SUFFIX}", copy)
+            held = self._slots.setdefault(name, {})
+            if (old := held.pop(file, None)) is not None:
+                self._count({file: old}, -1)
+                self._let({file: old})
+            held[file] = copy
+            self._count({file: copy}, 1)
+            self.chunks.learn(copy)
+
+    def copy(self, name: str, file: str) -> Copy:
+        """A part's, from the disk. Raises Damaged."""
+        found = copies.read(self._folder / name / f"{file}{SUFFIX}")
+        if not self.chunks.are_there(found.places):
+            raise Damaged("slabs of the pool are missing")
+        return found
+
+    def key(self, domain: str) -> bytes:
+        """The key of a sharing domain's fingerprints: random, and known to this node alone."""
+        name = hashlib.blake2b(domain.encode(), digest_size=16).hexdigest()
+        path = self.chunks.slabs.folder / f"{name}.key"
+        with self.chunks.lock:
+            with suppress(OSError):
+                if len(found := path.read_bytes()) == KEY_SIZE:
+                    return found
+            seal(path, made := new_key())
+            path.chmod(0o600)
+            return made
+
+    def _give_up_oldest(self) -> bool:
+        return any(self.give_up(name) for name in tuple(self._spares)[:1])
+
+    def _drop_spare(self, name: str) -> None:
+        held = self._spares.pop(name, {})
+        shutil.rmtree(self._spare_folder / name, ignore_errors=True)
+        self._let(held)
+
+    def _count(self, held: Copies, by: int) -> None:
+        for copy in held.values():
+            for place in copy.places:
+                if place != ZERO:
+                    self._parked[place] += by
+                    if not self._parked[place]:
+                        del self._parked[place]
+
+    def _let(self, held: Copies) -> None:
+        for copy in held.values():
+            self.chunks.let(copy.places)
+
+    # after a restart
+
+    def _find(self) -> None:
+        for folder in _folders(self._folder):
+            self._slots[folder.name] = self._found(folder)
+            self._count(self._slots[folder.name], 1)
+            if (folder / SEALED).exists():
+                self._sealed.add(folder.name)
+        self._slots = {name: held for name, held in self._slots.items() if held}
+        self._sealed &= self._slots.keys()
+        for folder in sorted(_folders(self._spare_folder), key=os.path.getmtime):
+            if (folder / SEALED).exists():
+                self._spares[folder.name] = self._found(folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)  # an agent died while it gave it up
+
+    def _found(self, folder: Path) -> Copies:
+        """Its copies that are whole; those that are not are found when they are needed."""
+        held: Copies = {}
+        for path in folder.glob(f"*{SUFFIX}"):
+            with suppress(Damaged):
+                copy = copies.read(path)
+                if self.chunks.are_there(copy.places):
+                    self.chunks.begin(copy.places)
+                    self.chunks.learn(copy)
+                    held[path.name.removesuffix(SUFFIX)] = copy
+        return held
+
+
+def _folders(above: Path) -> Iterator[Path]:
+    for path in above.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            yield path

@@ -1,0 +1,90 @@
+"""
+A part's segments on their way from the guest to its card's worker, as a pipeline.
+
+Called by `guestcopy`. While the card copies what it has, the worker maps the next segments, and the
+guest hands over those after them. Rule: a descriptor lives here only until the worker has it.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kybernate.clients.errors import Refused, Retry
+from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
+from nodeagent.gpuworker.driver import GRAIN, OUT_OF_MEMORY
+from nodeagent.mechanisms import CardFull, NotPossible, NotYet
+from nodeagent.mechanisms.guests import closed
+from nodeagent.mechanisms.guestwire import Answer, Verb
+from nodeagent.mechanisms.holdings import ANSWER_S, Holding, done, heard
+
+COPY_S = 120.0  # a whole card over a slow bus
+_AT_ONCE = 32  # 640 MiB of PyTorch's segments: 12 ms of a fast bus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handing:
+    """A part that is handed over with EXPORT, or BACK."""
+
+    worker: Worker
+    holding: Holding
+    verb: Verb
+
+    def each(self, arrived: Callable[[int, int], None]) -> None:
+        """Hand all of it over; told after each batch: its first chunk, and how many. Raises the
+        port's errors."""
+        places = range(0, len(self.holding.segments), _AT_ONCE)
+        chunks = 0
+        with ThreadPoolExecutor(1, "handing-over") as ahead:
+            coming = ahead.submit(self._handed_over, 0)
+            for first in places:
+                answer, descriptors = coming.result()
+                if first + _AT_ONCE in places:
+                    coming = ahead.submit(self._handed_over, first + _AT_ONCE)
+                try:
+                    count = self._take(first, answer, descriptors)
+                    arrived(chunks, count)
+                    chunks += count
+                except BaseException:
+                    _throw_away(coming)
+                    raise
+
+    def ask(
+        self,
+        operation: str,
+        more: Mapping[str, Any] | None = None,
+        descriptors: list[int] | None = None,
+    ) -> dict[str, Any]:
+        """Something of the worker about this part. Raises CardFull, NotPossible, NotYet."""
+        asked = {"op": operation, "part": self.holding.name, **(more or {})}
+        try:
+            return self.worker.ask(asked, COPY_S, descriptors)
+        except WorkerAway as error:
+            raise NotYet(str(error)) from error
+        except WorkerRefused as error:
+            raise (CardFull if error.code == OUT_OF_MEMORY else NotPossible)(str(error)) from error
+
+    def _handed_over(self, first: int) -> tuple[Answer, list[int]]:
+        guest, card = self.holding.guest, self.holding.card
+        return heard(guest, self.verb, ANSWER_S, card=card, first=first, count=_AT_ONCE)
+
+    def _take(self, first: int, answer: Answer, descriptors: list[int]) -> int:
+        """How many chunks came."""
+        try:
+            done(answer, self.holding.guest)
+            expected = self.holding.segments[first : first + _AT_ONCE]
+            if [one.id for one in answer.segments] != [one.id for one in expected]:
+                raise NotPossible(f"process {self.holding.guest.pid} changed its memory")
+            sizes = [one.size for one in answer.segments]
+            self.ask("take", {"sizes": sizes}, descriptors)
+        finally:
+            closed(descriptors)
+            descriptors.clear()
+        return sum(sizes) // GRAIN
+
+
+def _throw_away(coming: Future[tuple[Answer, list[int]]]) -> None:
+    """Descriptors that nobody will take; those that were taken are closed already."""
+    with suppress(Refused, Retry):
+        closed(coming.result()[1])
