@@ -28,12 +28,11 @@ from nodeagent import switching, wishes
 from nodeagent.cards import Picture
 from nodeagent.lives import Life
 from nodeagent.telling import Teller
+from nodeagent.underway import UnderWay
+from nodeagent.whys import Whys
 
 # With nothing to decide: how often the cards are looked at for foreign bytes and health.
 LOOK_EVERY = 1.0
-
-
-_UNDER_WAY = Refusal(reason=Reason.BUSY)
 
 
 class Hands(Protocol):
@@ -60,10 +59,10 @@ class Coordinator:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
-        self._whys: dict[WorkloadKey, Refusal] = {}
+        self._whys = Whys(teller)
         self._listeners: list[Changed] = []
         self._picture: Picture | None = None
-        self._switches: set[threading.Thread] = set()
+        self._under_way = UnderWay()
         self.revision: Revision = NO_REVISION
         self.passes = 0
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
@@ -83,8 +82,7 @@ class Coordinator:
 
     def why(self, key: WorkloadKey) -> Refusal | None:
         """Why it waits."""
-        with self._lock:
-            return self._whys.get(key)
+        return self._whys.of(key)
 
     def on_change(self, listener: Changed) -> None:
         """Tell this one too. To be called before `start`."""
@@ -185,8 +183,7 @@ class Coordinator:
         with self._lock:
             before = self._books
             self._books = after = step(before)
-            for key in [key for key in self._whys if not wishes.is_held_up(after, key)]:
-                del self._whys[key]
+            self._whys.forget(after)
         if after is before or quiet:
             return
         self._wake.set()
@@ -205,8 +202,7 @@ class Coordinator:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
-        for thread in tuple(self._switches):
-            thread.join(seconds)
+        self._under_way.join(seconds)
 
     def _run(self) -> None:
         log = get_logger()
@@ -237,7 +233,7 @@ class Coordinator:
             decided = decide(books, self._clock.now(), self._asks)
             self._learn(decided)
             if decided.plan is None:
-                self._explain(books, decided)
+                self._whys.explain(books, decided.waits)
                 return decided.again_at
             self._begin(decided.plan, books)
         return None
@@ -268,33 +264,9 @@ class Coordinator:
         self._change(step)
         if begun:
             self._teller.planned(plan, parties)
-            self._hand_over(plan)
-
-    def _hand_over(self, plan: SwitchPlan) -> None:
-        def carry_out() -> None:
-            try:
-                self._hands.carry_out(plan, self)
-            finally:
-                self._switches.discard(threading.current_thread())
-
-        thread = threading.Thread(target=carry_out, name=f"switch-{plan.key.name}", daemon=True)
-        self._switches.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads: begun is begun, so it is done here and now
-            self._switches.discard(thread)
-            self._hands.carry_out(plan, self)
-
-    def _explain(self, books: Books, decided: Decided) -> None:
-        """Tell each waiter why it waits, when the reason is another than before."""
-        for key, refusal in decided.waits.items():
-            with self._lock:
-                known = self._whys.get(key)
-                self._whys[key] = refusal
-            if refusal == _UNDER_WAY:
-                continue  # over in a moment, and what comes of it is told
-            if known is None or known.reason is not refusal.reason:
-                self._teller.waits(books.tenancies[key], refusal)
+            self._under_way.begin(
+                f"switch-{plan.key.name}", lambda: self._hands.carry_out(plan, self)
+            )
 
     # the cards
 
