@@ -3,11 +3,11 @@ What is in the cards: the inventory, put in the agent's own terms.
 
 Called by: the coordinator before it decides (`look`), the stories before they fill a card (`free`).
 Rule: bytes belong to the workload in whose container the process is that holds them; the rest is
-foreign. Foreign bytes that stay make their cards' groups unhealthy, and well again when
-they are gone.
+foreign. Foreign bytes that stay make their cards' groups unhealthy, and well again when they are
+gone. The agent's own workers are on no workload's account and no strangers, nor is the little that
+the driver has beside all processes.
 """
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +22,12 @@ from nodeagent.cgroups import Cgroups
 from nodeagent.lives import Lives
 from nodeagent.mechanisms import Body
 from nodeagent.processes import belongs, owner
+from nodeagent.truth.own import is_own
 
 # A process that just ended shows for a moment; one that stays longer is a stranger's.
 FOREIGN_GRACE = 5.0
+# What the driver may use on a card beside its processes, and beside what it says it reserves.
+DRIVERS_OWN = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +94,11 @@ class CardWatch:
         except InventoryAway:
             return None
         index = {gpu.uuid: gpu.index for gpu in gpus}
-        held, idle, outsiders = self._attribute(processes, index)
+        held, idle, outsiders, own = self._attribute(processes, index)
         by_index = {index[uuid]: size for uuid, size in used.items() if uuid in index}
         known = {g: sum(h.get(g, 0) for h in held.values()) for g in by_index}
         foreign = {g: by_index[g] - known[g] for g in by_index if by_index[g] > known[g]}
-        strangers = self._staying(foreign)
+        strangers = self._staying(_suspicious(foreign, own, outsiders, index))
         pool_free, bus = self._means()
         return Picture(
             gpus=gpus,
@@ -112,16 +115,26 @@ class CardWatch:
 
     def _attribute(
         self, processes: tuple[GpuProcess, ...], index: Mapping[GpuUuid, int]
-    ) -> tuple[dict[WorkloadKey, dict[int, int]], dict[WorkloadKey, float], tuple[GpuProcess, ...]]:
-        """Bytes by workload and GPU, idle seconds by workload, and who is left over."""
+    ) -> tuple[
+        dict[WorkloadKey, dict[int, int]],
+        dict[WorkloadKey, float],
+        tuple[GpuProcess, ...],
+        dict[int, int],
+    ]:
+        """Bytes by workload and GPU, idle seconds by workload, who is left over, and the bytes of
+        the agent's own workers by GPU."""
         held: dict[WorkloadKey, dict[int, int]] = {}
         idle: dict[WorkloadKey, float] = {}
         outsiders: list[GpuProcess] = []
+        own: dict[int, int] = {}
         lives = self._lives.all()
         firsts = {life.record.pid: life for life in lives if life.record.pid > 0}
         ids = {life.id: life for life in lives if life.id}
         for process in processes:
-            if process.uuid not in index or process.pid == os.getpid():
+            if process.uuid not in index:
+                continue
+            if is_own(process.pid):
+                own[index[process.uuid]] = own.get(index[process.uuid], 0) + process.used
                 continue
             life = owner(process.pid, firsts, ids, self._cgroups)
             if life is None:
@@ -133,12 +146,12 @@ class CardWatch:
             if process.idle_seconds is not None:
                 so_far = idle.get(life.key, process.idle_seconds)
                 idle[life.key] = min(so_far, process.idle_seconds)
-        return held, idle, tuple(outsiders)
+        return held, idle, tuple(outsiders), own
 
-    def _staying(self, foreign: Mapping[int, int]) -> frozenset[int]:
+    def _staying(self, suspicious: frozenset[int]) -> frozenset[int]:
         now = self._clock.monotonic()
         with self._lock:
-            self._foreign_since = {g: self._foreign_since.get(g, now) for g in foreign}
+            self._foreign_since = {g: self._foreign_since.get(g, now) for g in suspicious}
             since = self._foreign_since.items()
             return frozenset(g for g, began in since if now - began >= FOREIGN_GRACE)
 
@@ -147,3 +160,15 @@ class CardWatch:
             name: Health.UNHEALTHY if strangers & set(group.gpus) else group_health(group, gpus)
             for name, group in self._groups.items()
         }
+
+
+def _suspicious(
+    foreign: Mapping[int, int],
+    own: Mapping[int, int],
+    outsiders: tuple[GpuProcess, ...],
+    index: Mapping[GpuUuid, int],
+) -> frozenset[int]:
+    """Cards with a stranger, or with more that is nobody's than the driver has for itself."""
+    seen = {index[one.uuid] for one in outsiders if one.used}
+    rest = {g for g, size in foreign.items() if size - own.get(g, 0) > DRIVERS_OWN}
+    return frozenset(g for g in foreign if g in seen or g in rest)

@@ -38,7 +38,7 @@ from nodeagent.settings import Settings
 
 _RETRY_S = 1.0
 SLABS = ".chunks"  # in the pool's folder
-WORKERS = "workers"  # beside the guests' socket
+WORKERS = "workers"  # beside our own socket; containers see the guests' folder, so never there
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def mechanism_of(settings: Settings, pool: Pool, freezer: Freezing, cgroups: Cgr
     if settings.inventory is InventorySource.SIMULATED:
         return Simulated(str(simulated_socket(settings.simulated_gpu)), freezer, cgroups)
     if settings.guest_socket is not None and isinstance(pool.bulk, BulkOfChunks):
-        guests, workers = Guests(settings.guest_socket), settings.guest_socket.parent / WORKERS
+        guests, workers = Guests(settings.guest_socket), settings.socket.parent / WORKERS
         return GuestMechanism(guests, pool.bulk, workers, freezer, cgroups)
     return NoMechanism()
 
