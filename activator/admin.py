@@ -1,20 +1,20 @@
 """
-What people see: `/debug/view` (JSON), `/events` (server-sent events), the page, on an address of
-its own.
+What people see: the page with its stream of events, and `/debug/view`, on an address of its own.
 
-Called by: `process`. `event: view` carries the whole view whenever something changed, at most five
-times a second, and at least every two seconds. Rule: it looks, and changes nothing. A browser may
-come from anywhere, so an Origin of somebody else's page is refused.
+Called by: `process`. The stream carries the board whenever it changed, at most five times a second,
+and every two seconds where it did not, so that a connection that is dead is noticed. Rule: it
+looks, and changes nothing. Rule: a browser may come from anywhere, so pages of others are refused.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import orjson
 
 from activator import messages
 from activator.front import Front
 from activator.messages import Request
+from activator.page import EVENTS, HEADERS, STATE, Board, asset, frame
 from activator.view import Json
 
 EVERY_S = 0.2
@@ -22,26 +22,18 @@ AT_LEAST_S = 2.0
 MOST_BODY = 1 << 16
 MOST_FRONTS = 64
 
-Page = Mapping[str, tuple[bytes, bytes]]
-"""Files by path: content type and content."""
-
 
 class Admin:
     """A desk of its own for those who look."""
 
     most_body = MOST_BODY
 
-    def __init__(self, look: Callable[[], Json], page: Page) -> None:
-        self._look, self._page = look, page
+    def __init__(self, look: Callable[[], Json], board: Board) -> None:
+        self._look, self._board = look, board
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self._loop.time
         self._fronts: set[Front] = set()
         self._streams: set[Front] = set()
-        self._changed = asyncio.Event()
-
-    def changed(self) -> None:
-        """Something is different."""
-        self._changed.set()
 
     def arrived(self, front: Front) -> bool:
         """Whether it may stay."""
@@ -62,46 +54,47 @@ class Admin:
             front.answer(403, b"asked by another site's page\n", content_type=b"text/plain")
         elif path == "/debug/view":
             front.answer(200, orjson.dumps(self._look()) + b"\n")
-        elif path == "/events":
+        elif path == STATE:
+            front.answer(200, orjson.dumps(self._board.snapshot()) + b"\n", more=_GUARDED)
+        elif path in (EVENTS, "/events"):
             self._stream(front, request)
         else:
-            found = self._page.get("/index.html" if path == "/" else path)
-            kind, content = found or (b"text/plain", b"no such page\n")
-            front.answer(200 if found else 404, content, content_type=kind)
+            self._page(front, path)
 
     async def tell(self) -> None:
         """Keep the streams up to date, for as long as this runs."""
+        version, told = 0, 0.0
         while True:
-            try:
-                async with asyncio.timeout(AT_LEAST_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            if self._streams:
-                event = self._event()
-                for front in self._streams:
-                    if not front.slow:
-                        front.write(event)
             await asyncio.sleep(EVERY_S)
+            due = self.now() - told > AT_LEAST_S
+            if not self._streams or not (due or self._board.changed(version)):
+                continue
+            version, told = self._board.version, self.now()
+            event = frame(self._board.snapshot())
+            for front in self._streams:
+                if not front.slow:
+                    front.write(event)
 
     def close(self) -> None:
         """Let everybody go."""
         for front in list(self._fronts):
             front.close()
 
+    def _page(self, front: Front, path: str) -> None:
+        found = asset(path)
+        if found is None:
+            front.answer(404, b"no such page\n", content_type=b"text/plain")
+        else:
+            front.answer(200, found.body, content_type=found.content_type.encode(), more=_GUARDED)
+
     def _stream(self, front: Front, request: Request) -> None:
         request.keep = False
-        headers = [
-            (b"Content-Type", b"text/event-stream"),
-            (b"Cache-Control", b"no-store"),
-            (b"Connection", b"close"),
-        ]
-        front.write(messages.head_bytes(200, b"", headers) + self._event())
+        headers = ((b"Content-Type", b"text/event-stream"), (b"Connection", b"close"), *_GUARDED)
+        front.write(messages.head_bytes(200, b"", headers) + frame(self._board.snapshot()))
         self._streams.add(front)
 
-    def _event(self) -> bytes:
-        return b"event: view\ndata: " + orjson.dumps(self._look()) + b"\n\n"
+
+_GUARDED = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
 
 def _foreign(request: Request) -> bool:

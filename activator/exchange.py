@@ -92,7 +92,7 @@ class Exchange:
         elif not upstream.lost:
             upstream.close()
         front = self.front
-        self.queue.finished(self)
+        self.queue.answered(self)
         front.done()
 
     def failed(self, upstream: Upstream, why: str) -> None:
@@ -101,8 +101,8 @@ class Exchange:
         if not upstream.fresh and self.request.repeatable:
             self._task = asyncio.get_running_loop().create_task(self._connect(self.queue.pool))
             return
-        self.queue.finished(self)
-        self.refuse(502, f"{self.queue.id} was asked and did not answer: {why}", "no_answer")
+        words = f"{self.queue.id} was asked and did not answer: {why}"
+        self.queue.failed(self, 502, words, "no_answer")
 
     # within
 
@@ -124,9 +124,8 @@ class Exchange:
             else:
                 self._carry(upstream, place)
                 return
-        self.queue.finished(self)
         words = f"{self.queue.id} has its GPU and does not listen: {why}"
-        self.refuse(503, words, "model_not_ready", retry_after=self.queue.retry_after)
+        self.queue.failed(self, 503, words, "model_not_ready")
 
     def _pauses(self) -> "Pauses":
         return Pauses(asyncio.get_running_loop().time, self.arrived + self.queue.limits.hold)

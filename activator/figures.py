@@ -7,6 +7,7 @@ Called by: `queues`, `desk`; read by `view` and /metrics. In one thread, the loo
 from collections import Counter, deque
 
 from activator.models import TIERS
+from activator.page import Board
 from kybernate.runtime.metrics import Metrics
 
 _LAST = 2048  # waits that percentiles are of
@@ -15,7 +16,8 @@ _LAST = 2048  # waits that percentiles are of
 class Figures:
     """The counts of one activator since it started."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, board: Board) -> None:
+        self.board = board
         self.tiers: Counter[str] = Counter(dict.fromkeys(TIERS, 0))
         self.refusals: Counter[str] = Counter()
         self.waits: deque[float] = deque(maxlen=_LAST)
@@ -32,8 +34,9 @@ class Figures:
             "activator_refused", "Requests answered by us, by status", ("status",)
         )
 
-    def answered(self, tier: str, waited: float, seconds: float) -> None:
+    def answered(self, model: str, tier: str, waited: float, seconds: float) -> None:
         """One request has its answer from its model."""
+        self.board.answered(model)
         self.tiers[tier] += 1
         self.waits.append(waited)
         self.seconds.append(seconds)

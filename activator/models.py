@@ -37,6 +37,8 @@ class Place:
     state: State = State.ABSENT
     tier: Tier | None = None
     why: str = ""
+    group: str = ""  # of GPUs, of its seat
+    vram: int = 0  # bytes; 0: the whole group's
 
     @property
     def serves(self) -> bool:

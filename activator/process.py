@@ -7,24 +7,24 @@ their own and speak to the loop only by `call_soon_threadsafe`.
 
 import asyncio
 import contextlib
-import mimetypes
 import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from ssl import SSLContext
 
-from activator.admin import Admin, Page
+from activator.admin import Admin
 from activator.agents import Agents, Counts, Make
 from activator.catalog import Catalog
 from activator.desk import SWEEP_S, Desk
 from activator.figures import Figures
 from activator.front import Front
 from activator.models import ModelId
+from activator.page import Board
 from activator.pool import Pool
 from activator.queues import Held, Limits, Queue
 from activator.routing import Routing
 from activator.settings import Settings
+from activator.telling import Telling
 from activator.view import Json, view
 from activator.wakes import Wakes
 from activator.wanted import Wanted
@@ -36,7 +36,6 @@ from kybernate.runtime.health import Health
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.tls import TlsFiles
 
-PAGE = Path(__file__).with_name("page")
 BACKLOG = 1024
 GRACE_S = 20.0  # for requests under way at a stop; held ones are let go at once
 MakeFront = Callable[[], Front]
@@ -50,8 +49,10 @@ class Process:
         self._settings, self._kube, self._clock = settings, kube, clock
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
-        self.figures = Figures(self.metrics)
+        self.board = Board(clock.monotonic)
+        self.figures = Figures(self.metrics, self.board)
         self.catalog = Catalog(self._changed)
+        self._telling = Telling(self.board, self.catalog)
         self.queues: dict[ModelId, Queue] = {}
         self.pool = Pool(self._loop)
         self._memory = Held()
@@ -61,11 +62,11 @@ class Process:
         self._wanted = Wanted(kube, clock, settings.namespace, settings.identity)
         self.agents = Agents(self.catalog, make, settings.identity, self._counts)
         self._wakes = Wakes(self.catalog, self.agents, self._wanted)
-        self._watching = Watching(kube, self.catalog, self.agents, self._post)
+        self._watching = Watching(kube, self.catalog, self.agents, self._telling, self._post)
         most = (settings.most_body, settings.most_connections, settings.read_within)
         routing = Routing(settings.host_suffix)
         self.desk = Desk(self.catalog, self, routing, self.figures, most)
-        self.admin = Admin(self.view, pages())
+        self.admin = Admin(self.view, self.board)
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = serving.telemetry(settings.metrics_listen, self._health(), self.metrics)
@@ -108,6 +109,7 @@ class Process:
         if found is None:
             found = self.queues[model] = Queue(
                 id=model,
+                name=self._telling.name(model),
                 look=lambda: self.catalog.models.get(model),
                 pool=self.pool,
                 limits=self._limits,
@@ -123,16 +125,15 @@ class Process:
         return view(self.catalog, self.queues.values(), self.figures, self._clock.now())
 
     def _changed(self, model: ModelId) -> None:
+        self._telling.model(model)
         queue = self.queues.get(model)
         if queue is not None:
             self._wakes.changed(queue)
             if model not in self.catalog.models and not queue.in_flight:
                 del self.queues[model]
-        self.admin.changed()
 
     def _counted(self, _: Queue) -> None:
         self.agents.changed()
-        self.admin.changed()
 
     def _counts(self) -> dict[str, Counts]:
         """What is in flight, for each node: a request counts on the pod it is at, a held one on all
@@ -198,14 +199,3 @@ class Process:
 
     def _held(self) -> int:
         return sum(len(queue.held) for queue in list(self.queues.values()))
-
-
-def pages() -> Page:
-    """The files of the page, by path; none where there is no page."""
-    files = [path for path in sorted(PAGE.glob("*")) if path.is_file() and path.suffix != ".py"]
-    return {f"/{path.name}": (_kind(path), path.read_bytes()) for path in files}
-
-
-def _kind(path: Path) -> bytes:
-    found = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"{found}; charset=utf-8".encode() if found.startswith("text/") else found.encode()

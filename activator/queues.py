@@ -17,6 +17,8 @@ from activator.figures import Figures
 from activator.models import Model, ModelId, Place
 from activator.pool import Pool
 
+LEFT = 499  # what the page calls a client that left, as nginx does
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -39,6 +41,7 @@ class Queue:
     """`look` answers how the model is now. `changed` is set whenever a wake should look again."""
 
     id: ModelId
+    name: str  # as clients call it
     look: Callable[[], Model | None]
     pool: Pool
     limits: Limits
@@ -75,6 +78,7 @@ class Queue:
         """A new request: sent at once where the model serves and nobody stands before it."""
         exchange.tier = model.tier
         self.taken += 1
+        self.figures.board.arrived(self.name, exchange.tier)
         place = None if self.held else self.place()
         if place is not None:
             self._send(exchange, place)
@@ -103,24 +107,25 @@ class Queue:
 
     def left(self, exchange: Exchange) -> None:
         """Its client has gone."""
-        if exchange in self.under_way:
-            self.figures.left += 1
-            self.finished(exchange)
-        else:
-            self._drop(exchange)
+        self.figures.left += 1
+        self.figures.board.turned_away(self.name, LEFT)
+        self._drop(exchange)
         exchange.leave()
 
-    def finished(self, exchange: Exchange) -> None:
-        """It is not under way any more."""
-        self.under_way.discard(exchange)
-        if not exchange.front.closed:
-            now = asyncio.get_running_loop().time()
-            self.figures.answered(exchange.tier, exchange.waited, now - exchange.arrived)
-        if not self.in_flight:
-            self.counted(self)
+    def answered(self, exchange: Exchange) -> None:
+        """It has its answer."""
+        now = asyncio.get_running_loop().time()
+        self.figures.answered(self.name, exchange.tier, exchange.waited, now - exchange.arrived)
+        self._drop(exchange)
+
+    def failed(self, exchange: Exchange, status: int, why: str, code: str) -> None:
+        """Its model did not answer it."""
+        self._drop(exchange)
+        self._turn_away(exchange, status, why, code)
 
     def _send(self, exchange: Exchange, place: Place) -> None:
         self.under_way.add(exchange)
+        self.figures.board.let_through(self.name, exchange.waited)
         if self.in_flight == 1:
             self.counted(self)
         exchange.send(place, self.pool)
@@ -139,15 +144,21 @@ class Queue:
 
     def _refuse_held(self, exchange: Exchange, why: str, code: str) -> None:
         self._drop(exchange)
-        self.figures.refused("503")
-        exchange.refuse(503, why, code, retry_after=self.retry_after)
+        self._turn_away(exchange, 503, why, code)
 
     def _full(self, exchange: Exchange, why: str) -> None:
-        self.figures.refused("429")
-        exchange.refuse(429, why, "too_many_waiting", retry_after=self.retry_after)
+        self._turn_away(exchange, 429, why, "too_many_waiting")
+
+    def _turn_away(self, exchange: Exchange, status: int, why: str, code: str) -> None:
+        self.figures.refused(str(status))
+        self.figures.board.turned_away(self.name, status)
+        exchange.refuse(status, why, code, self.retry_after if status != 502 else 0)
 
     def _drop(self, exchange: Exchange) -> None:
-        if exchange in self.held:
+        """Neither held nor under way any more."""
+        if exchange in self.under_way:
+            self.under_way.discard(exchange)
+        elif exchange in self.held:
             self.held.remove(exchange)
             self.memory.size -= exchange.size
         if not self.in_flight:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from activator.agents import Agents
 from activator.catalog import Catalog, DeploymentSeen, PodSeen, Word
 from activator.models import ModelId, Owner, Place
-from kybernate.api import gpuworkloads, identity, pods
+from activator.telling import Card, NodeSeen, Telling
+from kybernate.api import gpunodes, gpuworkloads, identity, pods
 from kybernate.api.annotations import read_wishes
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.clients.kube import Kube
@@ -44,8 +45,11 @@ class Scope:
 class Watching:
     """`post` runs something in the loop's thread."""
 
-    def __init__(self, kube: Kube, catalog: Catalog, agents: Agents, post: Post) -> None:
+    def __init__(
+        self, kube: Kube, catalog: Catalog, agents: Agents, telling: Telling, post: Post
+    ) -> None:
         self._kube, self._catalog, self._agents, self._post = kube, catalog, agents, post
+        self._telling = telling
         self._watches: list[Reflector[Any]] = []
 
     def start(self, scope: Scope) -> None:
@@ -58,8 +62,10 @@ class Watching:
         def checkpoint(change: Change[str]) -> None:
             self._tell(catalog.checkpoint, change.key, change)
 
-        def node(change: Change[str]) -> None:
-            self._post(self._agents.at, change.key[1], change.new or "")
+        def node(change: Change[NodeSeen]) -> None:
+            address = change.new.address if change.new else ""
+            self._post(self._agents.at, change.key[1], address)
+            self._tell(self._telling.node, change.key[1], change)
 
         kube = self._kube
         self._watches = [
@@ -76,7 +82,7 @@ class Watching:
                 kube, GPUWORKLOADS, project=seen_workload, on_change=of_key(catalog.published)
             ),
             Reflector(kube, GPUCHECKPOINTS, project=ready_checkpoint, on_change=checkpoint),
-            Reflector(kube, GPUNODES, project=agent_address, on_change=node),
+            Reflector(kube, GPUNODES, project=seen_node, on_change=node),
         ]
         for watch in self._watches:
             watch.start()
@@ -121,6 +127,8 @@ def seen_pod(obj: Obj, scope: Scope) -> PodSeen | None:
         address=status.get("podIP") or "",
         port=_port(obj["spec"], workload.seat_container) or scope.port,
         running=_is_running(status, workload.seat_container),
+        group=workload.seat.group if workload.seat else "",
+        vram=workload.wishes.vram or 0,
     )
     return PodSeen(model=ModelId(namespace, name), place=place)
 
@@ -157,9 +165,16 @@ def ready_checkpoint(obj: Obj) -> str | None:
     return (checkpoint.workload or None) if free else None
 
 
-def agent_address(obj: Obj) -> str | None:
-    """Where the node's agent is called."""
-    return (obj.get("status") or {}).get("endpoint") or None
+def seen_node(obj: Obj) -> NodeSeen:
+    """Where the node's agent is called, and what cards it has."""
+    status = obj.get("status") or {}
+    node = gpunodes.read_node(obj)
+    cards = tuple(
+        Card(gpu["index"], node.product, gpu["memoryBytes"], gpu.get("usedBytes", 0))
+        for gpu in status.get("gpus") or ()
+    )
+    groups = {str(name): tuple(group.gpus) for name, group in node.groups.items()}
+    return NodeSeen(status.get("endpoint") or "", cards, groups)
 
 
 def _port(spec: Obj, container: str) -> int:
