@@ -122,6 +122,16 @@ def await_end_of(verb: str, subject: str, limit: float) -> bool:
     return True
 
 
+def inner(pid: int) -> int:
+    """Its number in its own pid namespace, which an image keeps; where it ended, the number."""
+    try:
+        lines = (PROC / str(pid) / "status").read_text().splitlines()
+    except OSError:
+        return pid
+    found = next((line for line in lines if line.startswith("NSpid:")), f"NSpid: {pid}")
+    return int(found.split()[-1])
+
+
 def _has_words(pid: int, *words: str) -> bool:
     try:
         arguments = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")

@@ -50,6 +50,7 @@ class Body:
     gpus: tuple[GpuUuid, ...]
     container_id: str = ""
     park: ParkMechanism = ParkMechanism.AUTO  # what its pod asks for
+    returns_soon: bool = False  # the next in line: what is quick to take up again may stay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
