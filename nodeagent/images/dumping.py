@@ -97,7 +97,7 @@ def _files(tools: Tools, body: Body, into: Path) -> Mapping[str, str]:
     """All that is not CRIU's; the facts."""
     config = body.config
     with (into / rootfs.FILE).open("xb") as out:
-        rootfs.pack(rootfs.upper(body.rootfs), body.rootfs, out)
+        rootfs.pack(rootfs.reached(rootfs.upper(body.rootfs)), body.rootfs, out)
     volumes.pack(config, into)
     found = facts.of(body, criu.version(tools.criu))
     written = {facts.FILE: found, identity.FILE: identity.of(config), CONFIG: config}

@@ -105,7 +105,7 @@ def _collect(into: list[Unfit], process: _Process, found: Found) -> None:
 
 def _container(body: Body) -> Found:
     try:
-        rootfs.upper(body.rootfs)
+        rootfs.reached(rootfs.upper(body.rootfs))
     except (rootfs.NoOverlay, OSError) as problem:
         yield Unfitness.ROOT_FILE_SYSTEM, str(problem)
     chosen = body.labels.get(CRIU_CONFIG, "")

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from nodeagent.images import tree
 
 FILE = "rootfs.tar"
+_NODE = Path("/proc/1/root")
 _MARKS = ("trusted.overlay.", "user.overlay.")
 
 
@@ -34,6 +35,15 @@ def upper(rootfs: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
     if found[0] != "overlay" or "upperdir" not in options:
         raise NoOverlay(f"the root file system is {found[0]}, whose changes cannot be told apart")
     return Path(_plain(options["upperdir"]))
+
+
+def reached(layer: Path, node: Path = _NODE) -> Path:
+    """A layer where we find it. In a container that sees the node's processes that is by way of the
+    first one: containerd may have its layers anywhere. Raises NoOverlay."""
+    for one in (layer, node / layer.relative_to("/")):
+        if one.is_dir():
+            return one
+    raise NoOverlay(f"the files it changed are in {layer}, which cannot be reached from here")
 
 
 def pack(changed: Path, rootfs: Path, out: BinaryIO) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import stat
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,14 @@ def test_the_upper_layer_is_found_by_the_mount_that_is_on_top(tmp_path):
     for path in ("/b/rootfs", "/nothing"):
         with pytest.raises(rootfs.NoOverlay):
             rootfs.upper(tmp_path.__class__(path), table)
+
+
+def test_a_layer_is_found_where_the_node_has_it_too(tmp_path):
+    """An agent in a container sees containerd's folder by way of the node's first process."""
+    (tmp_path / "here").mkdir()
+    assert rootfs.reached(tmp_path / "here") == tmp_path / "here"
+    node, layer = tmp_path / "node", Path("/nowhere/containerd/fs")
+    (node / "nowhere/containerd/fs").mkdir(parents=True)
+    assert rootfs.reached(layer, node) == node / "nowhere/containerd/fs"
+    with pytest.raises(rootfs.NoOverlay, match="cannot be reached from here"):
+        rootfs.reached(layer, tmp_path / "other")
