@@ -75,10 +75,13 @@ class Admin:
                 if not front.slow:
                     front.write(event)
 
+    def __len__(self) -> int:
+        return len(self._fronts)
+
     def close(self) -> None:
         """Let everybody go."""
         for front in list(self._fronts):
-            front.close()
+            front.transport.abort()
 
     def _page(self, front: Front, path: str) -> None:
         found = asset(path)

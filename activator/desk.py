@@ -114,6 +114,11 @@ class Desk:
             if front.idle:
                 front.close()
 
+    def drop(self) -> None:
+        """Whoever is still there is let go in the middle."""
+        for front in list(self._fronts):
+            front.transport.abort()
+
     def _pass_on(self, front: Front, request: Request, model: Model, target: bytes) -> None:
         if request.upgrade and request.upgrade != b"websocket":
             request.upgrade, request.keep = b"", False  # h2c: answered in HTTP/1.1, as it may be

@@ -98,10 +98,14 @@ class Process:
                 while any(queue.in_flight for queue in self.queues.values()):
                     await asyncio.sleep(0.05)
         self.admin.close()
+        self.desk.drop()
+        self.pool.close()
+        while self.admin or self.desk:  # until the loop has told them
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loop.run_in_executor(None, self._end_threads)
-        self.pool.close()
 
     def of(self, model: ModelId) -> Queue:
         """The queue of this model."""
