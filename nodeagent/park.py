@@ -21,7 +21,7 @@ def park(story: Story) -> Record:
     try:
         story.mark(Mark.PARKING)
     except JournalAway:
-        story.tools.pool.undo(story.record.uid)
+        story.tools.pool.retire(story.record.uid)
         raise
     try:
         with story.watch.phase("lock"):
@@ -38,7 +38,7 @@ def park(story: Story) -> Record:
 
 def undo(story: Story) -> Record:
     """From PARKING back to ACTIVE: VRAM was never touched. Raises Lost, BodyGone."""
-    story.tools.pool.undo(story.record.uid)
+    story.tools.pool.retire(story.record.uid)
     try:
         story.unlock()
     except BodyGone:

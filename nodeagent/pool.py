@@ -217,17 +217,14 @@ class Pool:
         return Slot(self._path(name), self.bulk.seal)
 
     def retire(self, name: str) -> None:
-        """The slot's workload is active again: give its room back. Its copy may stay as long as
-        nobody needs the room, and is of use when the workload is parked again."""
+        """The slot's workload is active, again or still: give its room back. Its copy, or an older
+        one where this was never sealed, may stay as long as nobody needs the room, and is of use
+        when the workload is parked again."""
         if self.bulk.retire(name):
             with self._lock:
                 self._reserved.pop(name, None)
         else:
             self._clear(name, spare=False)
-
-    def undo(self, name: str) -> None:
-        """Parking did not happen: give the slot's room back, and keep what was kept before."""
-        self._clear(name, spare=False)
 
     def free(self, name: str) -> None:
         """Nothing of this workload is needed any more. Freeing twice is fine."""

@@ -108,12 +108,10 @@ class BulkOfChunks:
                 self.chunks.hold(found.places)
             return found
 
-    def give_up(self, name: str) -> bool:
-        """Do without a workload's spare. Whether there was one."""
+    def give_up(self, name: str) -> None:
+        """Do without a workload's spare."""
         with self.chunks.lock:
-            had = name in self._spares
             self._drop_spare(name)
-            return had
 
     def keep(self, name: str, file: str, copy: Copy) -> None:
         """A part's copy is finished: its chunks, held until now by the caller, are the slot's, and
@@ -148,7 +146,10 @@ class BulkOfChunks:
             return made
 
     def _give_up_oldest(self) -> bool:
-        return any(self.give_up(name) for name in tuple(self._spares)[:1])
+        for name in self._spares:
+            self.give_up(name)
+            return True
+        return False
 
     def _drop_spare(self, name: str) -> None:
         held = self._spares.pop(name, {})

@@ -141,11 +141,13 @@ class GuestMechanism:
     def _out(self, way: Way, body: Body, moved: Moved) -> Tally:
         """Without the older copy, where there is no room for both."""
         key = self._bulk.key(body.key.namespace)
+        had_one = way.slot.name in self._bulk.spares()
         try:
             tally = way.out(key, moved)
         except NoRoom:
-            if not self._bulk.give_up(way.slot.name):
+            if not had_one:
                 raise
+            self._bulk.give_up(way.slot.name)
             tally = way.out(key, moved)
         return self._told(tally)
 

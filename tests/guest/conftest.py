@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,14 +149,16 @@ class Later(threading.Thread):
 class Node:
     """What an agent has, with small slabs, on one card: the fake one, or the machine's first."""
 
-    def __init__(self, folder, libraries, *, real=False, limit=POOL):
+    slab = SLAB
+
+    def __init__(self, folder, libraries, *, real=False, limit=POOL, agent=True):
         self.folder, self.limit = folder, limit
         self.library, self._driver = libraries
         self._real = real
         self.card = Card(folder / "card")
-        self._stack = ExitStack()
-        self.mechanism = None
-        self.restart()
+        self.mechanism, self.pool = None, None
+        if agent:  # else it is another process's
+            self.restart()
 
     @property
     def environment(self):
@@ -206,7 +208,8 @@ class Node:
             process.wait()
             process.stdin.close()
             process.stdout.close()
-            self.pool.free(told.body.uid)
+            if self.pool:
+                self.pool.free(told.body.uid)
 
     def park(self, told):
         """Lock, copy out, release. The slot and what is kept in it."""
@@ -226,8 +229,8 @@ class Node:
         return slot, kept
 
     def flip(self, slot, at):
-        """Change a bit of a parked part's byte `at`, where it stands in the pool."""
-        (path,) = slot.folder.glob("*.copy")
+        """Change a bit of a part's byte `at`, where it stands in the pool: a slot's or a folder's."""
+        (path,) = getattr(slot, "folder", slot).glob("*.copy")
         place = copies.read(path).places[at // GRAIN]
         (slab,) = (s for s in self.bulk.chunks.slabs.all() if s.number == place * GRAIN // SLAB)
         with slab.path.open("r+b") as file:

@@ -70,6 +70,10 @@ def fill(at, size, seed):
     do("cuMemcpyHtoD_v2", U64(at), data, SIZE(size))
 
 
+def clear(at, size):
+    do("cuMemsetD8_v2", U64(at), ctypes.c_uint8(0), SIZE(size))
+
+
 def holds(at, size, seed):
     into = ctypes.create_string_buffer(size)
     do("cuMemcpyDtoH_v2", into, U64(at), SIZE(size))

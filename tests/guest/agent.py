@@ -1,0 +1,123 @@
+"""
+An agent's stories in a process that can be killed: at the N-th time it changes a file.
+
+Started by the tests; told, a line of JSON at a time, what to do, and forks for each: recover, and
+then park and resume (`turn`), or resume what is parked (`settle`). Answers with how it ended: the
+workload's mark and how many changes there were, or nothing where it was killed.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from kybernate.model.gpu import Seat
+from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
+from kybernate.runtime.clock import SystemClock
+from kybernate.testing.builders import a_group
+from nodeagent import park, processes, recovery, resume
+from nodeagent.cgroups import Cgroups
+from nodeagent.freezer import Freezer
+from nodeagent.journal import FileJournal
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.guest import GuestMechanism
+from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.slabs import Slabs
+from nodeagent.phases import Stopwatch
+from nodeagent.pool import Pool
+from nodeagent.records import Mark, Record, Terms
+from nodeagent.stories import Story, Tools
+from testbed import fakecuda
+
+FOLDER = Path(sys.argv[1])
+MIB = 2**20
+GROUP, UUIDS = a_group(0), {0: GpuUuid(fakecuda.UUID)}
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link"}
+
+
+class Cards:
+    def free(self, uuid):
+        return 1 << 30
+
+    def held_by(self, body):
+        return 0
+
+
+def count_changes(last):
+    """A counter of them; `last` is the one instead of which the process is killed."""
+    made = [0]
+
+    def hook(event, arguments):
+        writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+        if not (writing or event in CHANGES) or not str(arguments[0]).startswith(str(FOLDER)):
+            return
+        if made[0] == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        made[0] += 1
+
+    sys.addaudithook(hook)
+    return made
+
+
+def tools():
+    bulk = BulkOfChunks(FOLDER / "pool", Chunks(Slabs(FOLDER / "pool/.chunks", 4 * MIB), 64 * MIB))
+    clock, cgroups = SystemClock(), Cgroups()
+    freezer = Freezer(clock, cgroups)
+    guests = Guests(FOLDER / "g.sock")
+    return Tools(
+        journal=FileJournal(FOLDER / "journal"),
+        pool=Pool(FOLDER / "pool", 64 * MIB, bulk),
+        mechanism=GuestMechanism(guests, bulk, FOLDER / "workers", freezer, cgroups),
+        cards=Cards(), clock=clock, freezer=freezer,
+    )  # fmt: skip
+
+
+def first(pid):
+    return Record(
+        key=WorkloadKey("team", "model"), uid=PodUid("uid-a"), seat=Seat(GROUP.name, 0),
+        container="model", container_id="c1", pid=pid, pid_started=processes.started(pid),
+        exec_fifo=str(FOLDER / "fifo"), boot=processes.boot_id(), mark=Mark.ACTIVE, since=0.0,
+        terms=Terms(resource=ResourceName("kyb.ai/gpu-1x-seat"), vram=8 * MIB),
+    )  # fmt: skip
+
+
+def play(pid, what, last):
+    made, ours = count_changes(last), tools()
+    if not any((FOLDER / "journal").glob("*.json")):
+        ours.journal.write(first(pid))
+    found = recovery.recover(ours.journal, ours, {GROUP.name: GROUP}, UUIDS, processes.boot_id())
+    (life,) = found.lives
+    story = Story(
+        tools=ours, body=life.body, record=life.record, watch=Stopwatch(ours.clock),
+        tell=lambda *_: None,
+    )  # fmt: skip
+    if story.record.mark is Mark.ACTIVE and what == "turn":
+        park.park(story)
+    if story.record.mark is Mark.PARKED:
+        resume.resume(story)
+    return {"mark": story.record.mark.value, "changes": made[0], "used": ours.pool.bulk.chunks.used}
+
+
+def forked(pid, what, last):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, json.dumps(play(pid, what, last)).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        told = answer.read()
+    return {"told": json.loads(told) if told else None, "ended": os.waitpid(child, 0)[1]}
+
+
+with os.fdopen(os.dup(1), "w") as answers:
+    os.dup2(2, 1)  # logs are not answers
+    for line in sys.stdin:
+        print(json.dumps(forked(*json.loads(line))), file=answers, flush=True)
