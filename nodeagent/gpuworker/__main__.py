@@ -3,7 +3,8 @@
 to, and how long to wait for one.
 
 The card is the one that CUDA_VISIBLE_DEVICES names. One agent at a time is served; the next one is
-let in once all that the last one had begun is ended. Without its socket nobody can find it: it ends.
+let in once all that the last one had begun is ended. When its socket goes nobody can find it: it
+ends.
 """
 
 import os
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> int:
         driver = Driver()
         serving = Serving(driver)
     except Refused as error:
-        with listener.accept()[0] as agent:
-            wire.send(agent, {"ok": False, "why": str(error), "code": 0})
+        with listener.accept()[0] as starter:
+            wire.send(starter, {"ok": False, "why": str(error), "code": 0})
         return 1
     hello = {"ok": True, "build": wire.build(), "pid": os.getpid(), "node": driver.numa_node()}
     while (agent := _next(listener, float(arguments[1]))) is not None:

@@ -229,7 +229,7 @@ class Node:
         return slot, kept
 
     def flip(self, slot, at):
-        """Change a bit of a part's byte `at`, where it stands in the pool: a slot's or a folder's."""
+        """Change a bit of a part's byte `at` in the pool; `slot` may be a folder."""
         (path,) = getattr(slot, "folder", slot).glob("*.copy")
         place = copies.read(path).places[at // GRAIN]
         (slab,) = (s for s in self.bulk.chunks.slabs.all() if s.number == place * GRAIN // SLAB)
