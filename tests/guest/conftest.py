@@ -188,13 +188,13 @@ class Node:
         )
 
     @contextmanager
-    def program(self):
-        """A program that has started as a guest."""
-        environment = {
-            **self.environment,
+    def program(self, *, guest=True, **more):
+        """A program that has started, as a guest or without the library."""
+        preloaded = {
             "LD_PRELOAD": str(self.library),
             "KYB_GUEST_SOCKET": str(self.folder / "g.sock"),
         }
+        environment = {**self.environment, **(preloaded if guest else {}), **more}
         process = subprocess.Popen(
             [sys.executable, str(_PROGRAM)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
