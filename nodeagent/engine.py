@@ -105,7 +105,7 @@ class Engine:
             journal=_breaking(self._file_journal),
             pool=self.pool,
             mechanism=by_wish(
-                mechanism_of(settings, self.pool, freezer, cgroups),
+                mechanism_of(settings, self.pool, freezer, cgroups, self._cards.inventory),
                 self._cards.inventory,
                 freezer,
                 clock,

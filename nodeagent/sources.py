@@ -25,9 +25,14 @@ from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chosen import Chosen
 from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.deep import Deep
+from nodeagent.mechanisms.driver import DriverMechanism
+from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.none import NoMechanism
+from nodeagent.mechanisms.real import Real
 from nodeagent.mechanisms.simulated import Simulated
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.mechanisms.vllmsleep import VllmSleep
@@ -84,14 +89,34 @@ def pool_of(settings: Settings) -> Pool:
     return Pool(folder, settings.pool_limit, BulkOfChunks(folder, chunks))
 
 
-def mechanism_of(settings: Settings, pool: Pool, freezer: Freezing, cgroups: Cgroups) -> Mechanism:
+def mechanism_of(
+    settings: Settings, pool: Pool, freezer: Freezing, cgroups: Cgroups, inventory: Inventory
+) -> Mechanism:
     """What parks here."""
     if settings.inventory is InventorySource.SIMULATED:
         return Simulated(str(simulated_socket(settings.simulated_gpu)), freezer, cgroups)
     if settings.guest_socket is not None and isinstance(pool.bulk, BulkOfChunks):
         guests, workers = Guests(settings.guest_socket), settings.socket.parent / WORKERS
-        return GuestMechanism(guests, pool.bulk, workers, freezer, cgroups)
+        guest = GuestMechanism(guests, pool.bulk, workers, freezer, cgroups)
+        return _real(guest, pool, freezer, cgroups, inventory)
     return NoMechanism()
+
+
+def _real(
+    guest: GuestMechanism, pool: Pool, freezer: Freezing, cgroups: Cgroups, inventory: Inventory
+) -> Real:
+    """All that works with one set of workers."""
+    states = DriverStates(guest.worker)
+
+    def held(body: Body) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for one in inventory.processes():
+            if belongs(one.pid, body.pid, body.container_id, cgroups):
+                found[one.pid] = found.get(one.pid, 0) + one.used
+        return found
+
+    deep = Deep(guest, states, lambda body: sum(held(body).values()), Notes(pool))
+    return Real(deep, DriverMechanism(states, held, freezer, pool))
 
 
 def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Clock) -> Mechanism:
@@ -110,4 +135,7 @@ def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Cl
         return held
 
     sleep = VllmSleep(freezer, clock, reach, holdings)
-    return Chosen(usual, {ParkMechanism.VLLM_SLEEP: sleep})
+    wishes: dict[ParkMechanism, Mechanism] = {ParkMechanism.VLLM_SLEEP: sleep}
+    if isinstance(usual, Real):
+        wishes[ParkMechanism.DRIVER] = usual.driver
+    return Chosen(usual, wishes)

@@ -26,7 +26,8 @@ from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.memoryroom import room
 from nodeagent.pool import Kept, Pool, Slot
 
-_DRIVER, _SHARED = "libcuda.so", "/dev/shm/nccl-"  # noqa: S108 - a mapping's name
+_DRIVER, _LIBRARY = "libcuda.so", "libkybguest"
+_SHARED = "/dev/shm/nccl-"  # noqa: S108 - a mapping's name
 _SLOWEST = 2**29  # bytes a second; measured were 1.6 GB/s and more
 _AT_LEAST_S = 60.0
 
@@ -164,6 +165,11 @@ class DriverMechanism:
 def uses_the_driver(pid: int) -> bool:
     """Whether the driver's library is in a process."""
     return _DRIVER in _maps(pid)
+
+
+def has_the_library(pid: int) -> bool:
+    """Whether the guest library is in a process."""
+    return _LIBRARY in _maps(pid)
 
 
 def _maps(pid: int) -> str:

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +12,13 @@ from kybernate.runtime.clock import SystemClock
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezer
 from nodeagent.gpuworker.checkpoints import State
-from nodeagent.mechanisms import BodyGone, NotPossible, NotYet
+from nodeagent.mechanisms import BodyGone, NotPossible, NotYet, moving
 from nodeagent.mechanisms import driver as driver_module
+from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driver import DriverMechanism
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.memoryroom import room
+from nodeagent.mechanisms.real import Real
 from testbed import fakecuda
 from testbed.fakecuda.card import FakeCard, Step
 
@@ -27,30 +28,13 @@ CARD = GpuUuid(fakecuda.UUID)
 
 
 @pytest.fixture
-def plain(node, told_of):
+def plain(node):
     """A program that has no guest, with memory of both kinds."""
-    environment = dict(node.environment)
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("program.py"))],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    told = told_of(process)
-    told.start()
-    told.at, told.mapped = told.alloc(3 * MIB), told.map_(told.create(4 * MIB), 4 * MIB)
-    told.fill(told.at, 3 * MIB, 1)
-    told.fill(told.mapped, 4 * MIB, 2)
-    yield told
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-
-
-@pytest.fixture
-def told_of(node):
-    """Makes a handle of a running program."""
-    with node.program() as one:
-        yield type(one)
+    with node.program(guest=False) as told:
+        told.at, told.mapped = told.alloc(3 * MIB), told.map_(told.create(4 * MIB), 4 * MIB)
+        told.fill(told.at, 3 * MIB, 1)
+        told.fill(told.mapped, 4 * MIB, 2)
+        yield told
 
 
 @pytest.fixture
@@ -204,6 +188,44 @@ def test_an_agent_that_dies_in_between_leaves_it_where_the_next_one_goes_on(
     assert parked_by.card.held(body.pid) == 0
     parked_by.resume(body, slot, kept)
     assert whole(plain)
+
+
+def test_the_library_decides_who_parks_and_a_mix_is_refused(node, plain, body, parked_by):
+    guest = Deep(node.mechanism, parked_by.states, lambda _: 0, moving.Notes(node.pool))
+    real = Real(guest, parked_by.mechanism)
+    assert real.of(body) is parked_by.mechanism
+    with node.program() as other:
+        assert real.of(replace(other.body, gpus=(CARD,))) is guest
+    environment = {**node.environment, "KYB_LIBRARY": str(node.library)}
+    both = subprocess.Popen(
+        [sys.executable, "-c", _MIX], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        both.stdout.readline()
+        with pytest.raises(NotPossible, match="without the guest library, others have it"):
+            real.lock(replace(body, pid=both.pid), PATIENCE_S)
+    finally:
+        both.kill()
+        both.stdin.close()
+        both.stdout.close()
+        both.wait()
+
+
+_MIX = """
+import ctypes, os, signal
+reading, writing = os.pipe()
+if os.fork() == 0:
+    ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)
+    ctypes.CDLL(os.environ["KYB_LIBRARY"])
+    ctypes.CDLL("libcuda.so.1")
+    os.write(writing, b".")
+    signal.pause()
+os.read(reading, 1)
+ctypes.CDLL("libcuda.so.1")
+print("ready", flush=True)
+signal.pause()
+"""
 
 
 def test_room_is_what_the_nearest_of_all_limits_leaves(tmp_path):
