@@ -19,6 +19,7 @@ from kybernate.model.policy import (
     PlacementQuestion,
     PreemptionQuestion,
     TenantFacts,
+    TieringQuestion,
     TimesliceQuestion,
 )
 from kybernate.model.workload import State, WorkloadClass
@@ -68,11 +69,13 @@ _PREEMPTION = PreemptionQuestion(
 _TIMESLICE = TimesliceQuestion(
     group=_GROUP, holders=(_HOLDER,), waiting=_WAITING, calendar=_MONDAY_NOON
 )
+_TIERING = TieringQuestion(workload=_HOLDER, waiting=0, ram_free=400 * _GIB, calendar=_MONDAY_NOON)
 
 QUESTIONS: Mapping[str, dict[str, Any]] = {
     "admission": policy.write_admission(_ADMISSION),
     "placement": policy.write_placement(_PLACEMENT),
     "preemption": policy.write_preemption(_PREEMPTION),
+    "tiering": policy.write_tiering(_TIERING),
     "timeslice": policy.write_timeslice(_TIMESLICE),
 }
 """The input by package."""
@@ -81,6 +84,7 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "admission": lambda result: policy.read_admission(result, NO_REVISION),
     "placement": lambda result: policy.read_placement(result, NO_REVISION),
     "preemption": lambda result: policy.read_preemption(result, NO_REVISION),
+    "tiering": lambda result: policy.read_tiering(result, NO_REVISION),
     "timeslice": lambda result: policy.read_timeslice(result, _TIMESLICE, NO_REVISION),
 }
 

@@ -85,6 +85,7 @@ class Life:
             min_runtime=terms.min_runtime,
             idle_after=terms.idle_after,
             parkable=terms.parkable,
+            pinned=terms.pinned,
             wanted_since=None if record.mark is Mark.ACTIVE else record.wanted_since,
             active_since=record.active_since if record.mark is Mark.ACTIVE else None,
             last_active=record.last_active,

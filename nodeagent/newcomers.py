@@ -79,6 +79,7 @@ def terms(workload: Workload, group: Group, parkable: bool) -> Terms:
         priority=workload.priority,
         min_runtime=wishes.min_runtime,
         idle_after=wishes.idle_after,
+        pinned=wishes.pinned,
         parkable=_parkable(parkable, wishes.park),
         park=wishes.park,
         barred_reason=barred.reason.name if barred else "",

@@ -73,6 +73,7 @@ class Terms:
     barred_reason: str = ""  # a Reason's name: why it must not start on the seat it was given
     barred_detail: str = ""
     desired: Desired = Desired.AUTO
+    pinned: bool = False
     park: ParkMechanism = ParkMechanism.AUTO
 
 
@@ -117,6 +118,8 @@ def encode(record: Record) -> bytes:
     for name in _OPTIONAL:
         if not body[name]:
             del body[name]
+    if not record.terms.pinned:
+        del body["terms"]["pinned"]
     body["terms"]["workload_class"] = record.terms.workload_class.value
     body["terms"]["desired"] = record.terms.desired.value
     body["terms"]["park"] = record.terms.park.value

@@ -19,6 +19,8 @@ from kybernate.model.policy import (
     Calendar,
     PreemptionQuestion,
     PreemptionVerdict,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
@@ -92,6 +94,10 @@ class ByTheWall:
     def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
         """As the port says."""
         return self._asks.preemption(replace(question, calendar=self._calendar()))
+
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        """As the port says."""
+        return self._asks.tiering(replace(question, calendar=self._calendar()))
 
     def _calendar(self) -> Calendar:
         return questions.calendar(self._wall.now())

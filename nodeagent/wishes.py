@@ -35,6 +35,8 @@ def park_refused(tenancy: Tenancy, pool_free: int) -> Refusal | None:
     key = tenancy.key
     if tenancy.desired is Desired.ACTIVE:
         return Refusal(reason=Reason.PINNED, detail=str(key))
+    if tenancy.pinned:
+        return Refusal(reason=Reason.PINNED, detail=f"{key} is pinned by its pod")
     if tenancy.state is State.QUARANTINED:
         return Refusal(reason=Reason.QUARANTINED, detail=str(key))
     if not tenancy.parkable:

@@ -23,9 +23,12 @@ from kybernate.model.policy import (
     PreemptionQuestion,
     PreemptionVerdict,
     TenantFacts,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.tier import Tier
 
 Document = dict[str, Any]
 
@@ -158,6 +161,38 @@ def read_timeslice(
     return read
 
 
+def write_tiering(question: TieringQuestion) -> Document:
+    """The input of `kyb.tiering`."""
+    return {
+        "workload": _tenant(question.workload),
+        "waiting": question.waiting,
+        "ram_free": question.ram_free,
+        "calendar": _calendar(question),
+    }
+
+
+def read_tiering(result: object, revision: Revision) -> TieringVerdict:
+    """A verdict of `kyb.tiering`. Raises Malformed."""
+    faults = Faults()
+    verdict = _mapping(result, "verdict", faults)
+    read = TieringVerdict(
+        tier=_tier(verdict.get("tier"), faults),
+        reason=_text(verdict.get("reason"), "reason", _REASON, faults),
+        after_seconds=_maybe_seconds(verdict.get("after_seconds"), "after_seconds", faults),
+        revision=revision,
+    )
+    faults.check()
+    return read
+
+
+def _tier(value: object, faults: Faults) -> Tier:
+    """Only VRAM and RAM: nothing is demoted further yet."""
+    if value in (Tier.VRAM, Tier.RAM):
+        return Tier(str(value))
+    faults.add("tier", value, "vram or ram")
+    return Tier.VRAM
+
+
 def read_ignored_callers(result: object, revision: Revision) -> Callers:  # noqa: ARG001
     """`callers` of the data `ignored.json`; without it nobody is. Raises Malformed."""
     faults = Faults()
@@ -197,6 +232,10 @@ def _tenant(tenant: TenantFacts) -> Document:
         "idle_seconds": tenant.idle_seconds,
         "min_runtime_seconds": tenant.min_runtime_seconds,
         "idle_after_seconds": tenant.idle_after_seconds,
+        "in_flight": tenant.in_flight,
+        "pinned": tenant.pinned,
+        "reload_seconds": tenant.reload_seconds,
+        "asked_every_seconds": tenant.asked_every_seconds,
         "gpus": list(tenant.gpus),
         "ran_since_others_wait": tenant.ran_since_others_wait,
     }
@@ -213,7 +252,7 @@ def _group(question: PreemptionQuestion | TimesliceQuestion) -> Document:
     }
 
 
-def _calendar(question: PreemptionQuestion | TimesliceQuestion) -> Document:
+def _calendar(question: PreemptionQuestion | TieringQuestion | TimesliceQuestion) -> Document:
     now = question.calendar
     return {"weekday": now.weekday, "hour": now.hour, "minute": now.minute}
 

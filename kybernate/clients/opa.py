@@ -32,6 +32,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
@@ -123,6 +125,10 @@ class OpaPolicy:
         """As the port says."""
         read = partial(_read_timeslice, question)
         return self._verdict("timeslice", policy.write_timeslice(question), read)
+
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        """As the port says."""
+        return self._verdict("tiering", policy.write_tiering(question), policy.read_tiering)
 
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says. Data, which Rego need not compute."""

@@ -1,7 +1,8 @@
 """
 The port to policy: its questions, and which policy would answer them.
 
-Asked by: extender (placement), webhook (admission), node agent (preemption, timeslice).
+Asked by: extender (placement), webhook (admission), node agent (preemption,
+timeslice, tiering).
 Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
 or unreadable is `Refusal(POLICY_UNAVAILABLE, detail)`, and undefined protects.
 Rule 2: a verdict says what policy wants; invariants are the caller's, whatever it says.
@@ -20,6 +21,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
@@ -43,6 +46,10 @@ class Policy(Protocol):
 
     def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
         """Whose turn it is. A holder that must go still needs its preemption verdict."""
+        ...
+
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        """Whether a holder that nobody asks for may leave its GPU."""
         ...
 
     def ignored_callers(self) -> Callers | Refusal:

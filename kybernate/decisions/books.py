@@ -19,6 +19,7 @@ from kybernate.model.workload import State
 
 # After a failed switch: 1, 2, 4 ... seconds until it is tried again, at most a minute.
 BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0
+_LATEST = 0.3  # what the latest gap between two asks counts for
 FAILURES = frozenset(
     {Happening.START_FAILED, Happening.ACTIVATION_FAILED, Happening.PARK_FAILED}
 )  # fmt: skip
@@ -93,8 +94,26 @@ def want(books: Books, key: WorkloadKey, now: float) -> Books:
     """The workload wants its GPU. Wanting again does not move it in the queue."""
     tenancy = books.tenancies[key]
     if tenancy.wanted_since is None:
-        books = books.having(replace(tenancy, wanted_since=now, asked_to_park=False))
+        books = books.having(
+            replace(
+                tenancy,
+                wanted_since=now,
+                asked_to_park=False,
+                asked_at=now,
+                asked_every=_every(tenancy, now),
+            )
+        )
     return _count_waiting(books, tenancy)
+
+
+def _every(tenancy: Tenancy, now: float) -> float | None:
+    """How often it is asked for, as far as that is known."""
+    if tenancy.asked_at is None:
+        return None
+    gap = max(0.0, now - tenancy.asked_at)
+    if tenancy.asked_every is None:
+        return gap
+    return tenancy.asked_every + _LATEST * (gap - tenancy.asked_every)
 
 
 def unwant(books: Books, key: WorkloadKey) -> Books:

@@ -12,6 +12,8 @@ from kybernate.model.policy import (
     PreemptionQuestion,
     PreemptionVerdict,
     TenantFacts,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
@@ -28,6 +30,9 @@ class Asks(Protocol):
     def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
         """May the holder be parked for the incoming workload?"""
 
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        """May a holder leave its GPU though nobody takes its place?"""
+
 
 def rivals(line: Line, waiter: Tenancy) -> tuple[Tenancy, ...]:
     """The waiters that share a GPU with this one, itself included, longest wait first."""
@@ -42,8 +47,8 @@ def timeslice_question(line: Line, waiter: Tenancy) -> TimesliceQuestion:
     moment = waiting[0].wanted_since
     return TimesliceQuestion(
         group=_group(line, waiter),
-        holders=tuple(facts(h, line.now, moment) for h in holders),
-        waiting=tuple(facts(w, line.now, moment) for w in waiting),
+        holders=tuple(facts(h, line, moment) for h in holders),
+        waiting=tuple(facts(w, line, moment) for w in waiting),
         calendar=calendar(line.now),
     )
 
@@ -53,8 +58,8 @@ def preemption_question(line: Line, incoming: Tenancy, holder: Tenancy) -> Preem
     terms = line.books.terms.get(holder.key)
     moment = rivals(line, incoming)[0].wanted_since
     return PreemptionQuestion(
-        incoming=facts(incoming, line.now, moment),
-        holder=facts(holder, line.now, moment),
+        incoming=facts(incoming, line, moment),
+        holder=facts(holder, line, moment),
         group=_group(line, incoming),
         calendar=calendar(line.now),
         slice_seconds=terms.slice_seconds if terms else 0.0,
@@ -79,8 +84,19 @@ def _group(line: Line, waiter: Tenancy) -> GroupFacts:
     )
 
 
-def facts(tenancy: Tenancy, now: float, longest_wait_began: float | None) -> TenantFacts:
+def tiering_question(line: Line, holder: Tenancy) -> TieringQuestion:
+    """May the holder leave its GPU though nobody takes its place?"""
+    return TieringQuestion(
+        workload=facts(holder, line, None),
+        waiting=sum(w.shares_gpu(holder) for w in line.waiters),
+        ram_free=line.books.pool_free,
+        calendar=calendar(line.now),
+    )
+
+
+def facts(tenancy: Tenancy, line: Line, longest_wait_began: float | None) -> TenantFacts:
     """A tenant as policy sees it. Times become durations, never negative."""
+    now, bus = line.now, line.books.bus
     return TenantFacts(
         key=tenancy.key,
         workload_class=tenancy.workload_class,
@@ -93,6 +109,10 @@ def facts(tenancy: Tenancy, now: float, longest_wait_began: float | None) -> Ten
         idle_seconds=_span(tenancy.idle_since, now) if tenancy.in_vram else None,
         min_runtime_seconds=tenancy.min_runtime,
         idle_after_seconds=tenancy.idle_after,
+        in_flight=tenancy.demand.in_flight if tenancy.demand else None,
+        pinned=tenancy.pinned,
+        reload_seconds=round(2 * bus.seconds(tenancy.vram), 3) if bus else None,
+        asked_every_seconds=tenancy.asked_every,
         gpus=tenancy.gpus,
         ran_since_others_wait=longest_wait_began is not None
         and tenancy.wanted_since != longest_wait_began

@@ -16,6 +16,7 @@ from kybernate.decisions.turns import Line
 from kybernate.model.estimate import Estimate, Item, Step
 from kybernate.model.ids import NO_REVISION, GroupName, Revision, WorkloadKey
 from kybernate.model.policy import HolderTerms, PreemptionVerdict, TimesliceVerdict
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
 
@@ -36,6 +37,8 @@ class SwitchPlan:
     items: tuple[Item, ...] = ()
     overrides: str = ""  # the verdict that was not followed, and why
     slice_ended: bool = False
+    idle: bool = False  # nobody takes its place: it had no work for long enough
+    asked_by: str = ""  # who asked for the one that is resumed, in words
     revision: Revision = NO_REVISION
 
     @property
@@ -87,7 +90,7 @@ class _Pass:
         self.again: list[float] = []
 
     def run(self) -> Decided:
-        plan = self._asked_by_people() or self._along_the_queue()
+        plan = self._asked_by_people() or self._along_the_queue() or self._without_work()
         late = self.line.next_late()
         again = [*self.again, *([late] if late is not None else [])]
         again += [t.not_before for t in self.books.tenancies.values() if t.not_before > self.now]
@@ -108,6 +111,27 @@ class _Pass:
                     items=self._items((tenancy,), None),
                 )  # fmt: skip
             self.waits[key] = refusal
+        return None
+
+    def _without_work(self) -> SwitchPlan | None:
+        """The first holder that policy lets go though nobody takes its place. One that would
+        return by itself is not asked about: it would only go round and round."""
+        for key, tenancy in sorted(self.books.tenancies.items()):
+            if not _may_be_idle(tenancy) or self._busy(tenancy.gpus):
+                continue
+            verdict = self.asks.tiering(questions.tiering_question(self.line, tenancy))
+            if isinstance(verdict, Refusal):
+                self._ask_again(RETRY_SECONDS)
+            elif verdict.tier is Tier.VRAM:
+                if verdict.after_seconds is not None:
+                    self._ask_again(verdict.after_seconds)
+            elif self._cannot_leave((tenancy,)) is None:
+                idle = self.now - (tenancy.idle_since or self.now)
+                return SwitchPlan(
+                    park=(key,), resume=None, gpus=tenancy.gpus, idle=True,
+                    why=f"it had no work for {idle:.0f} s",
+                    items=self._items((tenancy,), None), revision=verdict.revision,
+                )  # fmt: skip
         return None
 
     def _along_the_queue(self) -> SwitchPlan | None:
@@ -225,6 +249,7 @@ class _Pass:
             items=self._items(parked, waiter),
             overrides="; ".join(text for text in (chosen.overrides, overridden) if text),
             slice_ended=bool(parked) and not turns.unfinished(self.books, parked, self.now),
+            asked_by=waiter.asked_by,
             revision=self.revision,
         )
 
@@ -308,6 +333,14 @@ class _Pass:
             span = turns.slice_of(self.books, holder.key)
             if span is not None and holder.active_since is not None:
                 self._ask_again(holder.active_since + span - self.now)
+
+
+def _may_be_idle(tenancy: Tenancy) -> bool:
+    """Whether policy is asked at all. Whoever has work under way is not idle, whatever it says."""
+    if tenancy.state is not State.ACTIVE or tenancy.idle_since is None or not tenancy.parkable:
+        return False
+    busy = tenancy.demand is not None and tenancy.demand.busy
+    return not busy and not tenancy.returns_by_itself
 
 
 def group_of(books: Books, name: GroupName) -> tuple[Tenancy, ...]:

@@ -47,6 +47,8 @@ class Tenancy:
     idle_since: float | None = None  # None: unknown
     quiet_since: float | None = None  # likewise, by what signals said at their last look
     demand: Demand | None = None  # all signals joined, at their last look
+    asked_at: float | None = None  # when it last began to be wanted
+    asked_every: float | None = None  # seconds between two such moments, the latest counting most
     asked_by: str = ""  # who wants it back, in words
     asked_to_park: bool = False
     not_before: float = 0.0  # after a failure: no switch before this

@@ -74,6 +74,8 @@ def immovable(holder: Tenancy, now: float) -> Refusal | None:
         return Refusal(reason=Reason.QUARANTINED, detail=f"{holder.key} still holds VRAM")
     if holder.desired is Desired.ACTIVE:
         return Refusal(reason=Reason.PINNED, detail=str(holder.key))
+    if holder.pinned and holder.desired is not Desired.PARKED:
+        return Refusal(reason=Reason.PINNED, detail=f"{holder.key} is pinned by its pod")
     if not holder.parkable:
         return Refusal(reason=Reason.NOT_PARKABLE, detail=str(holder.key))
     if holder.not_before > now:

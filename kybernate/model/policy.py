@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kybernate.model.ids import NO_REVISION, GroupName, Revision, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.workload import Desired, State, WorkloadClass
 
 
@@ -28,6 +29,10 @@ class TenantFacts:
     min_runtime_seconds: float | None = None  # the pod's own wish
     idle_after_seconds: float | None = None  # the pod's own wish
     gpus: tuple[int, ...] = ()  # those it holds or waits for; empty: all that are asked about
+    in_flight: int | None = None  # requests it has not answered, where somebody counts them
+    pinned: bool = False  # the pod's own wish: never to be parked
+    reload_seconds: float | None = None  # out of VRAM and in again, by the measured rate
+    asked_every_seconds: float | None = None  # how long it was not wanted, on average
     ran_since_others_wait: bool = False  # it had a turn after the longest waiter began to wait
 
 
@@ -100,6 +105,26 @@ class TimesliceVerdict:
     reason: str
     terms: Mapping[WorkloadKey, HolderTerms]
     retry_seconds: float | None = None
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TieringQuestion:
+    """May a holder that nobody asks for leave its GPU? `ram_free` is in bytes."""
+
+    workload: TenantFacts
+    waiting: int  # others that wait for any of its GPUs
+    ram_free: int
+    calendar: Calendar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TieringVerdict:
+    """Where its contents should be. `after_seconds`: when the answer may change by itself."""
+
+    tier: Tier
+    reason: str
+    after_seconds: float | None = None
     revision: Revision = NO_REVISION
 
 

@@ -70,6 +70,7 @@ class EventReason(StrEnum):
     STARTED = "Started"  # it has its GPU for the first time
     RESUMED = "Resumed"
     SLICE_ENDED = "SliceEnded"
+    IDLE = "Idle"  # it had no work for long enough, and is parked though nobody takes its place
     CHECKPOINTED = "Checkpointed"
     CHECKPOINT_FAILED = "CheckpointFailed"  # the workload is as before
     CHECKPOINT_SKIPPED = "CheckpointSkipped"  # it went without one; the last one is kept

@@ -17,6 +17,7 @@ class FakeOpa:
         self.min_runtime_seconds = min_runtime_seconds
         self.retry_seconds = 0.2  # after which the time-slice verdict is to be asked for again
         self.revision = "sha256:0123456789ab"
+        self.ignored: dict[str, list[Any]] = {}  # addresses, ports
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._server = _Server(self)
@@ -37,6 +38,10 @@ class FakeOpa:
             return self._timeslice(question)
         if package == "preemption":
             return self._preemption(question["holder"])
+        if package == "tiering":
+            return _tiering(question["workload"])
+        if package == "settings":
+            return {"callers": self.ignored}
         return None
 
     def _timeslice(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +65,15 @@ class FakeOpa:
         return {"allow": True, "reason": "SliceEnded"}
 
 
+def _tiering(holder: dict[str, Any]) -> dict[str, Any]:
+    wish, idle = holder["idle_after_seconds"], holder["idle_seconds"]
+    if wish is None or idle is None or holder["in_flight"] or holder["pinned"]:
+        return {"tier": "vram", "reason": "NotAsked"}
+    if idle < wish:
+        return {"tier": "vram", "reason": "NotIdleYet", "after_seconds": wish - idle}
+    return {"tier": "ram", "reason": "Idle"}
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -77,7 +91,7 @@ class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        """`/v1/data/kyb/PACKAGE/verdict`."""
+        """`/v1/data/kyb/PACKAGE/verdict`, or `.../settings/NAME`."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.opa.away:
             self.close_connection = True

@@ -22,15 +22,24 @@ from kybernate.model.policy import (
     PreemptionQuestion,
     PreemptionVerdict,
     TenantFacts,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
 
-Question = AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TimesliceQuestion
-Verdict = AdmissionVerdict | PlacementVerdict | PreemptionVerdict | TimesliceVerdict
-V = TypeVar("V", AdmissionVerdict, PlacementVerdict, PreemptionVerdict, TimesliceVerdict)
+Question = (
+    AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TieringQuestion | TimesliceQuestion
+)
+Verdict = (
+    AdmissionVerdict | PlacementVerdict | PreemptionVerdict | TieringVerdict | TimesliceVerdict
+)
+V = TypeVar(
+    "V", AdmissionVerdict, PlacementVerdict, PreemptionVerdict, TieringVerdict, TimesliceVerdict
+)
 
 _REVISION = Revision("sha256:0123456789ab")
 _GROUNDS = {"HolderWantedParked", "HigherPriority", "HolderIdle", "SliceEnded", "WaitedLongEnough"}
@@ -49,6 +58,8 @@ class FakePolicy:
     idle_after_seconds: float = 5.0
     collation_max_wait_seconds: float = 30.0
     switches_per_minute_max: int = 20
+    running_request_grace_seconds: float = 10.0
+    park_idle: str = "asked"  # or always, contested
     defaults: dict[str, str] = field(default_factory=lambda: {"kyb.ai/class": "inference"})
     denials: tuple[tuple[str, str], ...] = ()
     denied_classes: dict[str, str] = field(default_factory=dict)
@@ -97,6 +108,30 @@ class FakePolicy:
         """As the port says."""
         return self._answer(question, self._turn(question))
 
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        """As the port says."""
+        return self._answer(question, self._tier(question))
+
+    def _tier(self, question: TieringQuestion) -> TieringVerdict:
+        one = question.workload
+        min_left = self._min_runtime(one) - one.running_seconds
+        # In the order of `_reason` in tiering.rego.
+        reasons = (
+            ("Pinned", one.pinned, None),
+            ("WantedActive", one.desired is Desired.ACTIVE, None),
+            ("RunningRequest", (one.in_flight or 0) > 0, None),
+            ("Contested", self.park_idle not in ("always", "asked"), None),
+            ("NotAsked", self.park_idle == "asked" and one.idle_after_seconds is None, None),
+            ("MinRuntime", min_left > 0, min_left),
+            ("IdleUnknown", one.idle_seconds is None, None),
+            ("NotIdleYet", self._idle_left(one) > 0, self._idle_left(one)),
+            ("NoRoom", one.vram > question.ram_free, None),
+        )
+        stays = next(((why, after) for why, holds, after in reasons if holds), None)
+        why, after = stays or ("Idle", None)
+        tier = Tier.VRAM if stays else Tier.RAM
+        return TieringVerdict(tier=tier, reason=why, after_seconds=after, revision=self.in_force)
+
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says."""
         if self.away:
@@ -135,15 +170,23 @@ class FakePolicy:
         # In the order of `_reason` in preemption.rego.
         reasons = (
             ("IncomingWantedParked", incoming.desired is Desired.PARKED),
-            ("Pinned", holder.desired is Desired.ACTIVE),
+            ("Pinned", holder.desired is Desired.ACTIVE or self._pinned(holder)),
             ("HolderWantedParked", holder.desired is Desired.PARKED),
             ("MinRuntime", self._min_runtime(holder) > holder.running_seconds),
+            ("RunningRequest", self._grace_left(question) > 0 < (holder.in_flight or 0)),
             (early, bool(early) and switches_left),
             ("SliceEnded", holder.running_seconds >= question.slice_seconds),
             ("WaitedLongEnough", self._collation_left(question) <= 0),
             ("SwitchLimit", bool(early)),
         )
         return next((reason for reason, holds in reasons if holds), "Sticky")
+
+    def _pinned(self, holder: TenantFacts) -> bool:
+        return holder.pinned and holder.desired is not Desired.PARKED
+
+    def _grace_left(self, question: PreemptionQuestion) -> float:
+        left = question.slice_seconds - question.holder.running_seconds
+        return left + self.running_request_grace_seconds
 
     def _early_ground(self, question: PreemptionQuestion) -> str:
         if question.incoming.priority > question.holder.priority:
@@ -153,6 +196,8 @@ class FakePolicy:
     def _retry_seconds(self, question: PreemptionQuestion, reason: str) -> float | None:
         if reason == "MinRuntime":
             return self._min_runtime(question.holder) - question.holder.running_seconds
+        if reason == "RunningRequest":
+            return self._grace_left(question)
         if reason not in ("Sticky", "SwitchLimit"):
             return None
         slice_left = question.slice_seconds - question.holder.running_seconds
@@ -243,5 +288,6 @@ def _contend(one: TenantFacts, other: TenantFacts) -> bool:
 
 
 def _order(holder: TenantFacts) -> float:
-    idle = holder.idle_seconds or 0.0
-    return holder.priority - min(idle, 3600.0) / 7200.0
+    reload_ = 1.0 if holder.reload_seconds is None else max(holder.reload_seconds, 0.001)
+    expected = max(0.0, holder.idle_seconds or 0.0, holder.asked_every_seconds or 0.0)
+    return holder.priority + 0.99 * (reload_ / (reload_ + expected))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.decisions.books import Books
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.demand import Demand
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.verdict import Refusal
@@ -145,6 +146,7 @@ def _workload(tenancy: Tenancy, why: str, now: float) -> pb.WorkloadStatus:
     tier = tier_of(tenancy)
     idle = -1.0 if tenancy.idle_since is None else max(0.0, now - tenancy.idle_since)
     return pb.WorkloadStatus(
+        demand=_demand(tenancy.demand, None if idle < 0 else idle),
         workload=ref_of(tenancy.key, tenancy.uid),
         state=tenancy.state.value,
         seat=tenancy.seat.id,
@@ -156,4 +158,17 @@ def _workload(tenancy: Tenancy, why: str, now: float) -> pb.WorkloadStatus:
         workload_class=tenancy.workload_class.value,
         priority=tenancy.priority,
         idle_seconds=idle,
+    )
+
+
+def _demand(demand: Demand | None, idle: float | None) -> pb.WorkloadDemand | None:
+    """`idle` is by the books, which know it of now."""
+    if demand is None:
+        return None
+    return pb.WorkloadDemand(
+        wanted=demand.wanted,
+        busy=demand.busy,
+        in_flight=demand.in_flight,
+        idle_seconds=idle,
+        why=demand.why,
     )

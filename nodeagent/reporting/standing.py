@@ -101,6 +101,7 @@ def workload_status(
             gpuworkloads.Phase(name=p.name, seconds=p.seconds, size=p.size) for p in phases
         ],
         last_switch_seconds=life.last_switch_seconds,
+        demand=tenancy.demand,
     )
 
 

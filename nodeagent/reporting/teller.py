@@ -103,7 +103,7 @@ class KubeTeller:
         incoming = lives.get(plan.resume) if plan.resume else None
         seconds = sum(item.seconds for item in plan.items)
         for key in plan.park:
-            reason = EventReason.SLICE_ENDED if plan.slice_ended else EventReason.PREEMPTION_PLANNED
+            reason = _planned_for(plan)
             self._tell(
                 lives[key], reason, text, "Preempting", seconds=seconds, related=incoming,
                 revision=plan.revision,
@@ -136,6 +136,7 @@ class KubeTeller:
         after = f" after {', '.join(k.name for k in plan.park)}" if plan.park else ""
         gpus = ", ".join(map(str, life.group.gpus))
         text = f"active on GPU {gpus}{after} in {seconds:.2f} s: {phases_text(life.last_switch)}"
+        text += f"; {plan.asked_by}" if plan.asked_by else ""
         self._tell(
             _of(life), reason, text, action, seconds=seconds, revision=plan.revision
         )  # fmt: skip
@@ -217,6 +218,12 @@ class KubeTeller:
         )
         self._log.info("told", reason=reason.value, workload=str(whom[0]), message=text)
         self._decisions.record(whom, decision, action, related=related, warning=warning)
+
+
+def _planned_for(plan: SwitchPlan) -> EventReason:
+    if plan.idle:
+        return EventReason.IDLE
+    return EventReason.SLICE_ENDED if plan.slice_ended else EventReason.PREEMPTION_PLANNED
 
 
 def _of(life: Life) -> _Life:

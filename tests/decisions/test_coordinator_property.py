@@ -19,7 +19,13 @@ from kybernate.decisions.switching import SwitchPlan, decide
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group, Profile
 from kybernate.model.ids import GroupName, PodUid, ResourceName, WorkloadKey
-from kybernate.model.policy import HolderTerms, PreemptionVerdict, TimesliceVerdict
+from kybernate.model.policy import (
+    HolderTerms,
+    PreemptionVerdict,
+    TieringVerdict,
+    TimesliceVerdict,
+)
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State, WorkloadClass
 
@@ -73,6 +79,12 @@ class HostilePolicy:
         if self.may_be_away and self._draw(5) == 0:
             return AWAY
         return PreemptionVerdict(allow=self._draw(3) == 0, reason="as it likes", retry_seconds=1.0)
+
+    def tiering(self, question):
+        if self.may_be_away and self._draw(5) == 0:
+            return AWAY
+        tier = Tier.RAM if self._draw(4) == 0 else Tier.VRAM
+        return TieringVerdict(tier=tier, reason="as it likes", after_seconds=1.0)
 
 
 class World(RuleBasedStateMachine):

@@ -14,10 +14,12 @@ from kybernate.model.policy import (
     HolderTerms,
     PreemptionQuestion,
     PreemptionVerdict,
+    TieringQuestion,
+    TieringVerdict,
     TimesliceQuestion,
     TimesliceVerdict,
 )
-from kybernate.model.tier import Bandwidth
+from kybernate.model.tier import Bandwidth, Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State, WorkloadClass
 from kybernate.testing.builders import GIB, a_group
@@ -34,6 +36,8 @@ class Says:
     next: str | None = None
     allow: bool = True
     slice_seconds: float = 20.0
+    idle_to: Tier = Tier.VRAM
+    idle_after: float | None = None
     asked: list[object] = field(default_factory=list)
 
     def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict | Refusal:
@@ -49,6 +53,10 @@ class Says:
     def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
         self.asked.append(question)
         return PreemptionVerdict(allow=self.allow, reason="AsTold", retry_seconds=7.0)
+
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
+        self.asked.append(question)
+        return TieringVerdict(tier=self.idle_to, reason="AsTold", after_seconds=self.idle_after)
 
 
 def _key(name: str) -> WorkloadKey:
@@ -103,6 +111,9 @@ class _Nobody:
         raise AssertionError("not needed")
 
     def preemption(self, question: PreemptionQuestion) -> PreemptionVerdict | Refusal:
+        raise AssertionError("not needed")
+
+    def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
         raise AssertionError("not needed")
 
 

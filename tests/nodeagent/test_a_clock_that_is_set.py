@@ -65,7 +65,7 @@ def test_policys_windows_are_peoples_hours() -> None:
             asked.append(question.calendar)
             return Refusal(reason=Reason.BUSY)
 
-        preemption = timeslice
+        preemption = tiering = timeslice
 
     wall = FakeClock(skew=2 * HOUR)
     asks = ByTheWall(Asks(), wall)

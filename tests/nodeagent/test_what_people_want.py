@@ -31,6 +31,8 @@ class Policy:
     def preemption(self, question: Any) -> Refusal:
         return Refusal(reason=Reason.PROTECTED)
 
+    tiering = preemption
+
 
 class Teller:
     """Keeps what waiters are told."""

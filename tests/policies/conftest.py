@@ -25,6 +25,7 @@ from kybernate.model.policy import (
     PlacementQuestion,
     PreemptionQuestion,
     TenantFacts,
+    TieringQuestion,
     TimesliceQuestion,
 )
 from kybernate.model.workload import Desired, State, WorkloadClass
@@ -32,7 +33,9 @@ from policies import shipped
 from testbed import assets
 from testbed.opa import Opa
 
-Question = AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TimesliceQuestion
+Question = (
+    AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TieringQuestion | TimesliceQuestion
+)
 GIB = 1024**3
 MORNING = Calendar(weekday=1, hour=10, minute=30)
 
@@ -103,6 +106,16 @@ def a_timeslice() -> Callable[..., TimesliceQuestion]:
             waiting=tuple(waiting),
             calendar=MORNING,
         )
+
+    return build
+
+
+@pytest.fixture
+def a_tiering() -> Callable[..., TieringQuestion]:
+    """A builder: whether this holder may leave."""
+
+    def build(holder: TenantFacts, ram_free: int = 400 * GIB) -> TieringQuestion:
+        return TieringQuestion(workload=holder, waiting=0, ram_free=ram_free, calendar=MORNING)
 
     return build
 
@@ -207,6 +220,15 @@ def _timeslice(document: dict[str, Any]) -> TimesliceQuestion:
     )
 
 
+def _tiering(document: dict[str, Any]) -> TieringQuestion:
+    return TieringQuestion(
+        workload=_tenant(document["workload"]),
+        waiting=document["waiting"],
+        ram_free=document["ram_free"],
+        calendar=Calendar(**document["calendar"]),
+    )
+
+
 def _placement(document: dict[str, Any]) -> PlacementQuestion:
     facts = dict(document)
     return PlacementQuestion(
@@ -225,5 +247,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Question]] = {
     "admission": _admission,
     "placement": _placement,
     "preemption": _preemption,
+    "tiering": _tiering,
     "timeslice": _timeslice,
 }

@@ -1,6 +1,7 @@
 """What every implementation of the port does: the fake and the real one, one suite."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from kybernate.clients.opa import OpaPolicy
 from kybernate.clients.policy import Policy
+from kybernate.model.callers import NOBODY
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.policy import (
     AdmissionVerdict,
@@ -16,8 +18,10 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionVerdict,
     TenantFacts,
+    TieringVerdict,
     TimesliceVerdict,
 )
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
 from kybernate.testing.policy import FakePolicy
@@ -71,12 +75,15 @@ def test_nobody_who_is_away_gives_a_verdict(
     a_timeslice: Build,
     a_placement: Build,
     an_admission: Build,
+    a_tiering: Build,
 ) -> None:
     answers = (
         away.admission(an_admission()),
         away.placement(a_placement()),
         away.preemption(a_preemption(a_tenant("b"), a_tenant("a"))),
         away.timeslice(a_timeslice([], [a_tenant("b")])),
+        away.tiering(a_tiering(a_tenant("b"))),
+        away.ignored_callers(),
     )
     for answer in answers:
         assert isinstance(answer, Refusal)
@@ -200,6 +207,10 @@ def tenants(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "idle_seconds": draw(wishes),
         "min_runtime_seconds": draw(wishes),
         "idle_after_seconds": draw(wishes),
+        "in_flight": draw(st.none() | st.integers(0, 2)),
+        "pinned": draw(st.booleans()),
+        "reload_seconds": draw(wishes),
+        "asked_every_seconds": draw(wishes),
         "gpus": draw(st.sampled_from([(), (0,), (1,), (0, 1)])),
         "ran_since_others_wait": draw(st.booleans()),
     }
@@ -218,6 +229,7 @@ def test_the_fake_judges_as_the_real_one_does(
     a_tenant: Build,
     a_preemption: Build,
     a_timeslice: Build,
+    a_tiering: Build,
 ) -> None:
     def drawn(name: str) -> TenantFacts:
         tenant: TenantFacts = a_tenant(**data.draw(tenants(name)))
@@ -231,4 +243,43 @@ def test_the_fake_judges_as_the_real_one_does(
     if holders and waiting:
         switches = data.draw(st.integers(18, 22))
         pair = a_preemption(waiting[0], holders[0], switches_last_minute=switches)
-        assert fake.preemption(pair) == opa_policy.preemption(pair)
+        assert _rounded(fake.preemption(pair)) == _rounded(opa_policy.preemption(pair))
+    for holder in holders:
+        idle = a_tiering(holder, ram_free=data.draw(st.sampled_from([0, 2**40])))
+        assert fake.tiering(idle) == opa_policy.tiering(idle)
+
+
+def _rounded(verdict: PreemptionVerdict | Refusal) -> PreemptionVerdict:
+    assert isinstance(verdict, PreemptionVerdict)
+    return replace(verdict, order=round(verdict.order, 9))
+
+
+def test_a_model_that_says_when_it_is_idle_may_leave_then(
+    policy: Policy, a_tenant: Build, a_tiering: Build
+) -> None:
+    facts = {"running_seconds": 60.0, "idle_after_seconds": 30.0}
+    gone = policy.tiering(a_tiering(a_tenant("a", idle_seconds=31.0, **facts)))
+    stays = policy.tiering(a_tiering(a_tenant("a", idle_seconds=10.0, **facts)))
+    assert isinstance(gone, TieringVerdict)
+    assert isinstance(stays, TieringVerdict)
+    assert (gone.tier, gone.reason) == (Tier.RAM, "Idle")
+    assert (stays.tier, stays.reason, stays.after_seconds) == (Tier.VRAM, "NotIdleYet", 20.0)
+
+
+def test_of_holders_the_one_asked_for_seldom_goes_before_the_one_asked_for_often(
+    policy: Policy, a_tenant: Build, a_preemption: Build
+) -> None:
+    def order(**facts: Any) -> float:
+        verdict = policy.preemption(a_preemption(a_tenant("b"), a_tenant("a", **facts)))
+        assert isinstance(verdict, PreemptionVerdict)
+        return verdict.order
+
+    seldom, often = order(asked_every_seconds=600.0), order(asked_every_seconds=6.0)
+    cheap, dear = order(reload_seconds=0.5, idle_seconds=10.0), order(reload_seconds=5.0)
+    assert seldom < often
+    assert cheap < dear
+    assert max(seldom, often, cheap, dear) < order(priority=1)
+
+
+def test_nobodys_connections_are_ignored_unless_data_says_so(policy: Policy) -> None:
+    assert policy.ignored_callers() == NOBODY

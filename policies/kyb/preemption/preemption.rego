@@ -8,6 +8,7 @@
 #     IncomingWantedParked: somebody asked that the incoming workload stays parked
 #     Pinned: somebody asked that the holder stays active
 #     MinRuntime: the holder is within its minimum runtime
+#     RunningRequest: the holder has a request that it has not answered, and not stayed too long
 #     SwitchLimit: this GPU has switched too often in the last minute
 #     Sticky: the holder is busy, within its slice, and not outranked
 #     Protected: the question cannot be read
@@ -55,6 +56,9 @@ _reason(turn) := "IncomingWantedParked" if {
 	turn.holder.desired == "Parked"
 } else := "MinRuntime" if {
 	not _may_be_disturbed(turn)
+} else := "RunningRequest" if {
+	turn.holder.in_flight > 0
+	_grace_left(turn) > 0
 } else := _early_ground(turn) if {
 	_switches_left(turn)
 } else := "SliceEnded" if {
@@ -66,7 +70,12 @@ _reason(turn) := "IncomingWantedParked" if {
 } else := "Sticky"
 
 # A rule of its own: `not x in y` does not hold where x is missing.
-_unpinned(holder) if holder.desired in {"Auto", "Parked"}
+_unpinned(holder) if {
+	holder.desired in {"Auto", "Parked"}
+	object.get(holder, "pinned", false) == false
+}
+
+_unpinned(holder) if holder.desired == "Parked"
 
 # Grounds for a switch before the slice ends: they make the traffic that may thrash.
 _early_ground(turn) := "HigherPriority" if {
@@ -107,6 +116,11 @@ _slice_left(turn) := turn.slice_seconds - turn.holder.running_seconds if {
 	terms.duration(turn.holder.running_seconds)
 }
 
+# Beyond its slice, so that a turn is bounded all the same.
+_grace_left(turn) := _slice_left(turn) + settings.turns.running_request_grace_seconds if {
+	terms.duration(settings.turns.running_request_grace_seconds)
+}
+
 _idle_left(turn) := terms.idle_after(turn.holder, turn.calendar) - turn.holder.idle_seconds if {
 	terms.duration(turn.holder.idle_seconds)
 }
@@ -127,6 +141,8 @@ _retry_seconds(turn, reason) := null if {
 
 _waits(turn, reason) := [seconds | seconds := _min_runtime_left(turn)] if {
 	reason == "MinRuntime"
+} else := [seconds | seconds := _grace_left(turn)] if {
+	reason == "RunningRequest"
 } else := array.concat(
 	array.concat(
 		[seconds | seconds := _slice_left(turn)],
@@ -137,10 +153,19 @@ _waits(turn, reason) := [seconds | seconds := _min_runtime_left(turn)] if {
 	reason in {"Sticky", "SwitchLimit"}
 } else := []
 
-# Of several holders that may go: the lowest priority, then the longest idle, an hour at most.
-_order(holder) := holder.priority - (min([holder.idle_seconds, 3600]) / 7200) if {
+# Of several holders that may go: the lowest priority, then the one whose reload is the smallest part
+# of the time until somebody asks for it again. How often it was asked for tells that, and how long
+# nobody did.
+_order(holder) := holder.priority + (0.99 * (reload / (reload + _expected(holder)))) if {
 	is_number(holder.priority)
-	terms.duration(holder.idle_seconds)
-} else := holder.priority if {
-	is_number(holder.priority)
+	reload := _reload(holder)
 } else := 0
+
+_reload(holder) := max([holder.reload_seconds, 0.001]) if {
+	terms.duration(holder.reload_seconds)
+} else := 1
+
+_expected(holder) := max([seconds |
+	some seconds in [0, object.get(holder, "idle_seconds", null), object.get(holder, "asked_every_seconds", null)]
+	terms.duration(seconds)
+])
