@@ -172,7 +172,7 @@ class Board:
         return {tier: total[tier] for tier in TIERS}
 
     def _lane(self, lane: _Lane, now: float) -> dict[str, Any]:
-        spells = [one for one in self._lanes[lane] if (one.until or now) > now - SPAN_S]
+        spells = [one for one in self._lanes[lane] if one.until is None or one.until > now - SPAN_S]
         return {
             "node": lane[0],
             "gpu": lane[1],

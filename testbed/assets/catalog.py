@@ -118,6 +118,18 @@ BUILT = (
 _OLDEST = "bookworm"
 # CRIU before 4.2 does not know the vdso of Linux 6.18, and no released Debian has 4.2.
 _NEWEST = "forky"
+# What headless Chromium links against, and a font; libc and libgcc are the machine's own.
+_BROWSER = """
+chromium-common fontconfig-config fonts-dejavu-core libasound2 libasyncns0 libatk1.0-0
+libatspi2.0-0 libblkid1 libbrotli1 libbsd0 libcap2 libdav1d6 libdbus-1-3 libdouble-conversion3
+libdrm2 libexpat1 libffi8 libflac12 libfontconfig1 libfreetype6 libgbm1 libgcrypt20 libglib2.0-0
+libgpg-error0 libgraphite2-3 libharfbuzz-subset0 libharfbuzz0b libicu72 libjpeg62-turbo liblz4-1
+liblzma5 libmd0 libminizip1 libmount1 libmp3lame0 libmpg123-0 libnspr4 libnss3 libogg0
+libopenh264-7 libopus0 libpcre2-8-0 libpng16-16 libpulse0 libselinux1 libsndfile1 libsqlite3-0
+libstdc++6 libsystemd0 libudev1 libvorbis0a libvorbisenc2 libwayland-server0 libx11-6
+libx11-xcb1 libxau6 libxcb1 libxcomposite1 libxdamage1 libxdmcp6 libxext6 libxfixes3 libxi6
+libxkbcommon0 libxml2 libxnvctrl0 libxrandr2 libxrender1 libzstd1 zlib1g
+"""
 PACKAGED = (
     Packaged(name="runc", suite=_OLDEST, root="runc", program="usr/sbin/runc"),
     Packaged(
@@ -135,6 +147,14 @@ PACKAGED = (
         program="criu",
         launched="usr/sbin/criu",
         seconds=12,
+    ),
+    Packaged(
+        name="chromium",
+        suite=_OLDEST,
+        root="chromium-headless-shell",
+        also=tuple(_BROWSER.split()),
+        program="usr/lib/chromium/chromium-headless-shell",
+        seconds=40,
     ),
 )
 

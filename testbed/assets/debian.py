@@ -45,6 +45,8 @@ class Packaged:
     suite: str
     root: str
     """The package that is wanted; where it is `alone`, without those it depends on."""
+    also: tuple[str, ...] = ()
+    """What is wanted beside it, where it is `alone`: these and no more."""
     program: str
     """Its path below the folder that the packages are unpacked into."""
     alone: bool = True

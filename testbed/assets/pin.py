@@ -43,7 +43,7 @@ def _of_suites() -> dict[str, list[list[str]]]:
 
 def _names(asset: Packaged, source: apt.Apt) -> list[str]:
     if asset.alone:
-        return [asset.root]
+        return [asset.root, *asset.also]
     plan = source.ask("apt-get", "install", "--simulate", "--no-install-recommends", asset.root)
     return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 

@@ -113,9 +113,10 @@ def test_on_another_system_its_own_programs_are_taken_when_they_are_new_enough(
 
 def test_every_program_is_pinned_by_version_and_hash() -> None:
     pinned = json.loads(debian.PINS.read_text())
-    assert {asset.name for asset in PACKAGED} == set(NODE_PACKAGED)
+    wanted = {*NODE_PACKAGED, "chromium"}
+    assert {asset.name for asset in PACKAGED} == wanted
     for architecture in pinned.values():
-        assert set(architecture) == set(NODE_PACKAGED)
+        assert set(architecture) == wanted
         for pins in architecture.values():
             assert all(version and len(sha256) == 64 for _, version, sha256 in pins)
 
