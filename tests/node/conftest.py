@@ -11,8 +11,6 @@ import os
 import signal
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ import pytest
 
 from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.ids import WorkloadKey
+from kybernate.testing import askmodel
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.fakeopa import FakeOpa
 from testbed.assets import native
@@ -28,7 +27,7 @@ from testbed.controlplane import ControlPlane
 from testbed.kubectl import KubectlFailed
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
-from webhook import hooks, probes, wire
+from webhook import hooks, preload, probes, wire
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "kyb.test/models:1"
@@ -57,6 +56,11 @@ class SeatNode:
     opa_url: str
     made: list[str] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)  # pods that a file's other tests need still
+    # Where the cards are other ones than the simulated: test_parking_by_the_guest.py.
+    inventory: tuple[str, ...] = ()
+    flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
+    state_folder: str = "state"
 
     @property
     def agent_socket(self) -> Path:
@@ -67,12 +71,12 @@ class SeatNode:
         argv = [
             sys.executable, "-m", "nodeagent", f"--node={NODE}", *self._cards(),
             f"--kubeconfig={self.plane.admin_kubeconfig}", f"--opa-url={self.opa_url}",
-            f"--state-dir={self.folder / 'state'}", "--pool-limit=400Gi",
+            f"--state-dir={self.folder / self.state_folder}", "--pool-limit=400Gi",
             f"--socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
-            f"--criu-plugins={native.criu_plugins()}",
+            f"--criu-plugins={native.criu_plugins()}", *self.flags.get("agent", ()),
         ]  # fmt: skip
         broken = {"KYB_FAULT": fault} if fault else {}
-        self._start("agent", argv, lambda: self.view() is not None, broken)
+        self._start("agent", argv, lambda: self.view() is not None, self.more | broken)
 
     def kill_agent(self) -> None:
         """kill -9."""
@@ -101,8 +105,9 @@ class SeatNode:
         plugin = [
             sys.executable, "-m", "deviceplugin", *self._cards(),
             f"--agent-socket={self.agent_socket}", "--metrics-listen=127.0.0.1:0",
+            *self.flags.get("deviceplugin", ()),
         ]  # fmt: skip
-        self._start("deviceplugin", plugin, self._seats_there)
+        self._start("deviceplugin", plugin, self._seats_there, self.more)
 
     def _start(self, name, argv, ready, more=None) -> None:
         node = self.node
@@ -112,8 +117,8 @@ class SeatNode:
     def _cards(self) -> list[str]:
         profiles = self.folder / "profiles.yaml"
         profiles.write_text(PROFILES)
-        gpu = f"--simulated-gpu={self.folder / 'gpu.sock'}"
-        return [f"--profiles={profiles}", "--inventory=simulated", gpu]
+        simulated = ("--inventory=simulated", f"--simulated-gpu={self.folder / 'gpu.sock'}")
+        return [f"--profiles={profiles}", *(self.inventory or simulated)]
 
     def _seats_there(self) -> bool:
         seen = self.plane.api.get(f"/api/v1/nodes/{NODE}")["status"]["allocatable"]
@@ -192,10 +197,11 @@ class SeatNode:
 
     @staticmethod
     def admitted(pod):
-        """With its probes and hook as the webhook lets it in."""
+        """With its probes, hook and environment as the webhook lets it in."""
         pod = copy.deepcopy(pod)
         given = pod["metadata"]["annotations"]
-        for change in wire.patch_of((*probes.additions(pod), *hooks.additions(pod, given))):
+        added = (*probes.additions(pod), *hooks.additions(pod, given))
+        for change in wire.patch_of((*added, *preload.additions(pod, given))):
             *parents, last = change["path"].split("/")[1:]
             target = pod
             for part in parents:
@@ -207,8 +213,11 @@ class SeatNode:
         """Create it as the webhook would let it in."""
         self.create(self.admitted(body))
 
+    def kubectl_in(self, verb, body):
+        self.plane.kubectl(verb, "-f", "-", stdin=json.dumps(body))
+
     def create(self, body):
-        self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        self.kubectl_in("create", body)
         self.made.append(f"{body['kind'].lower()}/{body['metadata']['name']}")
 
     def kubectl(self, *args):
@@ -256,17 +265,7 @@ class SeatNode:
 
     def predict(self, name):
         """Ask the model, as soon as it listens."""
-        address = self.pod(name)["status"]["podIP"]
-        request = urllib.request.Request(f"http://{address}:8080/predict", data=b"", method="POST")
-
-        def ask():
-            try:
-                with urllib.request.urlopen(request, timeout=60.0) as answer:
-                    return json.load(answer)
-            except urllib.error.URLError:
-                return None
-
-        return wait_for(ask, f"{name} answers", PATIENCE_S)
+        return askmodel.predict(lambda: self.pod(name)["status"].get("podIP"), PATIENCE_S)
 
     def forget(self):
         """Remove what the test made."""

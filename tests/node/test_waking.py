@@ -10,11 +10,12 @@ Observed: the pods' answers, the agents' word, the API server.
 import json
 import os
 import signal
+import socket
+import socketserver
 import sys
 import tempfile
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ import pytest
 from kybernate.api import gpuworkloads, names, pods
 from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.ids import WorkloadKey
+from kybernate.testing import askmodel
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.fakeopa import FakeOpa
 from testbed import pki
@@ -50,6 +52,8 @@ exec {program} "$@"
 GPU = "/run/kyb-gpu/gpu.sock"  # each node has a /run of its own
 PATIENCE_S = 90.0  # two busy cores
 PORT = 8443
+# The second one gives a checkpoint on its way less time than it gets here.
+RUNTIMES = {"waking": "agent-wait = 60\n", "hurried": "agent-wait = 60\nwake-wait = 3\n"}
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Node:
     folder: Path
     shared: Path
     opa_url: str
+    reached_at: str = ""  # by other agents; empty: at its own address
 
     @property
     def name(self) -> str:
@@ -88,7 +93,8 @@ class Node:
             f"--socket={self.folder / 'agent.sock'}", "--metrics-listen=127.0.0.1:0",
             f"--checkpoint-keys={self.shared / 'keys'}", f"--tls-dir={self.shared / 'serving'}",
             f"--client-tls-dir={self.shared / 'client'}", f"--listen={address}:{PORT}",
-            f"--advertise={address}:{PORT}", f"--criu-plugins={native.criu_plugins()}",
+            f"--advertise={self.reached_at or f'{address}:{PORT}'}",
+            f"--criu-plugins={native.criu_plugins()}",
         ]  # fmt: skip
         self._start("agent", argv, lambda: self.view() is not None, environment)
 
@@ -148,7 +154,15 @@ class Pair:
     nodes: tuple[Node, Node]
     made: list[str] = field(default_factory=list)
 
-    def run(self, name: str, node: Node, *, wait: bool = True, **annotations: str) -> None:
+    def run(
+        self,
+        name: str,
+        node: Node,
+        *,
+        wait: bool = True,
+        runtime: str = "waking",
+        **annotations: str,
+    ) -> None:
         """Create a pod that holds 2 GiB and counts; it is Running when this returns."""
         container = {
             "name": "model",
@@ -165,7 +179,7 @@ class Pair:
             "metadata": {"name": name, "namespace": "default", "annotations": wishes},
             "spec": {
                 "nodeName": node.name,
-                "runtimeClassName": "real-waking",
+                "runtimeClassName": f"real-{runtime}",
                 "containers": [container],
                 "terminationGracePeriodSeconds": 1,
             },
@@ -199,10 +213,10 @@ class Pair:
             made = agent.checkpoint(key, name=checkpoint, within=PATIENCE_S, **more)
         if made.ok:
             ready = ("get", "gpucheckpoint", checkpoint, "-o", "jsonpath={.status.sizeBytes}")
-            wait_for(lambda: self._said(*ready), f"{checkpoint} is published", PATIENCE_S)
+            wait_for(lambda: self.said(*ready), f"{checkpoint} is published", PATIENCE_S)
         return made
 
-    def _said(self, *asked):
+    def said(self, *asked):
         try:
             return self.plane.kubectl(*asked)
         except KubectlFailed:
@@ -210,23 +224,12 @@ class Pair:
 
     def switch(self, name):
         """The last switch of a workload, by its GpuWorkload."""
-        said = self._said("get", "gpuworkload", name, "-o", "json")
+        said = self.said("get", "gpuworkload", name, "-o", "json")
         return json.loads(said)["status"].get("lastSwitch") if said else None
 
     def predict(self, name):
         """Ask the model, as soon as it listens."""
-        wait_for(lambda: self.pod(name)["status"].get("podIP"), f"{name} has an address", 60.0)
-        address = self.pod(name)["status"]["podIP"]
-        request = urllib.request.Request(f"http://{address}:8080/predict", data=b"", method="POST")
-
-        def ask():
-            try:
-                with urllib.request.urlopen(request, timeout=60.0) as answer:
-                    return json.load(answer)
-            except urllib.error.URLError:
-                return None
-
-        return wait_for(ask, f"{name} answers", PATIENCE_S)
+        return askmodel.predict(lambda: self.pod(name)["status"].get("podIP"), PATIENCE_S)
 
     def told(self, name):
         """What is known of it, for the message of a failed test."""
@@ -289,14 +292,17 @@ def pair(pair_of_nodes: Pair) -> Iterator[Pair]:
 def _spec(shared: Path, number: int) -> NodeSpec:
     folder = shared / str(number)
     folder.mkdir()
-    settings, program = folder / "runtime.conf", folder / "kybernate-runc"
-    settings.write_text(f"socket = {folder / 'runtime.sock'}\nagent-wait = 60\n")
-    program.write_text(LAUNCHER.format(settings=settings, program=native.runtime()))
-    program.chmod(0o755)
+    runtimes = {}
+    for name, waits in RUNTIMES.items():
+        settings, program = folder / f"{name}.conf", folder / f"{name}-runc"
+        settings.write_text(f"socket = {folder / 'runtime.sock'}\n{waits}")
+        program.write_text(LAUNCHER.format(settings=settings, program=native.runtime()))
+        program.chmod(0o755)
+        runtimes[name] = program
     taint = {"key": "kyb.test/real", "effect": "NoSchedule"}
     return NodeSpec(
         name=f"waking-{number}",
-        runtimes={"waking": program},
+        runtimes=runtimes,
         kubelet={"registerWithTaints": [taint]},
     )
 
@@ -320,13 +326,14 @@ def _cluster(plane: ControlPlane) -> None:
     for part in ("crd", "namespace"):
         plane.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "components" / part))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    runtime = {
-        "apiVersion": "node.k8s.io/v1",
-        "kind": "RuntimeClass",
-        "metadata": {"name": "real-waking"},
-        "handler": "waking",
-    }
-    plane.kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
+    for name in RUNTIMES:
+        runtime = {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": f"real-{name}"},
+            "handler": name,
+        }
+        plane.kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
 
 
 def test_an_active_workload_is_sealed_and_goes_on(pair):
@@ -406,3 +413,74 @@ def test_an_agent_killed_while_it_wakes_costs_nothing(pair):
     other.restart_agent()
     answer = pair.predict("after")
     assert (answer["counter"], answer["intact"]) == (2, True), pair.told("after")
+
+
+class StuckLink(socketserver.ThreadingTCPServer):
+    """Leads to an agent; after the first MiB of its answers nothing comes until `go_on` is set."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, target):
+        self.go_on, self.passed = threading.Event(), 0
+        self.target = target
+        super().__init__(("127.0.0.1", 0), _Passing)
+
+    @property
+    def port(self):
+        return self.server_address[1]
+
+
+class _Passing(socketserver.BaseRequestHandler):
+    def handle(self):
+        with socket.create_connection(self.server.target) as agent:
+            threading.Thread(target=self._ask, args=(agent,), daemon=True).start()
+            with suppress(OSError):
+                while piece := agent.recv(65536):
+                    if self.server.passed > 2**20:
+                        self.server.go_on.wait(PATIENCE_S)
+                    self.server.passed += len(piece)
+                    self.request.sendall(piece)
+
+    def _ask(self, agent):
+        with suppress(OSError):
+            while piece := self.request.recv(65536):
+                agent.sendall(piece)
+            agent.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def stuck(pair):
+    """Between the second node and the agent of the first."""
+    one, other = pair.nodes
+    with StuckLink((one.real.state.address, PORT)) as link:
+        threading.Thread(target=link.serve_forever, daemon=True).start()
+        other.real.reach(link.port)
+        one.reached_at = f"127.0.0.1:{link.port}"
+        one.restart_agent()
+        where = ("get", "gpunode", one.name, "-o", "jsonpath={.status.endpoint}")
+        wait_for(lambda: pair.said(*where) == one.reached_at, "it is known anew", 60.0)
+        yield link
+        link.go_on.set()
+        link.shutdown()
+        one.reached_at = ""
+        one.restart_agent()
+
+
+def test_a_checkpoint_that_takes_longer_than_the_kubelet_waits_is_fetched_once(pair, stuck):
+    one, other = pair.nodes
+    pair.run("slow", one)
+    assert pair.predict("slow")["counter"] == 1
+    assert pair.seal("slow", one, "large", leave_parked=True).ok
+    pair.delete("slow")
+    pair.run("late", other, wait=False, runtime="hurried", **{"restore-from": "large"})
+
+    def another_container():
+        found = pair.pod("late")["status"].get("containerStatuses") or [{}]
+        return found[0].get("restartCount", 0) >= 1
+
+    wait_for(another_container, "the kubelet has made another container", PATIENCE_S)
+    stuck.go_on.set()
+    answer = pair.predict("late")
+    assert (answer["counter"], answer["intact"]) == (2, True)
+    assert stuck.passed < 1.2 * pair.checkpoint("large")["status"]["sizeBytes"]
