@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kybernate.decisions.lifecycle import Happening
@@ -116,6 +116,7 @@ class Switches:
     def _park(self, life: Life, plan: SwitchPlan, books: Books) -> tuple[PhaseTime, ...] | None:
         """The phases, or None when it holds its VRAM still."""
         story = self.stage.story(life, Doing.PARKING)
+        story.body = replace(story.body, returns_soon=life.key in plan.shallow)
         failed = Endings(happening=Happening.PARK_FAILED, tell=self.teller.park_failed)
         if not self.stage.run(life, story, lambda: park.park(story), books, failed):
             return () if life.gone else None

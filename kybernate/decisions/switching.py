@@ -8,7 +8,7 @@ given without it. The order and the bound on waiting are in `turns`; what fits i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from kybernate.decisions import questions, turns
+from kybernate.decisions import depth, questions, turns
 from kybernate.decisions.books import Books
 from kybernate.decisions.questions import Asks
 from kybernate.decisions.tenancy import Tenancy
@@ -39,6 +39,7 @@ class SwitchPlan:
     slice_ended: bool = False
     idle: bool = False  # nobody takes its place: it had no work for long enough
     asked_by: str = ""  # who asked for the one that is resumed, in words
+    shallow: tuple[WorkloadKey, ...] = ()  # of the parked: their contexts may stay
     revision: Revision = NO_REVISION
 
     @property
@@ -248,6 +249,7 @@ class _Pass:
             why=chosen.why,
             items=self._items(parked, waiter),
             overrides="; ".join(text for text in (chosen.overrides, overridden) if text),
+            shallow=depth.may_stay(self.books, parked, waiter),
             slice_ended=bool(parked) and not turns.unfinished(self.books, parked, self.now),
             asked_by=waiter.asked_by,
             revision=self.revision,
