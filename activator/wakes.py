@@ -80,6 +80,8 @@ class Wakes:
                 queue.refuse_all(queue.why)
                 return True
             case Activate(place):
+                if model.owner is not None and model.owner.wakes:
+                    self._wanted.add(queue.id, model.owner.name)  # so that it does not go meanwhile
                 await self._activate(queue, place, failed)
             case Ask(owner):
                 self._wanted.add(queue.id, owner.name)

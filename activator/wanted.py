@@ -1,5 +1,5 @@
 """
-Which Deployments at zero somebody waits for: told to the controller by a record of our own.
+Which Deployments that may go to zero somebody waits for: told to the controller by a record of our own.
 
 Called by: `wakes`. Several activators may want one Deployment, and none of them writes it: each has
 a Lease `kyb-activator-NAME` in our namespace, and the leading controller, who alone scales, unites

@@ -32,6 +32,7 @@ from controller.settings import Settings
 from controller.signing import Signing
 from controller.signing import Terms as KeyTerms
 from controller.workloads import Workloads
+from controller.zeroing import Zeroing
 from kybernate.clients.events import EventRecorder, ObjectRef
 from kybernate.clients.kube import Kube
 from kybernate.clients.leases import Elector
@@ -69,6 +70,7 @@ class Process:
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
         self._departures = Departures(kube, clock, settings.namespace)
+        self._zeroing = Zeroing(kube, clock, self._events, settings.zero_after)
         self._keeping = Keeping(kube, clock, settings.namespace, self._publication)
         self._issuing = self._make_issuing() if settings.certificates else None
         self._signing = self._make_signing()
@@ -108,7 +110,7 @@ class Process:
         """What watches, and acts where it leads."""
         requests = (self._checkpointing, self._restoring, self._claims, self._retiring)
         books = (self._workloads, self._readiness, self._departures)
-        return (*books, *requests, self._openings, self._keeping)
+        return (*books, *requests, self._openings, self._keeping, self._zeroing)
 
     def _watches(self) -> list[Reflector[Any]]:
         issuing = self._issuing.watches if self._issuing else ()

@@ -59,6 +59,12 @@ class Settings(ProcessSettings):
     certificate_lifetime: float = setting(
         90 * _DAY, unit="seconds", help="of each certificate; replaced after two thirds of it"
     )
+    zero_after: float = setting(
+        600.0,
+        unit="seconds",
+        help="how long a model that may go to zero (kyb.ai/scale-to-zero) is parked before it is "
+        "sealed and its pod goes; coming back from a checkpoint takes tens of seconds, so not soon",
+    )
     checkpoint_key_lifetime: float = setting(
         365 * _DAY,
         unit="seconds",

@@ -76,6 +76,8 @@ class EventReason(StrEnum):
     CHECKPOINT_SKIPPED = "CheckpointSkipped"  # it went without one; the last one is kept
     WOKEN = "Woken"
     WAKE_FAILED = "WakeFailed"  # from this checkpoint: the next one, or a cold start
+    TO_ZERO = "ScaledToZero"  # on the Deployment: nobody asks for it, a checkpoint has its state
+    FROM_ZERO = "ScaledFromZero"  # on the Deployment: somebody asks for it
     PROMOTED = "Promoted"
     DEMOTED = "Demoted"
     EVACUATED = "Evacuated"
