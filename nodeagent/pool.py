@@ -71,6 +71,16 @@ class Bulk(Protocol):
     def spares(self) -> tuple[str, ...]:
         """Whose copies are kept so."""
 
+    def weight(self, slot: "Slot", part: Kept) -> int:
+        """Bytes of `carried`, about."""
+
+    def carried(self, slot: "Slot", part: Kept) -> Iterator[bytes]:
+        """A part's contents as one stream, to be kept elsewhere. Raises Damaged, OSError."""
+
+    def brought(self, slot: "Slot", name: str, content: Iterator[bytes]) -> tuple[int, str]:
+        """A part out of such a stream, in a slot that is not sealed: as `Slot.write`. Raises
+        Damaged, NoRoom, OSError."""
+
 
 class NoBulk:
     """A `Bulk` of mechanisms that write into the slots' files."""
@@ -96,6 +106,18 @@ class NoBulk:
     def spares(self) -> tuple[str, ...]:
         """None."""
         return ()
+
+    def weight(self, slot: "Slot", part: Kept) -> int:  # noqa: ARG002 - the port's
+        """That of its file."""
+        return part.content
+
+    def carried(self, slot: "Slot", part: Kept) -> Iterator[bytes]:
+        """Its file."""
+        return slot.checked(part)
+
+    def brought(self, slot: "Slot", name: str, content: Iterator[bytes]) -> tuple[int, str]:
+        """Its file."""
+        return slot.write(name, content)
 
 
 class Slot:
@@ -153,13 +175,19 @@ class Slot:
             raise Damaged(f"parts {', '.join(short)} are cut short")
         return kept
 
-    def check(self, part: Kept) -> None:
-        """Read a part and compare. Raises Damaged."""
+    def checked(self, part: Kept) -> Iterator[bytes]:
+        """As `read`. Raises Damaged at the end where it is not what was written."""
         digest = hashlib.blake2b(digest_size=32)
         for chunk in self.read(part.name):
             digest.update(chunk)
+            yield chunk
         if digest.hexdigest() != part.digest:
             raise Damaged(f"part {part.name} was changed in the pool")
+
+    def check(self, part: Kept) -> None:
+        """Read a part and compare. Raises Damaged."""
+        for _ in self.checked(part):
+            pass
 
     def _part(self, name: str) -> Path:
         # Names come from a mechanism, which may take them from a workload: never a path.

@@ -23,7 +23,7 @@ from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 from nodeagent.images import ProcessImages, Unfit, Unfitness
 from nodeagent.mechanisms import BodyGone
-from nodeagent.pool import Damaged, Kept, Slot
+from nodeagent.pool import Kept, Slot
 from nodeagent.records import Mark, Record
 from nodeagent.stories import Story
 
@@ -109,9 +109,9 @@ def body_of(record: Record) -> images.Body:
 
 def _make(story: Story, means: Means, name: str) -> Sealed:
     body, record = body_of(story.record), story.record
-    slot = story.tools.pool.slot(record.uid)
+    slot, bulk = story.tools.pool.slot(record.uid), story.tools.pool.bulk
     kept = slot.parts()
-    need = sum(part.content for part in kept) + processes.resident(body.pid) + _SPARE
+    need = sum(bulk.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
     with means.store.draft(record.key.namespace, name, need) as draft:
         facts = means.describe(record, body)
         with story.watch.phase("let go"):
@@ -145,23 +145,19 @@ def _contents(story: Story, draft: Draft, slot: Slot, kept: tuple[Kept, ...]) ->
     with story.watch.phase("contents"):
         for number, part in enumerate(kept):
             path = f"{GPU}/{number}"
-            draft.write(path, _checked(slot, part))
+            digest = hashlib.blake2b(digest_size=32)
+            draft.write(path, _told(story.tools.pool.bulk.carried(slot, part), digest.update))
             moved(part.size)
             card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
-            parts.append(
-                GpuPart(name=part.name, card=card, size=part.size, digest=part.digest, path=path)
-            )
+            name, carried = part.name, digest.hexdigest()
+            parts.append(GpuPart(name=name, card=card, size=part.size, digest=carried, path=path))
     return parts
 
 
-def _checked(slot: Slot, part: Kept) -> Iterator[bytes]:
-    """Its bytes. Raises Damaged at the end where they are not what was parked."""
-    digest = hashlib.blake2b(digest_size=32)
-    for chunk in slot.read(part.name):
-        digest.update(chunk)
+def _told(content: Iterator[bytes], tell: Callable[[bytes], None]) -> Iterator[bytes]:
+    for chunk in content:
+        tell(chunk)
         yield chunk
-    if digest.hexdigest() != part.digest:
-        raise Damaged(f"part {part.name} was changed in the pool")
 
 
 def _whole(facts: Facts, parts: list[GpuPart], state: str) -> Facts:

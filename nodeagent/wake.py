@@ -30,7 +30,8 @@ def fill(story: Story, sealed: Sealed) -> None:
     kept: list[Kept] = []
     with story.watch.phase("contents"):
         for part in parts:
-            content, digest = slot.write(part.name, _checked(sealed, part))
+            read = _checked(sealed, part)
+            content, digest = story.tools.pool.bulk.brought(slot, part.name, read)
             moved(part.size)
             uuid = story.body.gpus[part.card]
             kept.append(

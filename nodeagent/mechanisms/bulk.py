@@ -17,10 +17,11 @@ from pathlib import Path
 
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import KEY_SIZE, new_key
-from nodeagent.mechanisms import copies
+from nodeagent.mechanisms import carrying, copies
 from nodeagent.mechanisms.chunks import Chunks
-from nodeagent.mechanisms.copies import SUFFIX, ZERO, Copy
-from nodeagent.pool import SEALED, Damaged
+from nodeagent.mechanisms.copies import SUFFIX, ZERO, Copy, named
+from nodeagent.mechanisms.slabs import ANYWHERE
+from nodeagent.pool import SEALED, Damaged, Kept, Slot
 from nodeagent.sealing import seal
 
 SPARES = ".spares"
@@ -93,6 +94,47 @@ class BulkOfChunks:
         """Whose there are."""
         with self.chunks.lock:
             return tuple(self._spares)
+
+    # for checkpoints
+
+    def weight(self, slot: Slot, part: Kept) -> int:
+        """As the port says."""
+        return carrying.size(part.content, self._listed(slot.name, part.name))
+
+    def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
+        """As the port says. Of every part, also where its file is all there is."""
+        copy = self._listed(slot.name, part.name)
+        index = b"".join(slot.checked(part))
+        return carrying.stream(index, copy, self.chunks.slabs)
+
+    def brought(self, slot: Slot, name: str, content: Iterator[bytes]) -> tuple[int, str]:
+        """As the port says."""
+        found = carrying.opened(content)
+        if found.copy is not None:
+            self._bring(slot.name, named(name), found.copy, found.chunks)
+        for _ in found.chunks:
+            raise Damaged(f"there is more of part {name} than it has chunks")
+        return slot.write(name, iter([found.index]))
+
+    def _bring(self, name: str, file: str, copy: Copy, chunks: Iterator[bytes]) -> None:
+        """Into fresh chunks, kept as a copy."""
+        stored = set(copy.stored)
+        places = self.take(len(stored), ANYWHERE) if stored else []
+        try:
+            carrying.write(self.chunks.slabs, places, chunks)
+            ours = carrying.placed(copy, places)
+            again = list((Counter(ours.stored) - Counter(places)).elements())
+            self.chunks.hold(again)
+            places += again
+            self.keep(name, file, ours)
+        except BaseException:
+            self.chunks.let(places)
+            raise
+
+    def _listed(self, name: str, part: str) -> Copy | None:
+        """Raises Damaged. None: its file is all there is."""
+        path = self._folder / name / f"{named(part)}{SUFFIX}"
+        return self.copy(name, named(part)) if path.exists() else None
 
     # for copies
 

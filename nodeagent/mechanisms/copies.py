@@ -44,6 +44,11 @@ class Copy:
         return array("Q", (place for place in self.places if place != ZERO))
 
 
+def named(part: str) -> str:
+    """A part's name as a file's: never a path."""
+    return "guest-" + hashlib.blake2b(part.encode(), digest_size=16).hexdigest()
+
+
 def encode(copy: Copy) -> bytes:
     """The file's bytes: head, segments, places, fingerprints, and a digest of it all."""
     head = _HEAD.pack(_MAGIC, len(copy.segments), len(copy.places), copy.key)

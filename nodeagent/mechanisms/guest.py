@@ -8,7 +8,6 @@ and are verified by fingerprints of their own, taken on the card: before and aft
 after the copy in.
 """
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
 from nodeagent.gpuworker.driver import GRAIN, NOT_READY
 from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, differences
 from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.copies import named
 from nodeagent.mechanisms.guestcopy import Tally, Way
 from nodeagent.mechanisms.guests import Guest, Guests
 from nodeagent.mechanisms.guestwire import Answer, Verb
@@ -169,7 +169,7 @@ class GuestMechanism:
     def _way(self, body: Body, name: str, slot: Slot) -> Way:
         holding = self._holding(body, name)
         worker = self._worker(holding.uuid)
-        return Way(worker=worker, holding=holding, bulk=self._bulk, slot=slot, file=_file(name))
+        return Way(worker=worker, holding=holding, bulk=self._bulk, slot=slot, file=named(name))
 
     def _told(self, tally: Tally) -> Tally:
         self.tallies.append(tally)
@@ -280,11 +280,6 @@ class GuestMechanism:
 
 def _asked(guest: Guest, verb: Verb, limit: float) -> Answer:
     return heard(guest, verb, limit)[0]
-
-
-def _file(name: str) -> str:
-    """A part's name as a file's: never a path."""
-    return "guest-" + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _uses_the_driver(pid: int) -> bool:

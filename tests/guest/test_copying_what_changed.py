@@ -133,6 +133,39 @@ def test_a_spare_that_was_damaged_meanwhile_is_never_let_run(node, told):
         node.mechanism.copy_in(told.body, kept[0], slot, lambda _: None)
 
 
+class TestCarrying:
+    """Contents as a stream, for a checkpoint."""
+
+    def test_contents_that_were_carried_away_come_back_as_they_were(self, node, told):
+        told.fill(told.at + 2 * CHUNK, CHUNK, 6)
+        told.fill(told.at + 4 * CHUNK, CHUNK, 6)  # the same again
+        told.was = told.hashed(told.at, SIZE)
+        parked(node, told)
+        slot, (part,) = node.park(told)
+        content = b"".join(node.bulk.carried(slot, part))
+        assert len(content) < node.bulk.weight(slot, part) + 4096
+        node.pool.free(told.body.uid)
+        slot = node.pool.reserve(told.body.uid, part.size)
+        pieces = (content[at : at + 1_000_000] for at in range(0, len(content), 1_000_000))
+        assert node.bulk.brought(slot, part.name, pieces) == (part.content, part.digest)
+        slot.seal((part,))
+        node.resume(told, slot, (part,))
+        assert whole(told)
+
+    @pytest.mark.parametrize("damage", ["cut", "longer", "another"])
+    def test_a_stream_that_is_not_whole_is_damaged_and_takes_nothing(self, node, told, damage):
+        slot, kept = node.park(told)
+        content = b"".join(node.bulk.carried(slot, kept[0]))
+        bad = {"cut": content[:-1], "longer": content + b"x", "another": b"x" + content}[damage]
+        used = node.bulk.chunks.used
+        other = node.pool.reserve("other", SIZE)
+        with pytest.raises(Damaged):
+            node.bulk.brought(other, kept[0].name, iter([bad]))
+        node.pool.free("other")
+        assert node.bulk.chunks.used == used
+        node.resume(told, slot, kept)
+
+
 class TestReplicas:
     def test_what_replicas_have_alike_is_stored_once(self, node, told):
         with node.program() as other:
