@@ -9,7 +9,7 @@ back by resuming from that copy.
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
 from nodeagent import resume
-from nodeagent.mechanisms import BodyGone
+from nodeagent.mechanisms import BodyGone, Part
 from nodeagent.pool import Kept, NoRoom, Slot
 from nodeagent.records import Mark, Record
 from nodeagent.stories import JournalAway, Story
@@ -76,12 +76,14 @@ def _reserve(story: Story) -> Slot:
 def _copy_out(story: Story, slot: Slot) -> None:
     parts = tuple(p for p in story.tools.mechanism.parts(story.body) if p.backed)
     moved = story.moving("copy out", sum(part.size for part in parts))
-    kept: list[Kept] = []
+
+    def copied(part: Part) -> Kept:
+        one = story.tools.mechanism.copy_out(story.body, part, slot, moved)
+        if one.digest != part.digest:
+            raise Refused(f"part {part.name} changed while it was copied")
+        return one
+
     with story.watch.phase("copy out"):
-        for part in parts:
-            one = story.tools.mechanism.copy_out(story.body, part, slot, moved)
-            if one.digest != part.digest:
-                raise Refused(f"part {part.name} changed while it was copied")
-            kept.append(one)
+        kept = story.by_card(parts, copied)
     with story.watch.phase("write down"):
         slot.seal(tuple(kept))

@@ -107,12 +107,15 @@ def _fill(story: Story) -> None:
     kept = slot.parts()
     there = {part.name: part.digest for part in mechanism.parts(story.body) if part.backed}
     moved = story.moving("copy in", sum(part.size for part in kept))
+
+    def copied(part: Kept) -> None:
+        digest = there.get(part.name)
+        if digest != part.digest:
+            digest = mechanism.copy_in(story.body, part, slot, moved)
+        _compare(story, part, digest)
+
     with story.watch.phase("copy in"):
-        for part in kept:
-            digest = there.get(part.name)
-            if digest != part.digest:
-                digest = mechanism.copy_in(story.body, part, slot, moved)
-            _compare(story, part, digest)
+        story.by_card(kept, copied)
 
 
 def _compare(story: Story, part: Kept, digest: str) -> None:

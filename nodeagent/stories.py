@@ -7,9 +7,10 @@ ended with, or raises one of: `Undone` (as before, try later), `Lost` (neither f
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
@@ -18,12 +19,14 @@ from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
 from nodeagent.freezer import Freezing, NotFrozen
 from nodeagent.journal import Journal
-from nodeagent.mechanisms import Body, Mechanism
+from nodeagent.mechanisms import Body, Mechanism, Part
 from nodeagent.phases import Stopwatch
-from nodeagent.pool import Pool
+from nodeagent.pool import Kept, Pool
 from nodeagent.records import STATES, Mark, Record
 
 _NEVER = threading.Event()
+_Placed = TypeVar("_Placed", Part, Kept)
+_Result = TypeVar("_Result")
 
 
 class Undone(Exception):
@@ -125,16 +128,40 @@ class Story:
             raise JournalAway(f"the journal cannot be written: {error}") from error
 
     def moving(self, what: str, total: int) -> Callable[[int], None]:
-        """A counter of bytes that tells as it goes."""
-        done = 0
+        """A counter of bytes that tells as it goes. Thread safe."""
+        done, lock = 0, threading.Lock()
 
         def moved(size: int) -> None:
             nonlocal done
-            done += size
-            self.watch.add(what, 0.0, size)
-            self.tell(what, done, total)
+            with lock:
+                done += size
+                self.watch.add(what, 0.0, size)
+                self.tell(what, done, total)
 
         return moved
+
+    def by_card(
+        self, parts: Sequence[_Placed], work: Callable[[_Placed], _Result]
+    ) -> list[_Result]:
+        """Do something with each part: cards side by side, since each has its own bus, and those of
+        one card in their order. The results, as the parts are. Raises what `work` raises, once
+        nothing is under way any more."""
+        cards: dict[str, list[int]] = {}
+        for number, part in enumerate(parts):
+            cards.setdefault(part.uuid, []).append(number)
+        if len(cards) <= 1:
+            return [work(part) for part in parts]
+        done: dict[int, _Result] = {}
+
+        def one_card(numbers: list[int]) -> None:
+            for number in numbers:
+                done[number] = work(parts[number])
+
+        with ThreadPoolExecutor(len(cards), "cards") as side_by_side:
+            cards_done = [side_by_side.submit(one_card, numbers) for numbers in cards.values()]
+        for one in cards_done:
+            one.result()
+        return [done[number] for number in range(len(parts))]
 
     def patiently(self, step: Callable[[], None]) -> None:
         """For steps behind which there is only quarantine: a Retry is tried again a few times."""

@@ -66,7 +66,8 @@ class Part:
 
 
 class Mechanism(Protocol):
-    """The port. Thread safe for different workloads. `limit` is in seconds."""
+    """The port. Thread safe for different workloads, and for parts of one workload on different
+    cards, which are copied at once. `limit` is in seconds."""
 
     name: str
 

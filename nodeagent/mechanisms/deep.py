@@ -12,6 +12,7 @@ Rule: the driver's state is looked at before each step, so each step may be aske
 """
 
 import hashlib
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -51,6 +52,7 @@ class Deep:
         """`residue` tells the bytes its processes hold on cards; it may raise a Retry."""
         self._guest, self._states = guest, states
         self._residue, self._notes = residue, notes
+        self._surfacing = threading.Lock()  # its cards are filled side by side
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""
@@ -122,6 +124,10 @@ class Deep:
         """As the port says."""
         return self._guest.probe(uuid)
 
+    def left(self, body: Body) -> tuple[str, ...]:
+        """What stays on the card while it is parked."""
+        return self._guest.left(body)
+
     def close(self) -> None:
         """As the guest's mechanism."""
         self._guest.close()
@@ -173,6 +179,10 @@ class Deep:
 
     def _surface(self, body: Body) -> None:
         """Contexts back on their cards and the driver's lock open, so that guests can work."""
+        with self._surfacing:
+            self._surface_all(body)
+
+    def _surface_all(self, body: Body) -> None:
         moved = self._notes.of(body)
         for guest in self._guest.guests(body):
             uuid = self._card(body, guest)

@@ -50,6 +50,7 @@ class VllmSleep:
         self._reach, self._holdings = reach, holdings
         self._found: dict[str, Address] = {}  # by uid and start: a search asks strangers' ports
         self._sizes: dict[str, Mapping[GpuUuid, int]] = {}
+        self._waking = threading.Lock()  # parts on different cards come in at once
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says: none of its requests runs or waits when this returns."""
@@ -110,10 +111,11 @@ class VllmSleep:
         """As the port says: the first part's wakes the whole server."""
         b"".join(slot.read(kept.name))  # raises Damaged where even the note is
         server = self._server(body)
-        if server.sleeping():
-            server.wake_up(WAKE_S)
+        with self._waking:
             if server.sleeping():
-                raise NotYet("the server said it would wake up, and sleeps")
+                server.wake_up(WAKE_S)
+                if server.sleeping():
+                    raise NotYet("the server said it would wake up, and sleeps")
         moved(kept.size)
         return _digest(self._note(body, server))
 

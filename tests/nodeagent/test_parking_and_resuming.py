@@ -1,5 +1,6 @@
 """The stories of parking and resuming, step by step, with every step failing once."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from kybernate.model.verdict import Reason
 from nodeagent import park, resume
 from nodeagent.mechanisms import BodyGone, CardFull, NotPossible, NotYet
+from nodeagent.pool import Kept
 from nodeagent.records import Mark, Record
 from nodeagent.stories import Lost, Undone
 
@@ -61,6 +63,41 @@ def test_progress_is_told_in_the_cards_bytes(desk: Desk) -> None:
     _parked(desk)
     gib = 2**30
     assert desk.told == [("copy out", gib, 2 * gib), ("copy out", 2 * gib, 2 * gib)]
+
+
+def _on_cards(*cards: str) -> list[Kept]:
+    return [
+        Kept(name=f"p{n}", uuid=uuid, size=1, content=1, digest="") for n, uuid in enumerate(cards)
+    ]
+
+
+def test_cards_are_copied_side_by_side_and_each_in_its_order(desk: Desk) -> None:
+    both, order = threading.Barrier(2, timeout=60), []
+
+    def work(part: Kept) -> str:
+        both.wait()  # nobody gets here alone
+        order.append(part.name)
+        return part.name.upper()
+
+    parts = _on_cards("A", "B", "A", "B")
+    assert desk.story().by_card(parts, work) == ["P0", "P1", "P2", "P3"]
+    assert order.index("p0") < order.index("p2")
+    assert order.index("p1") < order.index("p3")
+
+
+def test_a_card_that_fails_is_told_when_nothing_is_under_way_any_more(desk: Desk) -> None:
+    failed, ended = threading.Event(), []
+
+    def work(part: Kept) -> None:
+        if part.uuid == "A":
+            failed.set()
+            raise CardFull("no room")
+        assert failed.wait(60)
+        ended.append(part.name)
+
+    with pytest.raises(CardFull):
+        desk.story().by_card(_on_cards("A", "B", "A", "B"), work)
+    assert ended == ["p1", "p3"]
 
 
 def test_a_stories_time_is_split_and_the_rest_is_shown(desk: Desk) -> None:
