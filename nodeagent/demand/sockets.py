@@ -92,6 +92,7 @@ class Sockets:
             return SILENT  # it serves nobody: its sockets say nothing
         return Demand(
             busy=bool(busy),
+            in_flight=len(busy),
             idle_for=max(0.0, now - memory.active_at),
             why=_words([one.why for one in busy]),
         )
