@@ -7,6 +7,7 @@ Rule: who a guest is, the kernel says (its process number), not the guest.
 """
 
 import os
+import select
 import socket
 import struct
 import threading
@@ -62,8 +63,13 @@ class Guest:
 
     @property
     def is_here(self) -> bool:
-        """Whether it has not failed to answer since it said hello."""
-        return self._socket.fileno() >= 0
+        """Whether it has not hung up, nor failed to answer, since it said hello."""
+        number = self._socket.fileno()
+        if number < 0:
+            return False
+        looking = select.poll()
+        looking.register(number, 0)  # that the other end is closed is told unasked
+        return not looking.poll(0)
 
     def close(self) -> None:
         """Forget it."""
