@@ -101,15 +101,12 @@ class Engine:
             cgroups,
             lambda: (self.pool.room().free, self.bandwidths.bus()),
         )
+        inventory = self._cards.inventory
+        self.usual = mechanism_of(settings, self.pool, freezer, cgroups, inventory)
         self.tools = Tools(
             journal=_breaking(self._file_journal),
             pool=self.pool,
-            mechanism=by_wish(
-                mechanism_of(settings, self.pool, freezer, cgroups, self._cards.inventory),
-                self._cards.inventory,
-                freezer,
-                clock,
-            ),
+            mechanism=by_wish(self.usual, inventory, freezer, clock),
             cards=self._watch,
             clock=self.steady,
             freezer=freezer,

@@ -27,8 +27,10 @@ from nodeagent.api.servers import Servers
 from nodeagent.api.tickets import Tickets
 from nodeagent.checkpointing import LastSealing
 from nodeagent.coexistence import Finding
+from nodeagent.eligibility.reporting import Eligibility, Parts
 from nodeagent.engine import Engine
 from nodeagent.measures import Measures
+from nodeagent.mechanisms.real import Real
 from nodeagent.neighbours import Neighbours, Surroundings
 from nodeagent.podresources import KubeletAway
 from nodeagent.policychange import PolicyChange
@@ -117,11 +119,25 @@ class Process:
             ),
             clock,
         )
+        self._eligibility = self._eligible()
         self._heartbeat = LeaseHeartbeat(
             engine.kube, NAMESPACE, f"kyb-agent-{engine.node}", engine.node, clock
         )
         engine.coordinator.on_change(lambda *_: self._writer.nudge())
         engine.coordinator.on_change(lambda *_: self._notes.refresh())
+
+    def _eligible(self) -> Eligibility | None:
+        """None where nothing is real: what is simulated can always be parked."""
+        engine = self._engine
+        if not isinstance(engine.usual, Real):
+            return None
+        parts = Parts(
+            lives=engine.lives.all,
+            left=engine.usual.left,
+            decisions=engine.decisions,
+            patch=self._writer.patch_status,
+        )
+        return Eligibility(parts, self._clock)
 
     def _prober(self) -> Prober:
         engine = self._engine
@@ -154,6 +170,8 @@ class Process:
         self._heartbeat.start()
         self._writer.start()
         self._neighbours.start()
+        if self._eligibility:
+            self._eligibility.start()
         self._relearner.start()
         get_logger(node=self._engine.node, groups=sorted(self._engine.groups)).info("serving")
 
@@ -162,6 +180,8 @@ class Process:
         engine = self._engine
         self._relearner.stop()
         self._neighbours.stop()
+        if self._eligibility:
+            self._eligibility.stop()
         engine.feed.close()
         engine.sealings.stop()
         engine.wakings.stop()

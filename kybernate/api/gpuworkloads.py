@@ -20,6 +20,7 @@ from kybernate.model.workload import Desired, State, Workload, WorkloadClass
 Obj = Mapping[str, Any]
 
 FINISHED = "Finished"  # the condition that says its pod has ended for good
+PARKABLE = "Parkable"  # the condition that says what keeps it from being parked as it runs
 KEPT = 10  # decisions in the status: design section 4, Explain
 
 
@@ -139,6 +140,17 @@ def finished_condition(now: float) -> dict[str, Any]:
         "reason": "PodEnded",
         "message": "the pod has ended; its seat is free",
         "lastTransitionTime": timestamps.rfc3339(now),
+    }
+
+
+def parkable_condition(holds: bool, reason: str, message: str, since: float) -> dict[str, Any]:
+    """Written by the agent while the workload runs. `since` is when `holds` last changed."""
+    return {
+        "type": PARKABLE,
+        "status": str(holds),
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": timestamps.rfc3339(since),
     }
 
 

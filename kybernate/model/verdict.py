@@ -82,6 +82,8 @@ class EventReason(StrEnum):
     DEMOTED = "Demoted"
     EVACUATED = "Evacuated"
     PARK_FAILED = "ParkFailed"
+    NOT_PARKABLE = "NotParkable"  # as it runs now; why is in its condition Parkable too
+    PARKABLE_IN_PART = "ParkableInPart"  # some of it stays on the card, or another way is taken
     RESUME_FAILED = "ResumeFailed"
     QUARANTINED = "Quarantined"
     STRANDED = "Stranded"  # its group is not on the node any more

@@ -9,6 +9,8 @@ Some processes with the library and some without is refused by name.
 
 from kybernate.model.ids import GpuUuid
 from nodeagent import processes
+from nodeagent.eligibility import facts
+from nodeagent.eligibility.judging import Facts, obstacles
 from nodeagent.mechanisms import Body, Mechanism, Moved, NotPossible, Part
 from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driver import DriverMechanism, has_the_library, uses_the_driver
@@ -38,8 +40,11 @@ class Real:
         return self.driver if without else self.guest
 
     def lock(self, body: Body, limit: float) -> None:
-        """Of the chosen one."""
+        """Of the chosen one. NotPossible, in words, where something must not be parked."""
         chosen = self._choice(body)
+        seen = Facts(processes=facts.of(processes.tree(body.pid)), cards=len(body.gpus))
+        if against := [one.words for one in obstacles(seen) if one.forbids]:
+            raise NotPossible("; ".join(against))
         chosen.lock(body, limit)
         self._chosen[body.pid] = chosen
 
@@ -77,6 +82,10 @@ class Real:
         self._chosen.pop(body.pid, None)
         self.guest.forget(body)
         self.driver.forget(body)
+
+    def left(self, body: Body) -> tuple[str, ...]:
+        """What stays on the card while it is parked, as its guests say; none without guests."""
+        return self.guest.left(body) if self.of(body) is self.guest else ()
 
     def probe(self, uuid: GpuUuid) -> tuple[int, float] | None:
         """The guest's: the driver's own is never the first choice."""

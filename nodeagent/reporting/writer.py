@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kybernate.api import gpunodes, gpuworkloads, names
 from kybernate.clients.backoff import Backoff, Pace
@@ -160,6 +161,12 @@ class Writer:
         except NotFound:
             return
         self._written[_Life.of(life)] = (life.key, print_)
+
+    def patch_status(self, key: WorkloadKey, uid: PodUid, patch: dict[str, Any]) -> None:
+        """Of the GpuWorkload about this pod. Raises Retry, also while it is not there, Refused."""
+        if self._s.uid_of(key) != uid:
+            raise Retry(f"there is no GpuWorkload of {key} yet")
+        self._kube.patch(GPUWORKLOADS, key.name, patch, key.namespace, subresource="status")
 
     def _write_end(self, key: WorkloadKey, uid: PodUid) -> None:
         """Its container ended and the pod stays, as a completed Job's does."""
