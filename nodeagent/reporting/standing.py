@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from kybernate.api import gpuworkloads
 from kybernate.decisions.books import Books
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.demand import Demand
 from kybernate.model.gpu import Group, Health
 from kybernate.model.ids import GroupName, NodeName
 from kybernate.model.node import NodeState, Tenant
@@ -17,6 +18,7 @@ from nodeagent.cards import Picture
 from nodeagent.lives import Life
 from nodeagent.phases import UNACCOUNTED
 
+_SPELLS = (60.0, 600.0, 3600.0)  # idle seconds that are worth a write
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
@@ -123,7 +125,17 @@ def fingerprint(status: gpuworkloads.Status) -> object:
         status.seat,
         _NUMBERS.sub("#", status.why),
         tuple((phase.name, phase.seconds) for phase in status.last_switch),
+        _coarse(status.demand),
     )
+
+
+def _coarse(demand: Demand | None) -> object:
+    """Changes with spells of work, not with requests: two writes a minute at most."""
+    if demand is None:
+        return None
+    idle = demand.idle_for
+    spell = None if idle is None else sum(idle >= limit for limit in _SPELLS)
+    return (demand.wanted, spell)
 
 
 def node_fingerprint(state: NodeState, used: Mapping[int, int]) -> object:
