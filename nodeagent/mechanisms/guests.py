@@ -17,8 +17,8 @@ from pathlib import Path
 
 from kybernate.clients.errors import Retry
 from kybernate.runtime.logs import get_logger
-from nodeagent.mechanisms import guestwire
-from nodeagent.mechanisms.guestwire import Answer, Malformed, Verb
+from nodeagent.mechanisms import NotPossible, guestwire
+from nodeagent.mechanisms.guestwire import Answer, Malformed, OtherProtocol, Verb
 
 _HELLO_S = 5.0
 _MOST = 1024  # connections; a workload may open as many as it likes
@@ -82,6 +82,7 @@ class Guests:
     def __init__(self, path: Path) -> None:
         """Listens from now on. Raises OSError."""
         self._guests: dict[int, Guest] = {}
+        self._strange: dict[int, str] = {}  # whose protocol is another one
         self._changed = threading.Condition()
         self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +105,18 @@ class Guests:
             return tuple(self._guests[pid] for pid in sorted(self._here()))
 
     def await_all(self, pids: frozenset[int], limit: float) -> bool:
-        """Until all of these processes have said hello."""
+        """Until all of these processes have said hello. Raises NotPossible where one says it in
+        another protocol."""
         with self._changed:
-            return self._changed.wait_for(lambda: pids <= self._here(), limit)
+            self._changed.wait_for(
+                lambda: pids <= self._here() or not self._strange.keys().isdisjoint(pids), limit
+            )
+            for pid in sorted(pids & self._strange.keys()):
+                raise NotPossible(
+                    f"the guest library in process {pid} is of another version ("
+                    f"{self._strange[pid]}): its container has to be started anew"
+                )
+            return pids <= self._here()
 
     def close(self) -> None:
         """Listen no more."""
@@ -137,8 +147,8 @@ class Guests:
             one.settimeout(_HELLO_S)
             hello, _ = _received(one, Verb.HELLO)
         except (OSError, EOFError, Malformed) as error:
-            get_logger().warning("a guest was not understood", pid=pid, why=str(error))
             one.close()
+            self._not_understood(pid, error)
             return
         guest = Guest(pid, hello.nonce, one, threading.Lock())
         with self._changed:
@@ -147,14 +157,27 @@ class Guests:
                 one.close()
                 return
             old = self._guests.pop(pid, None)
+            self._strange.pop(pid, None)
             self._guests[pid] = guest
             self._changed.notify_all()
         if old is not None:
             old.close()
 
+    def _not_understood(self, pid: int, error: Exception) -> None:
+        """Said once of each: it tries again five times a second."""
+        with self._changed:
+            self._drop_ended()
+            if pid in self._strange:
+                return
+            if isinstance(error, OtherProtocol):
+                self._strange[pid] = str(error)
+                self._changed.notify_all()
+        get_logger().warning("a guest was not understood", pid=pid, why=str(error))
+
     def _drop_ended(self) -> None:
         for pid in [pid for pid in self._guests if not Path(f"/proc/{pid}").exists()]:
             self._guests.pop(pid).close()
+        self._strange = {p: why for p, why in self._strange.items() if Path(f"/proc/{p}").exists()}
 
 
 def _received(source: socket.socket, verb: Verb) -> tuple[Answer, list[int]]:

@@ -25,6 +25,10 @@ class Malformed(Exception):
     """A guest said something it cannot mean."""
 
 
+class OtherProtocol(Malformed):
+    """A guest that was loaded before this agent, or after the next one, came."""
+
+
 class Verb(enum.IntEnum):
     """What is asked of a guest."""
 
@@ -106,7 +110,7 @@ def answer(packet: bytes) -> Answer:
         raise Malformed(f"a packet of {len(packet)} bytes")
     verb, status, count, total, epoch, closed, protocol, nonce, why = _ANSWER.unpack_from(packet)
     if protocol != PROTOCOL:
-        raise Malformed(f"protocol {protocol}; {PROTOCOL} is spoken here")
+        raise OtherProtocol(f"protocol {protocol}; {PROTOCOL} is spoken here")
     rest = packet[_ANSWER.size :]
     listed = verb in (Verb.LIST, Verb.EXPORT, Verb.BACK)
     return Answer(

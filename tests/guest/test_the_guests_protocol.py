@@ -5,14 +5,16 @@ import random
 import socket
 import struct
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from nodeagent.mechanisms import guestwire
+from kybernate.testing.agentnode import wait_for
+from nodeagent.mechanisms import NotPossible, guestwire
+from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.guestwire import Malformed, Verb
 from testbed.assets import native
 from testbed.assets.compiler import BuildFailed
@@ -46,6 +48,25 @@ def test_an_answer_s_segments_are_as_many_as_it_says(verb, count, rest):
 def test_a_guest_that_is_newer_is_not_believed():
     with pytest.raises(Malformed, match="protocol 2"):
         guestwire.answer(struct.pack("<Ii2IQ2I16s64s", 1, 0, 0, 0, 0, 0, 2, b"", b""))
+
+
+def hello(path, protocol):
+    """This very process, as a guest of that protocol."""
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.connect(str(path))
+    one.send(struct.pack("<Ii2IQ2I16s64s", Verb.HELLO, 0, 0, 0, 0, 0, protocol, b"", b"old"))
+    return one
+
+
+def test_a_guest_loaded_before_an_upgrade_of_another_protocol_is_refused_in_words(tmp_path):
+    us = frozenset({os.getpid()})
+    with closing(Guests(tmp_path / "g.sock")) as guests:
+        refused = pytest.raises(NotPossible, match=r"protocol 0; 1 is spoken.*started anew")
+        with hello(tmp_path / "g.sock", 0), refused:
+            guests.await_all(us, PATIENCE_S)
+        with hello(tmp_path / "g.sock", guestwire.PROTOCOL):
+            wait_for(lambda: guests.of(os.getpid()), "it is understood")
+            assert guests.await_all(us, PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
