@@ -1,7 +1,7 @@
 """
 What a process's sockets are: asked of the sockets themselves, which takes no stop of the process.
 
-Called by: `nodeagent.images.fitness`.
+Called by: `nodeagent.images.fitness`, mechanisms that wait for a connection to be closed.
 """
 
 import ctypes
@@ -39,8 +39,8 @@ def unsupported(pid: int, number: int) -> str:
     return ""
 
 
-def outside(pids: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """The connected unix sockets whose peer is none of these processes', by their owner's word.
+def outside(pids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The processes with a connected unix socket whose peer is none of them, and that peer.
 
     The kernel tells who was there when it was connected, which is enough for a warning.
     """
@@ -52,7 +52,7 @@ def outside(pids: Sequence[int]) -> Iterator[tuple[int, str]]:
                     if str(entry.readlink()).startswith("socket:"):
                         peer = _peer(pid, int(entry.name))
                         if peer and peer not in inside:
-                            yield pid, f"to process {peer}"
+                            yield pid, peer
 
 
 def _peer(pid: int, number: int) -> int:

@@ -66,8 +66,9 @@ def of(body: Body, plugin: bool) -> tuple[Unfit, ...]:
     first = _Process(body.pid, body.pid)
     found = list(of_tree(body.pid))
     _collect(found, first, _container(body))
-    for pid, what in () if plugin else descriptors.outside(processes.tree(body.pid)):
-        _collect(found, _Process(pid, body.pid), iter([(Unfitness.OUTSIDE_SOCKET, what)]))
+    for pid, peer in () if plugin else descriptors.outside(processes.tree(body.pid)):
+        one = (Unfitness.OUTSIDE_SOCKET, f"to process {peer}")
+        _collect(found, _Process(pid, body.pid), iter([one]))
     return tuple(dict.fromkeys(found))
 
 

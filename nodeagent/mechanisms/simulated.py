@@ -25,6 +25,7 @@ from nodeagent.mechanisms import (
     NotPossible,
     NotYet,
     Part,
+    hangup,
     simulated_moving,
 )
 from nodeagent.pool import Kept, Slot
@@ -121,6 +122,7 @@ class Simulated:
             segments = {handle: self._driver.segments(handle) for handle in handles}
             for handle in handles:
                 self._driver.disconnect(handle, limit)
+        hangup.await_closed(body.pid, self._address, limit)
         return simulated_moving.describe(processes, segments, body.gpus)
 
     def adopt(self, body: Body, known: str) -> None:
