@@ -29,7 +29,7 @@ from nodeagent.mechanisms.guests import Guest, Guests
 from nodeagent.mechanisms.guestwire import Answer, Verb
 from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
-from nodeagent.pool import Damaged, Kept, NoRoom, Slot
+from nodeagent.pool import Damaged, Kept, Slot
 
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
 _PROBE_BYTES = 2**28
@@ -129,7 +129,8 @@ class GuestMechanism:
 
     def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
         """As the port says. Raises Refused where the contents changed meanwhile."""
-        tally = self._out(self._way(body, part.name, slot), body, moved)
+        way = self._way(body, part.name, slot)
+        tally = self._told(way.out(self._bulk.key(body.key.namespace), moved))
         if tally.wrong:
             raise Refused(f"{tally.wrong} chunks of part {part.name} were written meanwhile")
         holding = self._holding(body, part.name)
@@ -137,19 +138,6 @@ class GuestMechanism:
         return Kept(
             name=part.name, uuid=part.uuid, size=holding.size, content=content, digest=digest
         )
-
-    def _out(self, way: Way, body: Body, moved: Moved) -> Tally:
-        """Without the older copy, where there is no room for both."""
-        key = self._bulk.key(body.key.namespace)
-        had_one = way.slot.name in self._bulk.spares()
-        try:
-            tally = way.out(key, moved)
-        except NoRoom:
-            if not had_one:
-                raise
-            self._bulk.give_up(way.slot.name)
-            tally = way.out(key, moved)
-        return self._told(tally)
 
     def release(self, body: Body, part: Part, limit: float) -> None:
         """As the port says."""

@@ -7,6 +7,7 @@ is dead.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from nodeagent.mechanisms.differences import FRESH, Sorted
 from nodeagent.mechanisms.guestwire import Verb
 from nodeagent.mechanisms.handing import Handing
 from nodeagent.mechanisms.holdings import Holding
-from nodeagent.pool import Slot
+from nodeagent.pool import NoRoom, Slot
 
 _RUNS = 2000  # in one request: 80 kB
 _Item = TypeVar("_Item")
@@ -57,9 +58,10 @@ class Way:
 
     def out(self, key: bytes, moved: Moved) -> Tally:
         """Into the pool, kept there where nothing is wrong. Raises the port's errors, NoRoom: then
-        nothing is kept, and a spare that was there still is."""
+        nothing is kept. A spare that was there still is, unless its room was needed."""
         way, old = _Out(way=self, key=key, moved=moved), self.bulk.spare(self.slot.name, self.file)
         way.old_places, way.old_prints = laid_out(old, key, self.holding.listed())
+        way.old_held = list(old.stored) if old is not None else []
         handing = Handing(worker=self.worker, holding=self.holding, verb=Verb.EXPORT)
         try:
             with self._begun(handing, key, out=True) as way.zero:
@@ -69,8 +71,7 @@ class Way:
             self.bulk.chunks.let(way.held)
             raise
         finally:
-            if old is not None:
-                self.bulk.chunks.let(old.places)
+            self.bulk.chunks.let(way.old_held)
         return way.kept()
 
     def back(self, moved: Moved) -> Tally:
@@ -125,7 +126,8 @@ class Way:
 
 @dataclass(slots=True, kw_only=True)
 class _Out:
-    """Batch by batch out of the card. `held` are chunks of the pool we answer for."""
+    """Batch by batch out of the card. `held` are chunks of the pool we answer for, `old_held` those
+    of the older copy."""
 
     way: Way
     key: bytes
@@ -134,6 +136,7 @@ class _Out:
     node: int = -1
     old_places: list[int] = field(default_factory=list)
     old_prints: bytes = b""
+    old_held: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     tally: Tally = field(init=False)
@@ -179,7 +182,7 @@ class _Out:
         chunks.hold(found.same)
         self.held += found.same
         shared = self._compared(handing, first, found)
-        fresh = self._taken(found)
+        fresh = self._taken(found, first + count)
         crossed = [place if place in fresh else ZERO for place in found.places]
         _moved(handing, differences.runs(crossed, first), [], (first, count))
         self.places += found.places
@@ -205,14 +208,35 @@ class _Out:
                 found.places[number] = place
         return len(found.alike) - len(wrong)
 
-    def _taken(self, found: Sorted) -> set[int]:
-        """Put in free places for what has to be copied."""
+    def _taken(self, found: Sorted, done: int) -> set[int]:
+        """Put in free places for what has to be copied. `done` chunks were looked at."""
         count = found.places.count(FRESH)
-        taken = self.way.bulk.take(count, self.node) if count else []
+        taken = self._room(count, done) if count else []
         self.held += taken
         free = iter(taken)
         found.places = [next(free) if place == FRESH else place for place in found.places]
         return set(taken)
+
+    def _room(self, count: int, done: int) -> list[int]:
+        """Free chunks; where there is no room for both, without the older copy: first without what
+        of it was looked at, which is of no more use. VRAM is whole meanwhile. Raises NoRoom."""
+        bulk = self.way.bulk
+        with suppress(NoRoom):
+            return bulk.take(count, self.node)
+        bulk.give_up(self.way.slot.name)
+        self._keep_old(self.old_places[done:])
+        with suppress(NoRoom):
+            return bulk.take(count, self.node)
+        self._keep_old([])
+        self.old_prints = b"\xff" * len(self.old_prints)
+        return bulk.take(count, self.node)
+
+    def _keep_old(self, kept: list[int]) -> None:
+        """Of the older copy nothing but these."""
+        kept = [place for place in kept if place != ZERO]
+        over = Counter(self.old_held) - Counter(kept)
+        self.way.bulk.chunks.let(over.elements())
+        self.old_held = list((Counter(self.old_held) - over).elements())
 
     def _count(self, found: Sorted, shared: int, fresh: int) -> None:
         tally = self.tally

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -226,8 +227,14 @@ class TestReplicas:
 @pytest.fixture(scope="module")
 def small(libraries, node_on):
     """A node whose pool holds ten chunks and no more."""
+    with little(libraries, node_on, 10) as made:
+        yield made
+
+
+@contextmanager
+def little(libraries, node_on, chunks):
     folder = Path(tempfile.mkdtemp(prefix="kyb-s-"))
-    made = node_on(folder, libraries, limit=10 * CHUNK)
+    made = node_on(folder, libraries, limit=chunks * CHUNK)
     yield made
     made.close()
     shutil.rmtree(folder, ignore_errors=True)
@@ -246,7 +253,22 @@ class TestLittleRoom:
             parked(small, prepared(one))
             one.fill(one.at, SIZE, 4)
             one.was = one.hashed(one.at, SIZE)
-            assert parked(small, one).fresh == 8
+            found = parked(small, one)
+            assert (found.fresh, found.copied) == (8, 8 * CHUNK)
+
+    def test_what_was_not_yet_looked_at_of_an_older_copy_stays_of_use(self, libraries, node_on):
+        with little(libraries, node_on, 44) as tight, tight.program() as one:
+            many = [one.map_(one.create(CHUNK), CHUNK) for _ in range(40)]  # handed over by 32
+            for number, at in enumerate(many):
+                one.fill(at, CHUNK, number)
+            tight.resume(one, *tight.park(one))
+            for at in many[:34]:
+                one.fill(at, CHUNK, 99)
+            tight.resume(one, *tight.park(one))
+            found = tight.mechanism.tallies[-2]
+            assert (found.same, found.fresh, found.copied) == (6, 34, 34 * CHUNK)
+            assert one.holds(many[33], CHUNK, 99)
+            assert one.holds(many[34], CHUNK, 34)
 
     def test_what_does_not_fit_is_refused_before_anything_begins(self, small):
         with small.program() as one, small.program() as other:
