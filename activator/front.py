@@ -48,7 +48,8 @@ class Front(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._coming: Request | None = None  # being read
         self._body: list[bytes] = []
-        self._sizes = [0, 0]  # of the head and of the body being read
+        self._in_head = False  # of a request that is being read
+        self._sizes = [0, 0]  # of its head, in whole reads, and of its body
         self._waiting: deque[Request] = deque()
         self._refused: tuple[int, str] | None = None
         self._upgraded = False
@@ -81,8 +82,7 @@ class Front(asyncio.Protocol):
             return
         if self._refused or self.closed:
             return
-        if self._coming is not None and not self._body:
-            self._sizes[0] += len(data)
+        in_head = self._in_head
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -92,7 +92,8 @@ class Front(asyncio.Protocol):
                 self._other_protocol(rest)
         except httptools.HttpParserError as problem:
             self._refuse(400, f"not an HTTP/1.1 request: {problem}")
-        if self._coming is not None and self._sizes[0] > MOST_HEAD and not self._body:
+        self._sizes[0] += len(data) if in_head and self._in_head else 0
+        if self._sizes[0] > MOST_HEAD:
             self._refuse(431, f"the head of a request has at most {MOST_HEAD} bytes")
         if len(self._waiting) > _AHEAD:
             self.transport.pause_reading()
@@ -126,7 +127,7 @@ class Front(asyncio.Protocol):
         """A request begins."""
         self._coming = Request(peer=self.peer)
         self._body = []
-        self._sizes = [0, 0]
+        self._in_head, self._sizes = True, [0, 0]
         self.since = self._desk.now()
 
     def on_url(self, part: bytes) -> None:
@@ -146,7 +147,7 @@ class Front(asyncio.Protocol):
         request.method = self._parser.get_method()
         request.modern = self._parser.get_http_version() == "1.1"
         request.keep = self._parser.should_keep_alive()
-        self._sizes[0] = 0
+        self._in_head, self._sizes[0] = False, 0
         for name, value in request.headers:
             lower = name.lower()
             if lower == b"host":

@@ -27,7 +27,7 @@ from activator.settings import Settings
 from activator.telling import Telling
 from activator.view import Json, view
 from activator.wakes import Wakes
-from activator.wanted import Wanted
+from activator.wanted import Ours, Wanted
 from activator.watching import Scope, Watching
 from kybernate.clients.kube import Kube
 from kybernate.runtime import addresses, serving
@@ -59,7 +59,8 @@ class Process:
         self._limits = Limits(
             requests=settings.most_held, size=settings.most_held_bytes, hold=settings.hold
         )
-        self._wanted = Wanted(kube, clock, settings.namespace, settings.identity)
+        ours = Ours(settings.namespace, settings.identity, settings.owner_uid)
+        self._wanted = Wanted(kube, clock, ours)
         self.agents = Agents(self.catalog, make, settings.identity, self._counts)
         self._wakes = Wakes(self.catalog, self.agents, self._wanted)
         self._watching = Watching(kube, self.catalog, self.agents, self._telling, self._post)

@@ -31,6 +31,9 @@ class Settings(ProcessSettings):
     identity: str = setting(
         os.uname().nodename, help="our name among activators; the pod's, where we run in one"
     )
+    owner_uid: str = setting(
+        "", unit="uid", help="our pod's: our record goes when the pod does; none: it stays"
+    )
     host_suffix: str = setting(
         "", help="`llama.models.example` means the model llama where this is `models.example`"
     )

@@ -1,5 +1,5 @@
 """
-Which Deployments that may go to zero somebody waits for: told to the controller by a record of our own.
+Which Deployments that may go to zero somebody waits for: told to the controller by our own record.
 
 Called by: `wakes`. Several activators may want one Deployment, and none of them writes it: each has
 a Lease `kyb-activator-NAME` in our namespace, and the leading controller, who alone scales, unites
@@ -9,6 +9,7 @@ something is wanted, so that one that died wants nothing soon after.
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
 
@@ -25,12 +26,21 @@ RENEW_S = 5.0
 RETRY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Where our record is, who we are, and the uid of our pod, if we run in one."""
+
+    namespace: str
+    identity: str
+    pod_uid: str = ""
+
+
 class Wanted:
     """`add` and `discard` in the loop's thread; a thread of its own writes."""
 
-    def __init__(self, kube: Kube, clock: Clock, namespace: str, identity: str) -> None:
-        self._kube, self._clock, self._namespace = kube.within(RENEW_S), clock, namespace
-        self._identity = identity
+    def __init__(self, kube: Kube, clock: Clock, ours: Ours) -> None:
+        self._kube, self._clock, self._namespace = kube.within(RENEW_S), clock, ours.namespace
+        self._identity, self._pod_uid = ours.identity, ours.pod_uid
         self._wanted: dict[ModelId, str] = {}
         self._written = "[]"
         self._dirty, self._stopping = threading.Event(), threading.Event()
@@ -100,5 +110,16 @@ class Wanted:
         try:
             self._kube.patch(LEASES, self.name, body, self._namespace)
         except NotFound:
-            body["metadata"] |= {"namespace": self._namespace, "name": self.name}
+            body["metadata"] |= {
+                "namespace": self._namespace,
+                "name": self.name,
+                "ownerReferences": self._owners(),
+            }
             self._kube.create(LEASES, body, self._namespace)
+
+    def _owners(self) -> list[Obj]:
+        """Our pod: the record goes when it does."""
+        if not self._pod_uid:
+            return []
+        pod = {"apiVersion": "v1", "kind": "Pod", "name": self._identity, "uid": self._pod_uid}
+        return [pod]

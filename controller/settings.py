@@ -9,9 +9,11 @@ from kybernate.api.errors import Fault, Malformed
 from kybernate.runtime.settings import ProcessSettings, setting
 
 SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
-# Who calls agents, agents that call each other, kube-scheduler that calls the extender: each has
+# Who calls agents, agents and activators that do, kube-scheduler that calls the extender: each has
 # one name, and whoever is called goes by it.
-CLIENTS = (names.CLIENT, names.AGENT_CLIENT, names.SCHEDULER_CLIENT)
+CLIENTS = (
+    names.CLIENT, names.AGENT_CLIENT, names.ACTIVATOR_CLIENT, names.SCHEDULER_CLIENT,
+)  # fmt: skip
 
 _DAY = 24 * 3600.0
 

@@ -9,6 +9,7 @@ RUNTIME_CLASS = "kybernate"
 SYSTEM_NAMESPACE = "kyb-system"
 CLIENT = "kyb-client"  # the name people and the controller call agents by
 SCHEDULER_CLIENT = "kyb-scheduler"  # the name in the certificate kube-scheduler shows us
+ACTIVATOR_CLIENT = "kyb-activator-client"  # the name activators call agents by
 AGENT_CLIENT = "kyb-nodeagent-client"  # the name agents, and nobody else, call agents by
 
 # Pod annotations, input

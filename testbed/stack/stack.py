@@ -30,6 +30,7 @@ Progress = Callable[[str], None]
 SERVERS = ("kyb-controller", "kyb-extender", "kyb-webhook", "kyb-nodeagent")
 CLIENT = "kyb-client"
 AGENTS = names.AGENT_CLIENT  # whom agents call each other as
+ACTIVATORS = names.ACTIVATOR_CLIENT
 KEYS = "kyb-checkpoint-keys"
 
 
@@ -165,7 +166,7 @@ class Stack:
 
     def _start_controller(self) -> None:
         """It makes the certificates, its own too: they reach it as files meanwhile."""
-        servers = (*SERVERS, CLIENT, AGENTS, names.SCHEDULER_CLIENT)
+        servers = (*SERVERS, CLIENT, AGENTS, ACTIVATORS, names.SCHEDULER_CLIENT)
         folders = {f"{server}-tls": self.tls(server) for server in servers}
         folders[KEYS] = self.tls(KEYS)
         argv = projection.program(self.plane.api, names.SYSTEM_NAMESPACE, folders)
@@ -233,7 +234,7 @@ class Stack:
     def start_activator(self, name: str = "activator", *more: str) -> Activator:
         """One more of them, as `name`. Models are asked at its `url`, people look at `view_url`."""
         view_port = ports.guess()
-        place = Place(self.kubeconfig("kyb-activator"), self.tls(CLIENT))
+        place = Place(self.kubeconfig("kyb-activator"), self.tls(ACTIVATORS))
         named = [f"--identity={name}", *more]
         running = self.run(
             name,

@@ -81,7 +81,7 @@ class Routes(BaseHTTPRequestHandler):
             case "/stream":
                 return self._stream()
             case "/break":
-                self.connection.close()
+                self.close_connection = True
                 return None
         return self._answer({"model": self.server.name, "path": self.path, "size": len(body)})
 

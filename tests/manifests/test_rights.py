@@ -20,6 +20,7 @@ WORKLOAD = f"{KYB}/namespaces/default/gpuworkloads/x"
 CHECKPOINT = f"{KYB}/namespaces/default/gpucheckpoints/x"
 OURS = f"{CORE}/namespaces/kyb-system/secrets"
 APPS = "/apis/apps/v1/namespaces/default"
+OUR_RECORD = f"{LEASES}?"  # an activator's
 RESTORED = f"{CORE}/namespaces/default/pods?"  # a pod that is made for a RestoreRequest
 
 GET, LIST, WATCH = "get", "list", "watch"
@@ -57,6 +58,8 @@ CAN = {
         ],
         (PATCH, f"{KYB}/namespaces/default/gpucheckpoints/x/status"),
         (CREATE, RESTORED),
+        *_seen("/apis/apps/v1/deployments"),
+        (CREATE, f"{KYB}/namespaces/default/checkpointrequests"),
         (PATCH, f"{APPS}/deployments/x/scale"),
         (PATCH, f"{APPS}/statefulsets/x/scale"),
         (DELETE, f"{KYB}/gpunodes/x"),
@@ -101,6 +104,12 @@ CAN = {
         (CREATE, EVENTS),
     ],
     "kyb-deviceplugin": [],
+    "kyb-activator": [
+        *_seen(f"{CORE}/pods", "/apis/apps/v1/deployments"),
+        *_seen(f"{KYB}/gpunodes", f"{KYB}/gpuworkloads", f"{KYB}/gpucheckpoints"),
+        (CREATE, OUR_RECORD),
+        (PATCH, f"{LEASES}/kyb-activator-x"),
+    ],
 }
 CANNOT = {
     "kyb-extender": [
@@ -165,8 +174,21 @@ CANNOT = {
         (LIST, f"{KYB}/gpunodes"),
         (CREATE, EVENTS),
     ],
+    "kyb-activator": [
+        (PATCH, f"{APPS}/deployments/x"),
+        (PATCH, f"{APPS}/deployments/x/scale"),
+        (PATCH, WORKLOAD),
+        (PATCH, f"{CORE}/namespaces/default/pods/x"),
+        (LIST, f"{CORE}/nodes"),
+        (LIST, LEASES),
+        (CREATE, LEASES),
+        (LIST, f"{SYSTEM}/secrets"),
+        (GET, f"{OURS}/kyb-activator-client-tls"),
+        (CREATE, EVENTS),
+    ],
 }
 BODIES = {
+    OUR_RECORD: {"metadata": {"name": "kyb-activator-x"}},
     OURS: {"metadata": {"name": "kyb-ca"}},
     LEASES: {"metadata": {"name": "kyb-controller"}},
     f"{CORE}/namespaces/default/secrets": {"metadata": {"name": "kyb-ca"}},

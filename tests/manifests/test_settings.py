@@ -17,6 +17,7 @@ WHERE = {
     "controller": "controller.settings",
     "extender": "extender.settings",
     "webhook": "webhook.__main__",
+    "activator": "activator.settings",
     "nodeagent": "nodeagent.settings",
     "deviceplugin": "deviceplugin.settings",
 }

@@ -48,6 +48,13 @@ def test_only_who_may_ask_agents_by_a_certificate_of_ours_is_answered(node: Agen
         with Agent.in_cluster(address, credentials) as agent, pytest.raises(AgentAway):
             agent.state()
 
+    activators = TlsFiles(_folder(ours, names.ACTIVATOR_CLIENT)).grpc_channel_credentials()
+    with Agent.in_cluster(address, activators) as agent:  # it wakes and tells, no more
+        assert agent.activate(a.key).ok
+        assert agent.report_demand("activator", {(a.key, ""): 1}) == ()
+        with pytest.raises(AgentRefused, match="this certificate is not kyb-client's"):
+            agent.park(a.key)
+
     for other in (names.SCHEDULER_CLIENT, "kyb-extender.kyb-system.svc"):
         credentials = TlsFiles(_folder(ours, other)).grpc_channel_credentials()
         with Agent.in_cluster(address, credentials) as agent:
