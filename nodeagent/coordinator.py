@@ -114,7 +114,9 @@ class Coordinator:
     def heard(self, key: WorkloadKey, life: str, demand: Demand) -> None:
         """What all signals say of a workload now."""
         now, tenancy = self._clock.now(), self.books.tenancies.get(key)
-        quiet = tenancy is None or not wishes.asks(tenancy, demand)
+        quiet = tenancy is None or not (
+            wishes.asks(tenancy, demand) or wishes.eases(tenancy, demand)
+        )
         self._change(lambda books: wishes.heard(books, (key, life), demand, now), quiet=quiet)
 
     def policy_changed(self, revision: Revision) -> None:

@@ -81,6 +81,13 @@ def asks(tenancy: Tenancy, demand: Demand) -> bool:
     return demand.wanted and asleep and tenancy.desired is not Desired.PARKED
 
 
+def eases(tenancy: Tenancy, demand: Demand) -> bool:
+    """Whether a holder has just answered its last request: policy may let it go sooner now."""
+    before = tenancy.demand
+    had = before is not None and bool(before.in_flight)
+    return tenancy.state is State.ACTIVE and had and not demand.in_flight
+
+
 def asked(books: Books, key: WorkloadKey, now: float) -> Books:
     """Somebody asks for it. Of one that is active already that means: it is not idle, and it is not
     to be parked any more, where that did not begin yet."""
