@@ -21,6 +21,7 @@ from testbed.vllm.engine import Broken, Engine
 _STATES = {0: "awake", 1: "weights_offloaded", 2: "discard_all"}
 _MODES = ("abort", "wait")
 _USUAL_TOKENS = 16
+_ECHOED = 64  # characters of a prompt that its answer repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +114,25 @@ class Routes(BaseHTTPRequestHandler):
             said = f"The model `{asked['model']}` does not exist."
             self._fault(404, said, "NotFoundError", "model")
             return
-        told = self._told(self.engine.answer(max(1, tokens), self.serving.token_seconds))
+        told = self._told(
+            str(asked["prompt"])[:_ECHOED],
+            self.engine.answer(max(1, tokens), self.serving.token_seconds),
+        )
         try:
             self._stream(told) if asked.get("stream") else self._whole(told)
         except (Refused, Retry) as error:
             self._fault(503, str(error))
 
-    def _told(self, pieces: Iterator[tuple[int, bool, bool]]) -> Iterator[tuple[str, str | None]]:
+    def _told(
+        self, prompt: str, pieces: Iterator[tuple[int, bool, bool]]
+    ) -> Iterator[tuple[str, str | None]]:
         """Text and finish reason, piece by piece; the first one says everything."""
         text = ""
         for counter, intact, aborted in pieces:
             whole = "intact" if intact else "DAMAGED"
-            text = text or f"{self.serving.model} answers request {counter}, contents {whole}."
+            text = text or (
+                f"{self.serving.model} answers request {counter} ({prompt}), contents {whole}."
+            )
             yield ("" if aborted else text), ("abort" if aborted else None)
             text = " ok"
         if not aborted:

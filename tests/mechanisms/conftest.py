@@ -74,7 +74,7 @@ class Program:
             return said["counter"], said["intact"]
         said = self.post("/v1/completions", model="m", prompt="hello", max_tokens=1).json()
         text = said["choices"][0]["text"]
-        return int(text.split("request ")[1].split(",")[0]), "intact" in text
+        return int(text.split("request ")[1].split()[0]), "intact" in text
 
 
 class Node:
