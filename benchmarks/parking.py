@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import restarts, ways
 from benchmarks.harness.gpuprograms import PROGRAMS, Node, Program, Switch, program, switch
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
@@ -58,15 +59,88 @@ def summary(name: str, switches: list[Switch], limit: dict[str, float]) -> dict[
     return found
 
 
+WAYS = {
+    "all changed": ways.changed,
+    "unchanged": ways.unchanged,
+    "5 % changed": ways.some_changed,
+    "deep": ways.deep,
+}
+
+
 def filled(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
-    """A program of the driver API, in segments of 20 MiB as PyTorch's allocator has them."""
+    """A program of the driver API, in segments of 20 MiB as PyTorch's allocator has them; every
+    way that the guest parks it."""
     with program(node, "driver.py", str(gib)) as one:
         one.wait(bool)
-        switches = [switch(node, one) for _ in range(times)]
-        one.ask("verify")
-        facts = one.wait(lambda facts: facts["verified"] == 1)
-        found = summary(f"driver API, {gib} GiB", switches, limit)
-        return {**found, "wrong": facts["wrong"], "left": node.mechanism.left(one.body)}
+        found: dict[str, Any] = {
+            name: summary(f"{gib} GiB, {name}", way(node, one, times), limit)
+            for name, way in WAYS.items()
+        }
+        return {**found, "wrong": verified(one), "left": node.mechanism.left(one.body)}
+
+
+def verified(one: Program) -> int:
+    """How many of its segments are not what the program put there."""
+    one.ask("verify")
+    return int(one.wait(lambda facts: facts["verified"] == 1)["wrong"])
+
+
+def by_driver(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
+    """The same program without our library, by the driver's checkpoint."""
+    with program(node, "driver.py", str(gib), guest=False) as one:
+        one.wait(bool)
+        switches = ways.by_driver(node, one, times)
+        for one_switch in switches:
+            one_switch.size = gib * GIB
+        found = summary(f"{gib} GiB, by the driver", switches, limit)
+        return {**found, "wrong": verified(one)}
+
+
+def through_image(node: Node, gib: int, limit: dict[str, float]) -> dict[str, Any]:
+    """Parked, ended, made again from CRIU's image, resumed; its error in words where it cannot."""
+    if why := ways.why_no_image():
+        print(f"{gib} GiB, through an image: did not run: {why}", flush=True)
+        return {"failed": why}
+    folder = node.folder / "image"
+    folder.mkdir()
+    try:
+        with program(node, "driver.py", str(gib)) as one, ways.woken(one):
+            one.wait(bool)
+            done = ways.through_image(node, one, folder)
+            found = summary(f"{gib} GiB, through an image", [done], limit)
+            dead_to_running = sum(done.seconds[p] for p in ("restore", "adopt")) + done.resume
+            one.ask("verify")
+            until = time.monotonic() + 60.0
+            while not one.facts().get("verified") and time.monotonic() < until:
+                time.sleep(0.01)
+            return {**found, "dead_to_running": dead_to_running, "wrong": one.facts()["wrong"]}
+    except (RuntimeError, Refused, Retry, OSError) as error:
+        print(f"{gib} GiB, through an image: failed: {error}", flush=True)
+        return {"failed": str(error)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ratios(results: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that keep their names (docs/explanation/performance.md), as far as measured."""
+    found: dict[str, float] = {}
+    for name, rows in results.items():
+        gib = name.removeprefix("driver_")
+        if not (name.startswith("driver_") and gib.isdigit()):
+            continue
+        full, deep = rows["all changed"], rows["deep"]
+        found[f"park_of_limit_{gib}"] = full["park_of_limit"]
+        found[f"resume_of_limit_{gib}"] = full["resume_of_limit"]
+        found[f"park_unchanged_{gib}"] = rows["unchanged"]["park"]
+        found[f"park_some_changed_{gib}"] = rows["5 % changed"]["park"]
+        found[f"deep_extra_{gib}"] = max(deep[w] - full[w] for w in ("park", "resume"))
+        if driver := results.get(f"by_driver_{gib}"):
+            found[f"driver_over_park_{gib}"] = driver["park"] / full["park"]
+            found[f"driver_over_resume_{gib}"] = driver["resume"] / full["resume"]
+    for name, rows in results.items():
+        if name.startswith("image_") and "dead_to_running" in rows:
+            found[f"dead_to_running_{name.removeprefix('image_')}"] = rows["dead_to_running"]
+    return found
 
 
 def served(node: Node, layers: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
@@ -182,6 +256,13 @@ def pinned_limit(node: Node, uuid: GpuUuid) -> dict[str, float]:
     return rates
 
 
+def prepared(folder: Path, uuid: GpuUuid, largest: int) -> tuple[Node, float]:
+    """What parks programs of up to `largest` bytes, its pool pinned, and the seconds that took."""
+    node, began = Node(folder, largest + 2 * GIB, (uuid,)), time.monotonic()
+    node.mechanism.prepare(uuid, largest + GIB)
+    return node, time.monotonic() - began
+
+
 def card() -> tuple[GpuUuid, str]:
     """The first GPU: its UUID; name and driver in words. Exits where there is none."""
     if not shutil.which("nvidia-smi"):
@@ -204,6 +285,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/kyb-bench"))
     parser.add_argument("--sizes", type=int, nargs="*", default=[2, 16, 32], help="GiB")
+    parser.add_argument("--by-driver", type=int, nargs="*", default=[2, 16], help="GiB")
+    parser.add_argument("--image", type=int, nargs="*", default=[13], help="GiB")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--layers", type=int, default=32, help="of the model; 0: without it")
     parser.add_argument("--steps", type=int, default=300, help="of training; 0: without it")
@@ -212,15 +295,15 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=3, help="for the overhead; 0: without it")
     asked = parser.parse_args()
     uuid, words = card()
-    largest = max([*asked.sizes, asked.layers // 2 + 2, 1]) * GIB
-    node = Node(asked.folder, largest + 2 * GIB)
-    began = time.monotonic()
-    node.mechanism.prepare(uuid, largest + GIB)
-    results: dict[str, Any] = {"pinning_seconds": time.monotonic() - began}
+    sizes = [*asked.sizes, *asked.by_driver, *asked.image, asked.layers // 2 + 2, 1]
+    node, pinning = prepared(asked.folder, uuid, max(sizes) * GIB)
+    results: dict[str, Any] = {"pinning_seconds": pinning}
     try:
         limit = pinned_limit(node, uuid)
-        for gib in asked.sizes:
-            results[f"driver_{gib}"] = filled(node, gib, asked.times, limit)
+        results |= {f"driver_{g}": filled(node, g, asked.times, limit) for g in asked.sizes}
+        results["restart"] = restarts.after_a_restart(node, uuid, max(asked.sizes))
+        results |= {f"by_driver_{g}": by_driver(node, g, 2, limit) for g in asked.by_driver}
+        results |= {f"image_{g}": through_image(node, g, limit) for g in asked.image}
         if asked.layers:
             results["model"] = served(node, asked.layers, asked.times, limit)
         if asked.steps:
@@ -231,10 +314,17 @@ def main() -> int:
         if asked.many:
             results["many"] = repeated(node, asked.many, limit)
     finally:
-        node.mechanism.close()
+        node.end()
         shutil.rmtree(asked.folder, ignore_errors=True)
-    print(json.dumps({"benchmark": "bench-park", **results, "limit": limit, "machine": words,
-                      "host": platform.release()}))  # fmt: skip
+    whole = {
+        "benchmark": "bench-park",
+        "ratios": ratios(results),
+        **results,
+        "limit": limit,
+        "machine": words,
+        "host": platform.release(),
+    }
+    print(json.dumps(whole))
     return 0
 
 

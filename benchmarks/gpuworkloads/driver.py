@@ -2,7 +2,8 @@
 `driver.py REPORT GIB [SEGMENT_MIB]`: a program of the driver API alone, through ctypes.
 
 Fills VRAM with random bytes, every segment with others, copies on the card without end, and
-compares every byte when asked to (REPORT with the suffix .verify).
+compares every byte when asked to (REPORT with the suffix .verify). Every twentieth segment gets
+other contents when asked to (.change).
 """
 
 import ctypes
@@ -39,12 +40,24 @@ class Memory:
         for at in range(0, 2 * size, _MIB):
             ctypes.memmove(self._host.value + at, os.urandom(_MIB), _MIB)
         self._segments = [allocate(size) for _ in range(total // size)]
-        for number, segment in enumerate(self._segments):
-            check(_CUDA.cuMemcpyHtoD_v2(segment, self._source(number), ctypes.c_size_t(size)))
+        self._salts = [0] * len(self._segments)
+        for number in range(len(self._segments)):
+            self._fill(number)
+
+    def _fill(self, number: int) -> None:
+        source = self._source(number)
+        check(_CUDA.cuMemcpyHtoD_v2(self._segments[number], source, ctypes.c_size_t(self._size)))
+
+    def change(self) -> None:
+        """Other contents for every twentieth segment, the first one included."""
+        for number in range(0, len(self._segments), 20):
+            self._salts[number] += 512
+            self._fill(number)
 
     def _source(self, number: int) -> ctypes.c_void_p:
         assert self._host.value is not None
-        return ctypes.c_void_p(self._host.value + number * 4096 % self._size)
+        begin = (number * 4096 + self._salts[number]) % self._size
+        return ctypes.c_void_p(self._host.value + begin)
 
     def wrong(self) -> int:
         """How many segments are not what was put there."""
@@ -74,20 +87,24 @@ def main() -> None:
     memory = Memory(int(float(sys.argv[2]) * 2**30), size)
     scratch, small = allocate(64 * _MIB), allocate(1000)
     check(_CUDA.cuMemsetD8_v2(small, ctypes.c_ubyte(7), ctypes.c_size_t(1000)))
-    steps, wrong, verified, told = 0, 0, 0, 0.0
+    steps, wrong, verified, changed, told = 0, 0, 0, 0, 0.0
     while True:
         for _ in range(20):
             half = ctypes.c_uint64(scratch.value + 32 * _MIB)
             check(_CUDA.cuMemcpyDtoD_v2(half, scratch, ctypes.c_size_t(32 * _MIB)))
         check(_CUDA.cuCtxSynchronize())
         steps += 1
+        if report.wants("change"):
+            memory.change()
+            changed += 1
+            told = 0.0
         if report.wants("verify"):
             wrong += memory.wrong()
             verified += 1
             told = 0.0
         if time.monotonic() - told > 0.01:
             told = time.monotonic()
-            report.write(steps=steps, wrong=wrong, verified=verified)
+            report.write(steps=steps, wrong=wrong, verified=verified, changed=changed)
 
 
 if __name__ == "__main__":

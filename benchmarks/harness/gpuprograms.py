@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezer
-from nodeagent.mechanisms import Body, Part
+from nodeagent.mechanisms import Body, Mechanism, Part
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.deep import Deep
+from nodeagent.mechanisms.driver import DriverMechanism
+from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.pool import Kept, Pool, Slot
 from testbed.assets import native
@@ -39,21 +43,44 @@ class Node:
 
     folder: Path
     limit: int
+    cards: tuple[GpuUuid, ...] = ()
     mechanism: GuestMechanism = field(init=False)
+    deep: Deep = field(init=False)
+    driver: DriverMechanism = field(init=False)
     pool: Pool = field(init=False)
 
     def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """An agent, as after a start: it knows what is on the disk, and takes workers up."""
         folder = self.folder / "pool"
         bulk = BulkOfChunks(folder, Chunks(Slabs(folder / ".chunks"), self.limit))
         self.pool = Pool(folder, self.limit, bulk)
         cgroups = Cgroups()
+        freezer = Freezer(SystemClock(), cgroups)
         self.mechanism = GuestMechanism(
             Guests(self.folder / "guest.sock"),
             bulk,
             self.folder / "workers",
-            Freezer(SystemClock(), cgroups),
+            freezer,
             cgroups,
         )
+        states = DriverStates(self.mechanism.worker)
+        self.deep = Deep(self.mechanism, states, lambda _: vram_used(), Notes(self.pool))
+        self.driver = DriverMechanism(
+            states, lambda body: {body.pid: vram_used()}, freezer, self.pool
+        )
+
+    def restart(self) -> None:
+        """As an agent's death and the next one."""
+        self.mechanism.close()
+        self.begin()
+
+    def end(self) -> None:
+        """The workers, too."""
+        self.mechanism.dismiss()
+        self.mechanism.close()
 
 
 @dataclass(slots=True)
@@ -62,13 +89,13 @@ class Program:
 
     process: subprocess.Popen[bytes]
     report: Path
+    cards: tuple[GpuUuid, ...] = ()
 
     @property
     def body(self) -> Body:
         """As a mechanism knows it."""
-        return Body(
-            key=WorkloadKey("bench", "program"), uid=PodUid("bench"), pid=self.process.pid, gpus=()
-        )
+        key, uid = WorkloadKey("bench", "program"), PodUid("bench")
+        return Body(key=key, uid=uid, pid=self.process.pid, gpus=self.cards)
 
     def facts(self) -> dict[str, Any]:
         """Its last report; empty before the first."""
@@ -110,9 +137,16 @@ def program(
         environment["KYB_GUEST_SOCKET"] = str(node.folder / "guest.sock")
     script, *rest = arguments
     start = [sys.executable, str(PROGRAMS / script)] if script.endswith(".py") else [script]
-    process = subprocess.Popen([*start, str(report), *rest], env=environment)
+    process = subprocess.Popen(
+        [*start, str(report), *rest],
+        env=environment,
+        stdin=subprocess.DEVNULL,  # and a file and a session of its own: an image can have them
+        stdout=subprocess.DEVNULL,
+        stderr=(node.folder / "errors.txt").open("w"),
+        start_new_session=True,
+    )
     try:
-        yield Program(process, report)
+        yield Program(process, report, node.cards)
     finally:
         process.kill()
         process.wait()
@@ -120,10 +154,12 @@ def program(
 
 @dataclass(slots=True)
 class Switch:
-    """Seconds of one park and one resume, by phase; bytes; VRAM used before and while parked."""
+    """Seconds of one park and one resume, by phase; bytes, and how many of them the park copied;
+    VRAM used before and while parked."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     size: int = 0
+    copied: int = 0
     used: tuple[int, ...] = ()
 
     def timed(self, phase: str, work: Callable[[], Any]) -> Any:
@@ -144,9 +180,12 @@ class Switch:
         return self.seconds["list again"] + self.seconds["copy in"] + self.seconds["open"]
 
 
-def switch(node: Node, one: Program, hold: float = 0.2) -> Switch:
-    """Park, look that it stands still for `hold` seconds, resume, and see it go on."""
-    done, mechanism, body = Switch(), node.mechanism, one.body
+def switch(
+    node: Node, one: Program, hold: float = 0.2, by: Mechanism | None = None, *, keep: bool = False
+) -> Switch:
+    """Park, look that it stands still for `hold` seconds, resume, and see it go on. By the guest,
+    shallow, if not by another. `keep`: the pool's copy, as an agent does."""
+    done, mechanism, body = Switch(), by or node.mechanism, one.body
     before = vram_used() if hold else 0
     done.timed("close and drain", lambda: mechanism.lock(body, _DRAIN_S))
     parts: tuple[Part, ...] = done.timed("list", lambda: mechanism.parts(body))
@@ -156,7 +195,8 @@ def switch(node: Node, one: Program, hold: float = 0.2) -> Switch:
         "copy out", lambda: [mechanism.copy_out(body, p, slot, lambda _: None) for p in parts]
     )
     slot.seal(tuple(kept))
-    done.timed("release", lambda: release(node, body, parts))
+    done.copied = sum(tally.copied for tally in list(node.mechanism.tallies)[-len(parts) :])
+    done.timed("release", lambda: release(mechanism, body, parts))
     done.used = (before, vram_used() if hold else 0)
     held = one.facts()["steps"]
     time.sleep(hold)
@@ -165,15 +205,15 @@ def switch(node: Node, one: Program, hold: float = 0.2) -> Switch:
     done.timed("list again", lambda: mechanism.parts(body))
     done.timed("copy in", lambda: [mechanism.copy_in(body, k, slot, lambda _: None) for k in kept])
     done.timed("open", lambda: mechanism.unlock(body, _DRAIN_S))
-    node.pool.free("bench")
+    (node.pool.retire if keep else node.pool.free)("bench")
     one.goes_on()
     return done
 
 
-def release(node: Node, body: Body, parts: tuple[Part, ...]) -> None:
+def release(mechanism: Mechanism, body: Body, parts: tuple[Part, ...]) -> None:
     """All of a workload's VRAM."""
     for part in parts:
-        node.mechanism.release(body, part, _DRAIN_S)
+        mechanism.release(body, part, _DRAIN_S)
 
 
 def vram_used() -> int:
