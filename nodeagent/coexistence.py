@@ -1,8 +1,10 @@
 """
-Who else gives out, uses or reshapes the GPUs that are ours to give. Pure: facts in, findings out.
+What is not well with the GPUs that are ours to give: who else gives them out, uses or reshapes
+them, what the driver says is wrong with them, who holds more than it should. Pure: facts in,
+findings out.
 
-Called by: neighbours, which has the facts. Two conditions of the GpuNode say what is found, in
-words; `kyb doctor` looks at the same before an installation.
+Called by: neighbours, which has the facts. Conditions of the GpuNode say what is found, in words;
+`kyb doctor` looks at some of it before an installation.
 Rule: what is not known is not found: a node without NVIDIA's parts is one where all is well.
 """
 
@@ -11,10 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kybernate.api.gpunodes import Condition
-from kybernate.clients.gpus import Setup
+from kybernate.clients.gpus import Ailment, Setup
 from kybernate.model.gpu import Gpu
+from nodeagent.truth.books import Deviation
 
 _SPLIT = "::"  # NVIDIA's plugin numbers the replicas of a card so
+# Its checkpoints can be asked how they stand, and its PTX compiler knows fingerprint.ptx.
+OLDEST_DRIVER = 570
 _MANY = 4  # more than this are counted, not listed
 
 
@@ -23,6 +28,8 @@ class Aspect(StrEnum):
 
     EXCLUSIVE = "GpusExclusive"  # nobody else gives them out or uses them
     PARKABLE = "GpusParkable"  # they are set up so that tenants can take turns on them
+    HEALTHY = "GpusHealthy"  # the driver has nothing against them
+    BOOKED = "GpusAsBooked"  # workloads hold what the books say
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranger:
-    """A process on one of our cards that is of no workload. `pid` 0: the driver does not say."""
+    """A process on one of our cards that is of no workload. `pid` 0: the driver does not say.
+    `keeps`: it has the card's descriptors open, and the process whose memory it was may be gone."""
 
     gpu: int
     pid: int
     command: str
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,9 @@ class Facts:
     open_to_environment: bool = False  # NVIDIA_VISIBLE_DEVICES opens cards to any container
     cdi_devices: Collection[str] | None = None  # names of NVIDIA's CDI specs; None: there is none
     missing: Mapping[str, Sequence[int]] = field(default_factory=dict)  # cards by listed group
+    ailments: Mapping[int, Sequence[Ailment]] = field(default_factory=dict)  # by GPU index
+    deviations: Sequence[Deviation] = ()
+    driver: str = ""  # its version; empty where it is none that parks
 
 
 def findings(facts: Facts, gpus: Sequence[Gpu]) -> tuple[Finding, ...]:
@@ -65,8 +77,11 @@ def findings(facts: Facts, gpus: Sequence[Gpu]) -> tuple[Finding, ...]:
         *_strangers(facts),
         *_openings(facts),
         *_missing(facts),
+        *_old_driver(facts),
         *_setups(facts),
         *_cdi(facts, gpus),
+        *_ailing(facts),
+        *(Finding(Aspect.BOOKED, one.reason, one.words) for one in facts.deviations),
     )
 
 
@@ -111,7 +126,8 @@ def _strangers(facts: Facts) -> Iterator[Finding]:
     by_gpu: dict[int, list[str]] = {}
     for one in facts.strangers:
         named = f"{one.command or 'a process'} ({one.pid})" if one.pid else "one unnamed"
-        by_gpu.setdefault(one.gpu, []).append(named)
+        keeps = ", which keeps the driver's descriptors of one that is gone" if one.keeps else ""
+        by_gpu.setdefault(one.gpu, []).append(named + keeps)
     for gpu, said in sorted(by_gpu.items()):
         shown = ", ".join(said[:_MANY]) + (f" and {len(said) - _MANY} more" * (len(said) > _MANY))
         words = f"GPU {gpu} is used by processes of no workload here: {shown}"
@@ -138,6 +154,23 @@ def _missing(facts: Facts) -> Iterator[Finding]:
             "it; mend the card or the profile file, then start the agent and the device plugin anew"
         )
         yield Finding(Aspect.PARKABLE, "CardMissing", words)
+
+
+def _old_driver(facts: Facts) -> Iterator[Finding]:
+    major = facts.driver.split(".")[0]
+    if major.isdecimal() and int(major) < OLDEST_DRIVER:
+        words = (
+            f"the NVIDIA driver is {facts.driver}, needed is {OLDEST_DRIVER} or newer: nothing on "
+            "these cards can be parked"
+        )
+        yield Finding(Aspect.PARKABLE, "DriverTooOld", words)
+
+
+def _ailing(facts: Facts) -> Iterator[Finding]:
+    for gpu, ailments in sorted(facts.ailments.items()):
+        for one in ailments:
+            then = "; it is given to nobody meanwhile" if one.sick else ""
+            yield Finding(Aspect.HEALTHY, one.name, f"GPU {gpu}: {one.words}{then}")
 
 
 def _setups(facts: Facts) -> Iterator[Finding]:

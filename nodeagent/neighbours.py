@@ -29,6 +29,8 @@ from nodeagent import coexistence
 from nodeagent.cards import Picture
 from nodeagent.coexistence import Aspect, Facts, Finding, Stranger
 from nodeagent.looking import Looking
+from nodeagent.truth.books import Deviation
+from nodeagent.truth.holders import keepers
 
 # Nobody installs device plugins by the second; a look reads some files.
 EVERY_S = 30.0
@@ -50,6 +52,8 @@ class Surroundings:
     picture: Callable[[], Picture | None]
     proc: Path = Path("/proc")
     incomplete: Sequence[Group] = ()  # groups of which a card is missing
+    deviations: Callable[[], Sequence[Deviation]] = tuple  # what is held beside the books
+    driver: Callable[[], str] = str  # the version of one that parks; else empty
     kubelet: Path = KUBELET
     """Its folder, as far as it is shown to us; else the node's first process is asked."""
 
@@ -144,18 +148,22 @@ def _facts(at: Surroundings, picture: Picture) -> Facts:
     index = {gpu.uuid: gpu.index for gpu in picture.gpus}
     try:
         setups = {index[u]: one for u, one in at.inventory.setups().items() if u in index}
+        ailments = {index[u]: one for u, one in at.inventory.ailments().items() if u in index}
     except InventoryAway:
-        setups = {}
+        setups, ailments = {}, {}
     return Facts(
         missing={group.name: missing(group, picture.gpus) for group in at.incomplete},
         offered=offered,
         taken=taken,
         setups=setups,
         mps=_named(at.proc, _MPS),
-        strangers=_strangers(at.proc, picture),
+        strangers=_strangers(at, picture),
         default_runtime=_default_runtime(at.node / _CONTAINERD),
         open_to_environment=_is_open(at.node / _RUNTIME),
         cdi_devices=cdi_devices(at.node / folder for folder in _CDI),
+        ailments=ailments,
+        deviations=at.deviations(),
+        driver=at.driver(),
     )
 
 
@@ -197,14 +205,31 @@ def _foreign(by_resource: Mapping[str, set[str]]) -> Mapping[str, Collection[str
     return {name: ids for name, ids in by_resource.items() if not names.is_seat_resource(name)}
 
 
-def _strangers(proc: Path, picture: Picture) -> tuple[Stranger, ...]:
+def _strangers(at: Surroundings, picture: Picture) -> tuple[Stranger, ...]:
     """On the cards where foreign bytes stayed: whoever has just ended shows for a moment."""
     index = {gpu.uuid: gpu.index for gpu in picture.gpus}
     staying = [one for one in picture.outsiders if index[one.uuid] in picture.strangers]
-    found = {_stranger(proc, index, one) for one in staying}
-    seen = {one.gpu for one in found}
-    unnamed = {Stranger(gpu=gpu, pid=0, command="") for gpu in picture.strangers - seen}
-    return tuple(sorted(found | unnamed, key=lambda one: (one.gpu, one.pid)))
+    found = {_stranger(at.proc, index, one) for one in staying if _lives(at.proc, one.pid)}
+    found |= _keepers(at, picture, picture.strangers - {one.gpu for one in found})
+    return tuple(sorted(found, key=lambda one: (one.gpu, one.pid)))
+
+
+def _keepers(at: Surroundings, picture: Picture, unexplained: Collection[int]) -> set[Stranger]:
+    """Who keeps memory on these cards that is of no process which the driver knows."""
+    try:
+        known = frozenset(one.pid for one in at.inventory.processes() if _lives(at.proc, one.pid))
+    except InventoryAway:
+        known = frozenset()
+    found = set()
+    for gpu in (one for one in picture.gpus if one.index in unexplained):
+        some = keepers(gpu.device_nodes, known, at.proc)
+        named = {Stranger(gpu=gpu.index, pid=k.pid, command=k.command, keeps=True) for k in some}
+        found |= named or {Stranger(gpu=gpu.index, pid=0, command="")}
+    return found
+
+
+def _lives(proc: Path, pid: int) -> bool:
+    return (proc / str(pid)).exists()
 
 
 def _stranger(proc: Path, index: Mapping[Any, int], process: GpuProcess) -> Stranger:

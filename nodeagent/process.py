@@ -42,6 +42,7 @@ from nodeagent.reporting.standing import Measured
 from nodeagent.reporting.writer import Sources, Writer
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards
+from nodeagent.truth.books import Deviation, deviations
 
 NAMESPACE = "kyb-system"
 
@@ -98,6 +99,8 @@ class Process:
                 picture=lambda: engine.coordinator.picture,
                 kubelet=self._settings.podresources_socket.parent.parent,
                 incomplete=tuple(engine.incomplete.values()),
+                deviations=self._deviations,
+                driver=self._cards.driver if isinstance(engine.usual, Real) else str,
             ),
             clock,
             self._found,
@@ -125,6 +128,10 @@ class Process:
         )
         engine.coordinator.on_change(lambda *_: self._writer.nudge())
         engine.coordinator.on_change(lambda *_: self._notes.refresh())
+
+    def _deviations(self) -> tuple[Deviation, ...]:
+        engine = self._engine
+        return deviations(engine.coordinator.books.tenancies.values(), engine.steady.now())
 
     def _eligible(self) -> Eligibility | None:
         """None where nothing is real: what is simulated can always be parked."""

@@ -1,9 +1,12 @@
 """
 One suite for every inventory: whatever is asked, the answers agree with each other.
 
-Faked: NVML, by a module with its functions (the real one runs under the marker `gpu`).
+Faked: NVML, by a module with its functions, and by a library in C under NVML's real client, with
+the card of testbed/fakecuda (the real one runs under the marker `gpu`).
 """
 
+import ctypes
+from contextlib import closing
 from types import SimpleNamespace
 
 import pynvml
@@ -16,6 +19,8 @@ from kybernate.clients.gpus.nvml import NvmlGpus
 from kybernate.clients.gpus.simulated import SimulatedGpus
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.topology import PHB, nvlink
+from testbed import fakecuda
+from testbed.assets import native
 
 GIB = 2**30
 
@@ -32,13 +37,15 @@ class FakeNvml:
     NVML_TOPOLOGY_INTERNAL, NVML_TOPOLOGY_SINGLE, NVML_TOPOLOGY_MULTIPLE = 0, 10, 20
     NVML_TOPOLOGY_HOSTBRIDGE, NVML_TOPOLOGY_NODE = 30, 40
     nvmlEventTypeXidCriticalError = 8  # noqa: N815
+    nvmlEventTypeDoubleBitEccError = 2  # noqa: N815
     NVML_DEVICE_MIG_ENABLE, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 1, 3
 
     def __init__(self):
         self.lost = set()
         self.links = 3
         self.kind = 1
-        self.xids = []
+        self.events = []  # card, kind, number
+        self.rows = (0, 0, 0, 0)
         self.mig, self.mode = (0, 0), 0
 
     def nvmlInit(self):  # noqa: N802
@@ -110,13 +117,33 @@ class FakeNvml:
         pass
 
     def nvmlEventSetWait(self, events, milliseconds):  # noqa: N802
-        if not self.xids:
+        if not self.events:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
-        handle, xid = self.xids.pop(0)
-        return SimpleNamespace(device=handle, eventData=xid)
+        handle, kind, number = self.events.pop(0)
+        return SimpleNamespace(device=handle, eventType=kind, eventData=number)
+
+    def nvmlDeviceGetRemappedRows(self, handle):  # noqa: N802
+        if handle == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self.rows
 
 
-@pytest.fixture(params=["listed", "simulated", "nvml", pytest.param("real", marks=pytest.mark.gpu)])
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """NVML's real client, over a library that is not NVIDIA's; the folder of its card."""
+    if native.why_not():
+        pytest.skip(native.why_not())
+    monkeypatch.setenv("KYB_FAKE_CARD", str(tmp_path / "card"))
+    library = ctypes.CDLL(str(fakecuda.build_nvml() / fakecuda.NVML))
+    monkeypatch.setattr(pynvml, "nvmlLib", library)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return tmp_path
+
+
+REAL = pytest.param("real", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=["listed", "simulated", "nvml", "stand-in", REAL])
 def inventory(request):
     match request.param:
         case "listed":
@@ -126,6 +153,9 @@ def inventory(request):
             made = SimulatedGpus(request.getfixturevalue("socket"))
         case "nvml":
             made = NvmlGpus(FakeNvml())
+        case "stand-in":
+            request.getfixturevalue("stand_in")
+            made = NvmlGpus()
         case _:
             try:
                 made = NvmlGpus()
@@ -172,6 +202,11 @@ def test_the_driver_has_a_version(inventory):
 def test_setups_are_of_cards_that_exist(inventory):
     uuids = {card.uuid for card in inventory.gpus()}
     assert set(inventory.setups()) <= uuids
+
+
+def test_what_is_wrong_is_with_cards_that_exist_and_sick_ones_are_unhealthy(inventory):
+    sick = {u for u, some in inventory.ailments().items() if any(one.sick for one in some)}
+    assert sick == {one.uuid for one in inventory.gpus() if one.health is Health.UNHEALTHY}
 
 
 def test_cards_cut_into_instances_or_open_to_one_process_are_told():
@@ -233,10 +268,36 @@ def test_a_lost_card_is_unhealthy_and_full_until_it_is_back():
 def test_a_critical_xid_makes_a_card_unhealthy_for_a_while(xid, health):
     fake, now = FakeNvml(), [1000.0]
     inventory = NvmlGpus(fake, monotonic=lambda: now[0])
-    fake.xids.append((0, xid))
+    fake.events.append((0, fake.nvmlEventTypeXidCriticalError, xid))
     assert inventory.gpus()[0].health is health
     now[0] += 301
     assert inventory.gpus()[0].health is Health.HEALTHY
+
+
+def test_what_the_driver_says_of_a_card_has_a_name_and_goes_when_it_is_over():
+    fake, now = FakeNvml(), [1000.0]
+    inventory = NvmlGpus(fake, monotonic=lambda: now[0])
+    fake.events.append((1, fake.nvmlEventTypeXidCriticalError, 79))
+    fake.events.append((1, fake.nvmlEventTypeDoubleBitEccError, 0))
+    fake.rows = (0, 1, 1, 0)
+    (found,) = inventory.ailments().values()
+    assert [one.name for one in found] == ["Xid", "EccUncorrected", "ResetNeeded"]
+    assert "79" in found[0].words
+    now[0] += 301
+    assert [one.name for one in inventory.ailments()["GPU-1"]] == ["ResetNeeded"]
+    assert inventory.gpus()[1].health is Health.HEALTHY  # it waits for a quiet moment
+    fake.rows = (0, 1, 0, 1)
+    assert [one.name for one in inventory.ailments()["GPU-1"]] == ["MemoryWornOut"]
+    assert inventory.gpus()[1].health is Health.UNHEALTHY
+
+
+def test_events_come_through_nvmls_own_client(stand_in):
+    with closing(NvmlGpus()) as inventory:
+        assert inventory.ailments() == {}
+        (stand_in / "card.events").write_text("xid 31\nxid 79\necc\n")
+        (found,) = inventory.ailments().values()
+        assert [one.name for one in found] == ["Xid", "EccUncorrected"]
+        assert inventory.gpus()[0].health is Health.UNHEALTHY
 
 
 def test_no_driver_is_said_to_be_away():

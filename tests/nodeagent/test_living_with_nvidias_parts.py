@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from kyb.doctor import supported
 from kybernate.api.profiles import made_up_uuid
 from kybernate.clients.events import ObjectRef
-from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
+from kybernate.clients.gpus import Ailment, GpuProcess, InventoryAway, Setup
 from kybernate.clients.gpus.listed import ListedGpus
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import GpuUuid, NodeName
@@ -25,6 +26,7 @@ from nodeagent import coexistence, neighbours
 from nodeagent.cards import Picture
 from nodeagent.coexistence import Aspect, Facts, Stranger
 from nodeagent.neighbours import Neighbours, Surroundings, tell
+from nodeagent.truth.books import Deviation
 
 GPUS = (a_gpu(0), a_gpu(1))
 UUIDS = [gpu.uuid for gpu in GPUS]
@@ -78,6 +80,27 @@ UUIDS = [gpu.uuid for gpu in GPUS]
         ),
         pytest.param(Facts(mps=[7, 8]), "MultiProcessService", "process 7, 8", id="mps"),
         pytest.param(
+            Facts(driver="550.90.07"), "DriverTooOld", "550.90.07, needed is 570", id="driver"
+        ),
+        pytest.param(
+            Facts(ailments={1: [Ailment(name="Xid", words="the driver reported Xid 79")]}),
+            "Xid",
+            "GPU 1: the driver reported Xid 79; it is given to nobody",
+            id="xid",
+        ),
+        pytest.param(
+            Facts(deviations=[Deviation(reason="OnAnothersGpu", words="a/b holds 3.0 GiB")]),
+            "OnAnothersGpu",
+            "3.0 GiB",
+            id="books",
+        ),
+        pytest.param(
+            Facts(strangers=[Stranger(gpu=0, pid=9, command="python3", keeps=True)]),
+            "ForeignProcesses",
+            "python3 (9), which keeps the driver's descriptors of one that is gone",
+            id="keeper",
+        ),
+        pytest.param(
             Facts(cdi_devices=[f"nvidia.com/gpu={UUIDS[0]}"]),
             "CdiSpecOutdated",
             "do not name GPU 1",
@@ -100,6 +123,8 @@ def test_what_is_not_well_is_said_with_what_to_do(facts: Facts, reason: str, wor
         pytest.param(Facts(default_runtime="nvidia"), id="a-runtime-that-asks-for-seats"),
         pytest.param(Facts(open_to_environment=True), id="only-where-it-is-asked-for"),
         pytest.param(Facts(cdi_devices=["nvidia.com/gpu=all"]), id="cdi-of-all"),
+        pytest.param(Facts(driver="580.159.04"), id="a-new-driver"),
+        pytest.param(Facts(driver="listed"), id="no-driver"),
         pytest.param(Facts(setups={0: Setup(), 1: Setup()}), id="usual-cards"),
     ],
 )
@@ -236,12 +261,14 @@ def test_findings_become_conditions_and_are_told_once_and_when_they_are_over(
     assert [(one.type, one.holds) for one in watch.conditions()] == [
         ("GpusExclusive", True),
         ("GpusParkable", True),
+        ("GpusHealthy", True),
+        ("GpusAsBooked", True),
     ]
     clock.advance(60)
     cards.stranger(GPUS[0], 71)
     watch.look()
     watch.look()
-    exclusive, parkable = watch.conditions()
+    exclusive, parkable, *_ = watch.conditions()
     assert (exclusive.holds, exclusive.reason) == (False, "ForeignProcesses")
     assert (exclusive.since, parkable.since) == (began + 60, began)
     assert exclusive.type == Aspect.EXCLUSIVE
@@ -249,3 +276,7 @@ def test_findings_become_conditions_and_are_told_once_and_when_they_are_over(
     watch.look()
     assert all(one.holds for one in watch.conditions())
     assert told == ["n: ProblemFound: ForeignProcesses", "n: ProblemOver: ForeignProcesses"]
+
+
+def test_the_oldest_driver_is_the_one_that_people_are_told_of() -> None:
+    assert supported.DRIVER.oldest == str(coexistence.OLDEST_DRIVER)

@@ -13,7 +13,7 @@ from kybernate.testing.builders import GIB, a_gpu, a_group
 from kybernate.testing.clock import FakeClock
 from nodeagent import processes
 from nodeagent.bandwidth import Bandwidths
-from nodeagent.cards import FOREIGN_GRACE, CardWatch
+from nodeagent.cards import DRIVERS_OWN, FOREIGN_GRACE, CardWatch
 from nodeagent.cgroups import Cgroups
 from nodeagent.lives import Life, Lives
 
@@ -112,6 +112,31 @@ def test_foreign_bytes_make_a_group_unhealthy_only_when_they_stay(
         assert picture is not None
         health.append(picture.health[GroupName("G0")])
     assert health == [Health.HEALTHY, Health.UNHEALTHY, Health.HEALTHY]
+
+
+@pytest.mark.parametrize(
+    ("pid", "used", "health"),
+    [
+        pytest.param(0, DRIVERS_OWN, Health.HEALTHY, id="the-drivers-own"),
+        pytest.param(0, DRIVERS_OWN + 1, Health.UNHEALTHY, id="unexplained"),
+        pytest.param(1, 1, Health.UNHEALTHY, id="a-strangers-byte"),
+        pytest.param(os.getpid(), GIB, Health.HEALTHY, id="the-agents-own"),
+    ],
+)
+def test_only_strangers_and_what_nobody_explains_make_a_group_unhealthy(
+    inventory: FakeInventory, pid: int, used: int, health: Health
+) -> None:
+    clock = FakeClock()
+    watch = _watch(inventory, clock=clock)
+    inventory.used = used
+    if pid:
+        inventory.there = (GpuProcess(pid=pid, uuid=inventory.card.uuid, used=used),)
+    watch.look()
+    clock.advance(FOREIGN_GRACE)
+    picture = watch.look()
+    assert picture is not None
+    assert picture.health[GroupName("G0")] is health
+    assert picture.foreign == {0: used}  # in no case can a workload have these bytes
 
 
 def test_an_inventory_that_is_away_shows_nothing_rather_than_an_empty_card(

@@ -38,6 +38,15 @@ class Setup:
     exclusive: bool = False  # the driver lets one process have it, and refuses all others
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ailment:
+    """What is wrong with a card. `name` is constant. `sick`: it is not to be used now."""
+
+    name: str
+    words: str
+    sick: bool = True
+
+
 class Inventory(Protocol):
     """All methods may raise InventoryAway. Thread safe."""
 
@@ -52,6 +61,9 @@ class Inventory(Protocol):
 
     def setups(self) -> Mapping[GpuUuid, Setup]:
         """How every card is set up; those that the source cannot tell of are left out."""
+
+    def ailments(self) -> Mapping[GpuUuid, tuple[Ailment, ...]]:
+        """What is wrong with cards; those that are well are left out. A sick one is unhealthy."""
 
     def driver(self) -> str:
         """The driver's version."""

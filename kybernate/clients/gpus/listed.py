@@ -6,7 +6,7 @@ Rule: it knows what was written, so nothing is ever in use and nothing is ever s
 
 from collections.abc import Mapping
 
-from kybernate.clients.gpus import GpuProcess, Setup
+from kybernate.clients.gpus import Ailment, GpuProcess, Setup
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import GpuUuid
 
@@ -31,6 +31,10 @@ class ListedGpus:
 
     def setups(self) -> Mapping[GpuUuid, Setup]:
         """Nothing is known of that."""
+        return {}
+
+    def ailments(self) -> Mapping[GpuUuid, tuple[Ailment, ...]]:
+        """None is known."""
         return {}
 
     def driver(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pynvml
 
-from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
+from kybernate.clients.gpus import Ailment, GpuProcess, InventoryAway, Setup
 from kybernate.clients.gpus.nvml_links import links_between
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.ids import GpuUuid
@@ -39,7 +39,7 @@ class NvmlGpus:
         self._nvml = library
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._sick_until: dict[str, float] = {}
+        self._heard: dict[str, dict[Ailment, float]] = {}  # by card: until when each counts
         with self._translated():
             library.nvmlInit()
             count = library.nvmlDeviceGetCount()
@@ -85,6 +85,15 @@ class NvmlGpus:
                 exclusive=mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
             )
         return found
+
+    def ailments(self) -> Mapping[GpuUuid, tuple[Ailment, ...]]:
+        """Events of the last minutes, and what stays until the card is reset."""
+        self._hear()
+        found = {
+            card.uuid: tuple(self._ailments(card, handle))
+            for card, handle in zip(self._cards, self._handles, strict=True)
+        }
+        return {uuid: some for uuid, some in found.items() if some}
 
     def driver(self) -> str:
         """For example 570.86.15."""
@@ -140,21 +149,37 @@ class NvmlGpus:
         return nodes[0] if len(nodes) == 1 else None
 
     def _health(self, card: Gpu, handle: Any) -> Health:
-        if self._ask(self._memory, handle) is None:
-            return Health.UNHEALTHY
-        with self._lock:
-            sick = self._monotonic() < self._sick_until.get(card.uuid, 0.0)
+        sick = any(one.sick for one in self._ailments(card, handle))
         return Health.UNHEALTHY if sick else Health.HEALTHY
 
+    def _ailments(self, card: Gpu, handle: Any) -> Iterator[Ailment]:
+        if self._ask(self._memory, handle) is None:
+            yield Ailment(name="CardLost", words="it does not answer the driver")
+        now = self._monotonic()
+        with self._lock:
+            heard = dict(self._heard.get(card.uuid, {}))
+        yield from (one for one, until in heard.items() if now < until)
+        rows = self._ask(self._nvml.nvmlDeviceGetRemappedRows, handle)
+        _, _, waiting, failed = rows or (0, 0, 0, 0)
+        if failed:
+            words = "rows of its memory cannot be replaced any more: it has to be changed"
+            yield Ailment(name="MemoryWornOut", words=words)
+        elif waiting:
+            words = "rows of its memory wait to be replaced: reset it when nobody is on it"
+            yield Ailment(name="ResetNeeded", words=words, sick=False)
+
     def _listen(self) -> Any | None:
-        """An event set with every card's critical errors; None where the driver has none."""
-        wanted = self._nvml.nvmlEventTypeXidCriticalError
+        """An event set with every card's critical errors; None where the driver has none. Each
+        kind is asked for alone: a card without ECC refuses that one only."""
+        nvml = self._nvml
+        kinds = (nvml.nvmlEventTypeXidCriticalError, nvml.nvmlEventTypeDoubleBitEccError)
         try:
             events = self._nvml.nvmlEventSetCreate()
         except self._nvml.NVMLError:
             return None
         for handle in self._handles:
-            self._ask(self._nvml.nvmlDeviceRegisterEvents, handle, wanted, events)
+            for kind in kinds:
+                self._ask(nvml.nvmlDeviceRegisterEvents, handle, kind, events)
         return events
 
     def _hear(self) -> None:
@@ -164,9 +189,19 @@ class NvmlGpus:
         with self._lock, suppress(self._nvml.NVMLError):  # it ends with NVML's timeout
             while True:
                 event = self._nvml.nvmlEventSetWait(self._events, 0)
-                if event.eventData not in _APPLICATION_XIDS:
+                ailment = self._ailment(event)
+                if ailment is not None:
                     uuid = _text(self._nvml.nvmlDeviceGetUUID(event.device))
-                    self._sick_until[uuid] = self._monotonic() + _QUIET_S
+                    of_card = self._heard.setdefault(uuid, {})
+                    of_card[ailment] = self._monotonic() + _QUIET_S
+
+    def _ailment(self, event: Any) -> Ailment | None:
+        """None for an application's own fault."""
+        if event.eventType == self._nvml.nvmlEventTypeDoubleBitEccError:
+            return Ailment(name="EccUncorrected", words="its memory had an error beyond repair")
+        if event.eventData in _APPLICATION_XIDS:
+            return None
+        return Ailment(name="Xid", words=f"the driver reported Xid {event.eventData}")
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any | None:
         """The answer, or None where the driver has none for this card."""

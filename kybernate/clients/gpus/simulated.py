@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kybernate.clients.errors import Refused, Retry
-from kybernate.clients.gpus import GpuProcess, InventoryAway, Setup
+from kybernate.clients.gpus import Ailment, GpuProcess, InventoryAway, Setup
 from kybernate.clients.simgpu import Driver, Showing
 from kybernate.model.gpu import Gpu
 from kybernate.model.ids import GpuUuid
@@ -41,6 +41,10 @@ class SimulatedGpus:
     def setups(self) -> Mapping[GpuUuid, Setup]:
         """Simulated cards are always whole, and open to many."""
         return {gpu.uuid: Setup() for gpu in self.gpus()}
+
+    def ailments(self) -> Mapping[GpuUuid, tuple[Ailment, ...]]:
+        """None is known."""
+        return {}
 
     def driver(self) -> str:
         """What the device calls itself."""
