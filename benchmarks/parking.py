@@ -91,7 +91,7 @@ def by_driver(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict
         one.wait(bool)
         switches = ways.by_driver(node, one, times)
         for one_switch in switches:
-            one_switch.size = gib * GIB
+            one_switch.size = gib * GIB  # the driver does not say
         found = summary(f"{gib} GiB, by the driver", switches, limit)
         return {**found, "wrong": verified(one)}
 

@@ -15,5 +15,9 @@ mkdir -p "$POOL"
   nvidia-smi --query-gpu=name,driver_version,memory.total,pcie.link.gen.current --format=csv
   uname -r; python3 --version; grep -h . /sys/kernel/mm/transparent_hugepage/{enabled,shmem_enabled}
 } | tee "$OUT/machine.txt"
+# What has to be right, before how fast it is. TESTS=0: only the figures.
+if [ "${TESTS:-1}" != 0 ]; then
+  python3 -m pytest -q -m gpu tests/guest -p no:cacheprovider 2>&1 | tee "$OUT/tests.txt"
+fi
 python3 -m benchmarks.parking --folder "$POOL/bench" "$@" 2>&1 | tee "$OUT/parking.txt"
 tail -n 1 "$OUT/parking.txt" > "$OUT/parking.json"

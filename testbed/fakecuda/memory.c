@@ -260,6 +260,10 @@ API int cuIpcOpenMemHandle_v2(address *at, struct sixty_four handle, unsigned fl
 }
 API int cuIpcCloseMemHandle(address at) { return (void)at, INVALID; }
 
+API int cuMemAllocHost_v2(void **at, size_t size) {
+    return (*at = malloc(size)) ? OK : NO_MEMORY;
+}
+API int cuMemFreeHost(void *at) { return free(at), OK; }
 API int cuMemHostRegister_v2(void *at, size_t size, unsigned flags) {
     (void)flags;
     return at && size ? OK : INVALID;
