@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from kybernate.clients.errors import Refused
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         return 1
     hello = {"ok": True, "build": wire.build(), "pid": os.getpid(), "node": driver.numa_node()}
     while (agent := _next(listener, float(arguments[1]))) is not None:
-        with agent:
+        with agent, suppress(BrokenPipeError):  # it was gone before we greeted it
             agent.setblocking(True)
             wire.send(agent, hello)
             if not serving.serve(agent):

@@ -83,8 +83,10 @@ class Chunks:
         with self.lock:
             known = self._known[copy.key]
             for number, place in enumerate(copy.places):
+                if place == ZERO or place in self._contents:
+                    continue
                 print_ = copy.prints[number * SIZE : (number + 1) * SIZE]
-                if place != ZERO and place not in self._contents and print_ not in known:
+                if print_ not in known:
                     known[print_] = place
                     self._contents[place] = (copy.key, print_)
 
