@@ -148,6 +148,8 @@ PACKAGED = (
         launched="usr/sbin/criu",
         seconds=12,
     ),
+    # The other libc of containers: what must not break on seats.
+    Packaged(name="musl", suite=_OLDEST, root="musl", program="lib/ld-musl-x86_64.so.1"),
     Packaged(
         name="chromium",
         suite=_OLDEST,
