@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo bench-extender bench-park bench-images bench-artifacts generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-images bench-artifacts generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -39,6 +39,9 @@ native: $(STAMP) ## Compile our C programs into the user's cache folder (seconds
 
 demo: built ## The main job, live: five 40 GB models and a trainer share one 80 GB GPU
 	@$(PY) -m testbed.demo
+
+demo-multiplex: built ## Five models behind one address on one 80 GB GPU, asked as a real trace asks
+	@$(PY) -m testbed.multiplex
 
 test: test-unit test-plane ## Every test this machine can run
 
