@@ -50,8 +50,9 @@ function cell(kind, label) {
 const PLACES = { vram: "VRAM", ram: "in RAM", nvme: "on NVMe", object: "in S3" };
 function fill(cells, one, most) {
   const [name, at, waiting, p50, p95, max, found, answered] = cells;
-  put(name.lastChild, one.why);
-  name.lastChild.title = one.why;
+  const why = one.why.toLowerCase() === one.state.toLowerCase() ? "" : one.why;
+  put(name.lastChild, why);
+  name.lastChild.title = why;
   const state = at.firstChild;
   state.dataset.state = one.state;
   put(state, one.state === "Parked" && PLACES[one.tier] ? `Parked ${PLACES[one.tier]}` : one.state);

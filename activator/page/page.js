@@ -59,7 +59,7 @@ function draw() {
   const active = models.filter((one) => one.state === "Active").length;
   $("summary").textContent = `${models.length} models, ${active} active, ${latest.lanes.length} GPU${latest.lanes.length === 1 ? "" : "s"}`;
   figure("held", counts.held, "", `${counts.running} being answered`);
-  figure("answered", counts.answered, "", counts.turned_away ? `${counts.turned_away} turned away` : `of ${counts.requests}, none turned away`);
+  figure("answered", counts.answered, "", counts.turned_away ? `${counts.turned_away} turned away` : "none turned away");
   figure("hit", all ? share(hits.vram, all) : "–", all ? "%" : "", `of ${all} requests`);
   figure("p50", ...(wait.count ? parts(wait.p50) : ["–", ""]), `last ${wait.count} requests`);
   figure("p95", ...(wait.count ? parts(wait.p95) : ["–", ""]), wait.count ? `99 of 100: ${seconds(wait.p99)}` : "");

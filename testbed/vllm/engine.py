@@ -59,17 +59,17 @@ class Engine:
         """0 awake, else the level it sleeps on."""
         return self._level if self._asleep else 0
 
-    def answer(self, tokens: int, token_seconds: float) -> Iterator[tuple[int, bool, bool]]:
-        """One request: for every token (counter, contents intact, aborted); an aborted one is the
+    def answer(self, steps: int, step_seconds: float) -> Iterator[tuple[int, bool, bool]]:
+        """One request: for every step (counter, contents intact, aborted); an aborted one is the
         last. Waits while the engine sleeps."""
         with self._admitted():
             epoch = self._aborted
             weights = self._regions[0].segment
             counter = self._attachment.increment(weights)
             intact = self._attachment.checksum(weights) == self._checksum
-            for _ in range(tokens):
+            for _ in range(steps):
                 with self._changed:
-                    self._changed.wait_for(lambda: self._aborted != epoch, token_seconds)
+                    self._changed.wait_for(lambda: self._aborted != epoch, step_seconds)
                     aborted = self._aborted != epoch
                 yield counter, intact, aborted
                 if aborted:

@@ -114,12 +114,12 @@ class Routes(BaseHTTPRequestHandler):
             said = f"The model `{asked['model']}` does not exist."
             self._fault(404, said, "NotFoundError", "model")
             return
-        told = self._told(
-            str(asked["prompt"])[:_ECHOED],
-            self.engine.answer(max(1, tokens), self.serving.token_seconds),
-        )
+        took, streamed = max(1, tokens) * self.serving.token_seconds, bool(asked.get("stream"))
+        steps = max(1, tokens) if streamed else 1
+        pieces = self.engine.answer(steps, took / steps)
+        told = self._told(str(asked["prompt"])[:_ECHOED], pieces)
         try:
-            self._stream(told) if asked.get("stream") else self._whole(told)
+            self._stream(told) if streamed else self._whole(told, tokens)
         except (Refused, Retry) as error:
             self._fault(503, str(error))
 
@@ -138,12 +138,10 @@ class Routes(BaseHTTPRequestHandler):
         if not aborted:
             yield "", "length"
 
-    def _whole(self, told: Iterator[tuple[str, str | None]]) -> None:
+    def _whole(self, told: Iterator[tuple[str, str | None]], tokens: int) -> None:
         pieces = list(told)
         text = "".join(piece for piece, _ in pieces)
-        self._json(
-            200, self._completion(text, pieces[-1][1], {"completion_tokens": len(pieces) - 1})
-        )
+        self._json(200, self._completion(text, pieces[-1][1], {"completion_tokens": tokens}))
 
     def _stream(self, told: Iterator[tuple[str, str | None]]) -> None:
         first = next(told)  # what fails, fails before the status is sent

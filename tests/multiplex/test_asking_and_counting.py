@@ -30,7 +30,7 @@ def test_the_sample_is_asked_in_the_trace_s_order_and_shares():
     assert times[-1] == 40.0
     counts = Counter(one.model for one in requests)
     assert [counts[name] for name in names] == sorted(counts.values(), reverse=True)
-    assert sum(counts.values()) == len(requests) == 758
+    assert sum(counts.values()) == len(requests) == 259
     assert all(1 <= one.tokens <= 400 for one in requests)
 
 
