@@ -25,6 +25,7 @@ from kybernate.runtime.tls import TlsFiles
 WAKES = 64  # at once; more wait for a thread
 WITHIN_S = 600.0  # a wake's own end; whoever waits for it has a shorter one
 RENEW_S = 3.0
+TOGETHER_S = 0.02  # what begins and ends within this is told together: short requests need no call
 VALID_S = 10.0  # a report that is not renewed is forgotten after this
 _PACE = Pace(first=0.1, longest=2.0)
 
@@ -135,6 +136,7 @@ class Agents:
                     await self._dirty.wait()
             except TimeoutError:
                 pass
+            await asyncio.sleep(TOGETHER_S)
             self._dirty.clear()
             counts = self._counts()
             nodes = [node for node in self._links if counts.get(node) or self._told.get(node)]
