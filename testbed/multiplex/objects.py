@@ -8,6 +8,7 @@ from testbed.demo.objects import priority_classes as priority_classes
 Object = dict[str, Any]
 PORT = 8000
 _TOKEN_S = 0.002
+_CHECK_S = 1.0  # no switch is as short: after each one the contents are looked at
 _MODEL = "kyb.ai/model"
 
 
@@ -30,6 +31,7 @@ def model(name: str, vram: str) -> Object:
 def _pod(name: str, vram: str) -> Object:
     command = ["python", "-m", "testbed.vllm", "--model", name, "--vram", vram]
     command += ["--port", str(PORT), "--token-seconds", str(_TOKEN_S)]
+    command += ["--check-seconds", str(_CHECK_S)]
     container = {
         "name": "main",
         "image": "kybernate/models:0.1.0",

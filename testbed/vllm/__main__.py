@@ -35,6 +35,7 @@ def _serve(flags: argparse.Namespace) -> int:
     cards = [card for card in os.environ[names.ENV_CUDA].split(",") if card]
     with Attachment(os.environ[names.ENV_DEVICE_SOCKET], os.getpid(), cards) as attachment:
         engine = Engine(attachment, cards, flags.vram, os.environ.get("POD_NAME", flags.model))
+        engine.check_seconds = flags.check_seconds
         print(f"loaded {flags.vram} bytes", flush=True)
         with server(engine, _serving(flags), flags.host, flags.port) as listening:
             threading.Thread(target=listening.serve_forever, daemon=True).start()
@@ -75,6 +76,7 @@ def _flags() -> argparse.ArgumentParser:
     parser.add_argument("--enable-sleep-mode", action="store_true")
     parser.add_argument("--version", default="0.14.0", help="what /version says")
     parser.add_argument("--token-seconds", type=float, default=0.002)
+    parser.add_argument("--check-seconds", type=float, default=0.0, help="between two looks")
     parser.add_argument("--wake-seconds", type=float, default=0.0)
     return parser
 

@@ -53,6 +53,8 @@ class Engine:
         for region in self._regions:
             self._bring(region)
         self._checksum = self._attachment.checksum(self._regions[0].segment)
+        self._checked, self._intact = time.monotonic(), True
+        self.check_seconds = 0.0  # an answer is by a look at the contents no older than this
 
     @property
     def level(self) -> int:
@@ -66,7 +68,7 @@ class Engine:
             epoch = self._aborted
             weights = self._regions[0].segment
             counter = self._attachment.increment(weights)
-            intact = self._attachment.checksum(weights) == self._checksum
+            intact = self._is_intact(weights)
             for _ in range(steps):
                 with self._changed:
                     self._changed.wait_for(lambda: self._aborted != epoch, step_seconds)
@@ -74,6 +76,13 @@ class Engine:
                 yield counter, intact, aborted
                 if aborted:
                     return
+
+    def _is_intact(self, weights: str) -> bool:
+        """To look is to hash the card's memory: work for the machine that pretends to be one."""
+        if time.monotonic() - self._checked >= self.check_seconds:
+            self._intact = self._attachment.checksum(weights) == self._checksum
+            self._checked = time.monotonic()
+        return self._intact
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
