@@ -118,6 +118,8 @@ class Coordinator:
             wishes.asks(tenancy, demand) or wishes.eases(tenancy, demand)
         )
         self._change(lambda books: wishes.heard(books, (key, life), demand, now), quiet=quiet)
+        if tenancy is not None and wishes.is_news(tenancy.demand, demand):
+            self._wake.set()
 
     def policy_changed(self, revision: Revision) -> None:
         """What was refused may be allowed now: decide anew."""

@@ -11,7 +11,7 @@ from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import Tenancy
-from kybernate.model.demand import Demand
+from kybernate.model.demand import SILENT, Demand
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
@@ -73,6 +73,16 @@ def heard(books: Books, whom: tuple[WorkloadKey, str], demand: Demand, now: floa
     if asks(tenancy, demand):
         return wanted(books.change(key, asked_by=demand.why), key, now)
     return books
+
+
+def is_news(before: Demand | None, now: Demand) -> bool:
+    """Whether a decision may turn on it. That time goes by is none: who decides knows the time."""
+    was = before or SILENT
+    return (was.busy, bool(was.in_flight), was.idle_for is None) != (
+        now.busy,
+        bool(now.in_flight),
+        now.idle_for is None,
+    )
 
 
 def asks(tenancy: Tenancy, demand: Demand) -> bool:

@@ -18,8 +18,9 @@ from nodeagent.demand.sockdiag import Socket, Tcp
 
 # Left alone for so long by a workload that runs and works on nothing else, it is no request.
 LEFT_S = 60.0
-# The kernel counts in ticks: an answer in the same one as its request looks as old.
-_TICK_S = 0.02
+# Likewise, of a client that spoke in the same tick of the kernel's clock as it was last answered:
+# most likely it was answered then.
+DOUBTED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,14 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A socket that asks, and what for, in words. `position` changes with whatever comes."""
+    """A socket that asks, and what for, in words. `position` changes with whatever comes. What is
+    `owed` was read by the workload and has no answer; where that is in `doubt`, it may have one."""
 
     cookie: int
     position: int
     why: str
+    owed: bool = False
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Patience:
     def over(self, ask: Ask) -> bool:
         """Whether the workload has shown that this is nothing to it."""
         position, seconds = self.kept.get(ask.cookie, (ask.position, 0.0))
-        return position == ask.position and seconds >= LEFT_S
+        limit = DOUBTED_S if ask.doubt else LEFT_S
+        return position == ask.position and seconds >= limit
 
     def after(self, asks: Iterable[Ask], seconds: float) -> "Patience":
         """After it ran for so long without work. What moved begins anew; what is gone is
@@ -73,25 +78,32 @@ def own(sockets: Iterable[Socket], inodes: frozenset[int], ports: frozenset[int]
 def asks(own: Own, ignored: Callers) -> Iterator[Ask]:
     """Who asks, ignored ones left out."""
     for one in own.clients:
-        why = _why(one)
-        if why and not ignored.covers(ipaddress.ip_address(one.peer), one.port):
-            yield Ask(one.cookie, one.received, why)
+        ask = _ask(one)
+        if ask and not ignored.covers(ipaddress.ip_address(one.peer), one.port):
+            yield ask
     for one in own.listeners:
         if one.unread > one.most and one.port not in ignored.ports:
             yield Ask(one.cookie, one.unread, f"the accept queue of port {one.port} is full")
 
 
-def _why(client: Socket) -> str:
+def _ask(client: Socket) -> Ask | None:
     where = f"from {client.peer} at port {client.port}"
     ended = client.state == Tcp.CLOSE_WAIT
     unread = client.unread - ended  # the end counts as a byte
     if unread > 0:
-        return f"{unread} bytes {where} are not read"
+        return Ask(client.cookie, client.received, f"{unread} bytes {where} are not read")
     if not client.inode:
-        return "" if ended else f"a connection {where} is not accepted"
-    if client.received and client.sent_ago > client.received_ago + _TICK_S:
-        return f"a client {where} has no answer"
-    return ""
+        why = f"a connection {where} is not accepted"
+        return None if ended else Ask(client.cookie, client.received, why)
+    return _owed(client, f"a client {where} has no answer")
+
+
+def _owed(client: Socket, why: str) -> Ask | None:
+    """Who spoke last. In the same tick nobody can tell, but for a first answer."""
+    if not client.received or (client.sent and client.sent_ago < client.received_ago):
+        return None
+    doubt = bool(client.sent) and client.sent_ago == client.received_ago
+    return Ask(client.cookie, client.received, why, owed=True, doubt=doubt)
 
 
 def quiet_for(own: Own, ignored: Callers) -> float | None:

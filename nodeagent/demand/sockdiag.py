@@ -24,7 +24,7 @@ _IDS = struct.Struct("=BBBB2H16s16sI2I")
 _PORTS = struct.Struct("!2H")
 _NUMBERS = struct.Struct("=5I")  # expires, rqueue, wqueue, uid, inode
 _AGES = struct.Struct("=4I")  # milliseconds since data sent, ack sent, data received, ack received
-_AGES_AT, _RECEIVED_AT = 44, 128  # in struct tcp_info
+_AGES_AT, _RECEIVED_AT, _SENT_AT = 44, 128, 156  # in struct tcp_info
 _BUFFER = 64 * 1024
 _PATIENCE_S = 1.0
 
@@ -47,7 +47,8 @@ _STATES = sum(1 << state for state in Tcp)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Socket:
     """One of them. Of a listener, `unread` is who waits to be accepted and `most` how many may;
-    else `unread` is bytes. Seconds since data came or went; bytes received in all.
+    else `unread` is bytes. Seconds since data came or went, in the kernel's ticks and of one
+    moment, so that they can be compared; bytes received and packets of data sent in all.
 
     `inode` is 0 while nobody has accepted it.
     """
@@ -60,6 +61,7 @@ class Socket:
     most: int
     inode: int
     received: int = 0
+    sent: int = 0
     sent_ago: float = 0.0
     received_ago: float = 0.0
 
@@ -98,7 +100,7 @@ def _socket(body: bytes, family: int) -> Socket:
     _, state, _, _, _, _, _, peer, _, low, high = _IDS.unpack_from(body)
     port, _ = _PORTS.unpack_from(body, 4)
     _, unread, most, _, inode = _NUMBERS.unpack_from(body, _IDS.size)
-    received, sent_ago, received_ago = _traffic(body)
+    received, sent, sent_ago, received_ago = _traffic(body)
     return Socket(
         cookie=high << 32 | low,
         state=state,
@@ -108,6 +110,7 @@ def _socket(body: bytes, family: int) -> Socket:
         most=most,
         inode=inode,
         received=received,
+        sent=sent,
         sent_ago=sent_ago,
         received_ago=received_ago,
     )
@@ -121,17 +124,18 @@ def _address(packed: bytes, family: int) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def _traffic(body: bytes) -> tuple[int, float, float]:
-    """Bytes received, seconds since data went, seconds since data came."""
+def _traffic(body: bytes) -> tuple[int, int, float, float]:
+    """Bytes received, packets sent, seconds since data went, seconds since data came."""
     at = _IDS.size + _NUMBERS.size
     while at + 4 <= len(body):
         length, kind = struct.unpack_from("=HH", body, at)
-        if kind == _INFO and length >= 4 + _RECEIVED_AT + 8:
+        if kind == _INFO and length >= 4 + _SENT_AT + 4:
             start = at + 4
             sent, _, came, _ = _AGES.unpack_from(body, start + _AGES_AT)
             (received,) = struct.unpack_from("=Q", body, start + _RECEIVED_AT)
-            return received, sent / 1000, came / 1000
+            (packets,) = struct.unpack_from("=I", body, start + _SENT_AT)
+            return received, packets, sent / 1000, came / 1000
         if length < 4:
             break
         at += (length + 3) & ~3
-    return 0, 0.0, 0.0
+    return 0, 0, 0.0, 0.0

@@ -18,7 +18,7 @@ from kybernate.model.workload import State
 from nodeagent import processes
 from nodeagent.cgroups import Cgroups, NoCgroup
 from nodeagent.demand import conversations
-from nodeagent.demand.conversations import Own, Patience
+from nodeagent.demand.conversations import Ask, Own, Patience
 from nodeagent.demand.sockdiag import Socket
 from nodeagent.lives import Life
 from nodeagent.records import STATES
@@ -47,14 +47,16 @@ class Sockets:
         self,
         look: Callable[[Life], tuple[Socket, ...]],
         ignored: Callable[[], Callers],
-        works: Callable[[Life], bool],
+        works: Callable[[Life], bool | None],
         cgroups: Cgroups,
         clock: Clock,
+        asked_to_park: Callable[[Life], bool] = lambda _: False,
     ) -> None:
         """`look` shows the sockets of its network namespace, raising OSError; `works` tells
-        whether it was seen working on its card just now."""
+        whether it was seen working on its card just now, None where nobody can tell."""
         self._look, self._ignored, self._works = look, ignored, works
         self._cgroups, self._clock = cgroups, clock
+        self._asked_to_park = asked_to_park
         self._memories: dict[str, _Memory] = {}
 
     def read(self, life: Life) -> Demand:
@@ -67,20 +69,28 @@ class Sockets:
             memory.inodes = self._inodes(life)
         own = conversations.own(self._look(life), memory.inodes, memory.ports)
         memory.ports |= {one.port for one in own.listeners}
-        return self._running(life, memory, own) if runs else self._parked(memory, own)
+        asking = [
+            one for one in conversations.asks(own, self._ignored()) if self._counts(one, life)
+        ]
+        if runs:
+            return self._running(life, memory, own, asking)
+        memory.looked_at = None
+        asking = [one for one in asking if not memory.patience.over(one)]
+        return Demand(wanted=bool(asking), why=_words([one.why for one in asking]))
 
     def forget(self, life_ids: set[str]) -> None:
         """Keep only of these lives what is remembered."""
         self._memories = {one: kept for one, kept in self._memories.items() if one in life_ids}
 
-    def _parked(self, memory: _Memory, own: Own) -> Demand:
-        memory.looked_at = None
-        asking = [one for one in self._asking(own) if not memory.patience.over(one)]
-        return Demand(wanted=bool(asking), why=_words([one.why for one in asking]))
+    def _counts(self, ask: Ask, life: Life) -> bool:
+        """Where its card shows whether it works, nobody need guess whether it owes an answer; and
+        who was parked by somebody's wish waits for something new."""
+        if ask.doubt and self._works(life) is not None:
+            return False
+        return not (ask.owed and self._asked_to_park(life))
 
-    def _running(self, life: Life, memory: _Memory, own: Own) -> Demand:
+    def _running(self, life: Life, memory: _Memory, own: Own, asking: list[Ask]) -> Demand:
         now = self._clock.monotonic()
-        asking = self._asking(own)
         could = 0.0 if memory.looked_at is None or self._works(life) else now - memory.looked_at
         memory.looked_at, memory.inodes = now, None
         memory.patience = memory.patience.after(asking, could)
@@ -96,9 +106,6 @@ class Sockets:
             idle_for=max(0.0, now - memory.active_at),
             why=_words([one.why for one in busy]),
         )
-
-    def _asking(self, own: Own) -> list[conversations.Ask]:
-        return list(conversations.asks(own, self._ignored()))
 
     def _inodes(self, life: Life) -> frozenset[int]:
         try:

@@ -13,7 +13,7 @@ from nodeagent.demand.sockets import Sockets
 from nodeagent.demand.told import Told
 from nodeagent.demand.watch import DemandWatch
 from nodeagent.demand.work import Work
-from nodeagent.lives import Lives
+from nodeagent.lives import Life, Lives
 from nodeagent.probing.netns import Namespaces
 
 
@@ -54,7 +54,14 @@ def of(parts: Parts) -> Demands:
     lines = Lines(Namespaces())
     ignored = Ignored(parts.policy, clock)
     told, work = Told(clock), Work(lambda: coordinator.picture)
-    sockets = Sockets(lines.look, ignored.callers, work.works, parts.cgroups, clock)
+
+    def asked_to_park(life: Life) -> bool:
+        tenancy = coordinator.books.tenancies.get(life.key)
+        return tenancy is not None and tenancy.asked_to_park
+
+    sockets = Sockets(
+        lines.look, ignored.callers, work.works, parts.cgroups, clock, asked_to_park
+    )  # fmt: skip
     signals: list[Signal] = [told, work, *([sockets] if parts.on_connect else [])]
     watch = DemandWatch(parts.lives, coordinator, signals, lines, clock)
     watch.on_forget = sockets.forget

@@ -33,7 +33,7 @@ class Work:
         busy = idle <= 0.0
         return Demand(busy=busy, idle_for=idle, why="its card works" if busy else "")
 
-    def works(self, life: Life) -> bool:
-        """Whether it was seen at work just now."""
+    def works(self, life: Life) -> bool | None:
+        """Whether it was seen at work just now; None where nobody can tell."""
         idle = self.read(life).idle_for
-        return idle is not None and idle < _JUST_NOW_S
+        return None if idle is None else idle < _JUST_NOW_S

@@ -19,7 +19,7 @@ def a_socket(**facts: Any) -> Socket:
     """A connection to port 8000 that was accepted, answered and is kept."""
     whole: dict[str, Any] = {
         "cookie": 7, "state": Tcp.ESTABLISHED, "port": 8000, "peer": "10.0.0.7", "unread": 0,
-        "most": 0, "inode": 101, "received": 30, "sent_ago": 5.0, "received_ago": 5.1,
+        "most": 0, "inode": 101, "received": 30, "sent": 2, "sent_ago": 5.0, "received_ago": 5.1,
     }  # fmt: skip
     return Socket(**{**whole, **facts})
 
@@ -55,8 +55,7 @@ def test_a_client_that_spoke_last_asks() -> None:
     "silent",
     [
         pytest.param(a_socket(), id="answered and kept"),
-        pytest.param(a_socket(received=0, sent_ago=3.0, received_ago=3.0), id="never used"),
-        pytest.param(a_socket(sent_ago=5.004, received_ago=5.0), id="answered in the same tick"),
+        pytest.param(a_socket(received=0, sent=0, sent_ago=3.0, received_ago=3.0), id="never used"),
         pytest.param(a_socket(state=Tcp.CLOSE_WAIT, unread=1), id="ended and kept"),
         pytest.param(
             a_socket(state=Tcp.CLOSE_WAIT, inode=0, unread=1), id="came and went without a word"
@@ -96,6 +95,22 @@ def test_scrapers_that_policy_ignores_do_not_ask(ignored: Callers) -> None:
     assert whys(a_socket(unread=9), a_socket(inode=0), ignored=ignored) == []
     own = conversations.own((a_listener(), a_socket()), MINE, frozenset())
     assert conversations.quiet_for(own, ignored) is None
+
+
+@pytest.mark.parametrize(
+    ("socket", "doubt"),
+    [
+        pytest.param(a_socket(sent=0, sent_ago=3.0, received_ago=3.0), False, id="its first words"),
+        pytest.param(a_socket(sent_ago=3.0, received_ago=3.0), True, id="in one tick"),
+        pytest.param(a_socket(sent_ago=3.004, received_ago=3.0), False, id="a tick later"),
+    ],
+)
+def test_who_spoke_in_the_tick_of_an_answer_may_have_been_answered(
+    socket: Socket, doubt: bool
+) -> None:
+    own = conversations.own((a_listener(), socket), MINE, frozenset())
+    (ask,) = conversations.asks(own, NOBODY)
+    assert (ask.owed, ask.doubt) == (True, doubt)
 
 
 def test_a_port_whose_listener_is_gone_is_remembered() -> None:
