@@ -87,6 +87,7 @@ class AgentNode:
     pool_limit: str = "400Gi"
     flags: list[str] = field(default_factory=list)  # for the agent, beside its usual ones
     bus: float = 400e9
+    serve: tuple[str, ...] = ("testbed.models", "serve")  # what the next pod runs
     kube: FakeKube = field(default_factory=FakeKube)
     opa: FakeOpa = field(default_factory=FakeOpa)
     pods: dict[WorkloadKey, Pod] = field(default_factory=dict)
@@ -231,8 +232,9 @@ class AgentNode:
             "KYB_SIMULATED_GPU": str(self.gpu_socket),
             "CUDA_VISIBLE_DEVICES": ",".join(made_up_uuid("node", one) for one in _gpus(seat)),
             "POD_NAME": key.name,
+            "VLLM_SERVER_DEV_MODE": "1",
         }
-        program = [sys.executable, "-m", "testbed.models", "serve", f"--vram={vram}", "--port=0"]
+        program = [sys.executable, "-m", *self.serve, f"--vram={vram}", "--port=0"]
         argv = ["/bin/sh", "-c", _HELD, str(fifo), *program]
         process = self._run(argv, log.name, environment)
         return Pod(key, uid, container_id, process, fifo, log)
