@@ -14,7 +14,7 @@ from kybernate.api.errors import Malformed, told
 from kybernate.clients.policy import Policy
 from kybernate.model.policy import AdmissionQuestion, AdmissionVerdict
 from kybernate.model.verdict import Refusal
-from kybernate.model.workload import Wishes
+from kybernate.model.workload import ScaleToZero, Wishes
 from webhook import defaulting, seats, validation
 from webhook.wire import ALLOWED, Answer, Denial, Review
 
@@ -90,9 +90,16 @@ class Admission:
 
     def _candidates(self, review: Review) -> tuple[str, ...]:
         """What somebody asked for, then the newest of this very workload."""
-        workload = identity.of_pod(review.pod, review.namespace, self.view.replicas)
+        workload = identity.of_pod(review.pod, review.namespace, self._replicas(review))
         own = self.view.checkpoints(review.namespace, workload) if workload else ()
         return tuple(dict.fromkeys((*self._asked(review, own), *own[:CANDIDATES])))
+
+    def _replicas(self, review: Review) -> identity.Replicas:
+        """As watched; but the pod of a Deployment that comes back from zero may come before the
+        word that it does, and is the one of one."""
+        if _wishes(review.pod).scale_to_zero is not ScaleToZero.CHECKPOINT:
+            return self.view.replicas
+        return lambda namespace, name: self.view.replicas(namespace, name) or 1
 
     def _asked(self, review: Review, own: tuple[str, ...]) -> tuple[str, ...]:
         """Pods of a StatefulSet are not alike: each wakes from its own state only."""

@@ -256,6 +256,19 @@ def test_a_checkpoint_that_was_asked_for_comes_before_the_newest(
     assert annotations_of(patch)[names.RESTORE_FROM] == ("c3,c4" if replicas == 1 else "c3")
 
 
+@pytest.mark.parametrize(("replicas", "offered"), [(0, "c4"), (1, "c4"), (2, None)])
+def test_the_pod_of_one_that_comes_back_from_zero_wakes_though_the_watch_shows_zero_still(
+    webhook: Webhook, a_pod: Make, replicas: int, offered: str | None
+) -> None:
+    webhook.view.deployments[("models", "chat")] = replicas
+    webhook.view.known[("models", "deployment.chat")] = ("c4",)
+    pod = owned(a_pod(), *REPLICASET, **TEMPLATED)
+    annotations = pod["metadata"].setdefault("annotations", {})
+    annotations[names.SCALE_TO_ZERO] = "checkpoint"
+    patch = webhook.patch(pod)
+    assert annotations_of(patch).get(names.RESTORE_FROM) == offered
+
+
 @pytest.mark.parametrize(("pod", "offered"), [("llama-2", "c7,c8"), ("llama-1", "other")])
 def test_a_pod_of_a_statefulset_is_offered_its_own_state_only(
     webhook: Webhook, a_pod: Make, pod: str, offered: str
