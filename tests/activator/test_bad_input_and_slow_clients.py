@@ -87,9 +87,15 @@ def test_a_request_whose_model_does_not_come_in_time_is_told_when_to_ask_again(
 ) -> None:
     house.model("llama-a")
     house.agent.gate.clear()
-    answer = start(hold=0.3).ask("llama-a")
+    activator = start(hold=60.0)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(activator.ask, "llama-a")
+        house.wait_for(lambda: activator.of("llama-a")["why"] == "its turn comes", "it waits")
+        (queue,) = activator.process.queues.values()
+        activator.loop.call_soon_threadsafe(lambda: queue._late(queue.held[0]))  # its time is over
+        answer = asked.result()
     assert answer.status == 503
-    assert error(answer) == "default/llama-a did not come within 0.3 s: its turn comes"
+    assert error(answer) == "default/llama-a did not come within 60 s: its turn comes"
     assert answer.headers["Retry-After"] == "2"  # by its agent's estimate
 
 
