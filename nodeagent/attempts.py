@@ -2,8 +2,9 @@
 A pod's way from the checkpoints it names to the answer that its container gets.
 
 Called by: `wakings`. One thread for each pod that is under way. What is claimed, fetched and put
-into the pool is the pod's; only the last step is one of its container. So a container that comes
-in place of one that the kubelet gave up waiting for goes on where that one was.
+into the pool is the pod's; only the last step is one of its container. So it begins when the pod's
+sandbox is made, and a container that comes in place of one that the kubelet gave up waiting for
+goes on where that one was.
 Rule: nothing is woken without a claim. Rule: candidates are tried in order; one that cannot be used
 is given back, people are told why, and after the last it starts cold.
 Rule: the container that came last is the one that is meant; one before it is refused.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from kybernate.api.errors import Malformed
 from kybernate.clients.checkpoints import Claimed
 from kybernate.clients.errors import Refused, Retry, Unavailable
-from kybernate.clients.runtimecalls import Call
+from kybernate.clients.runtimecalls import Call, Op
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import PodUid
 from kybernate.model.workload import Workload
@@ -37,9 +38,14 @@ from nodeagent.stories import Story
 from nodeagent.unborn import Unborn
 
 COLD = {"ok": "cold"}
+ARRIVED = {"ok": "heard"}
 COMING = {"error": "its checkpoint is on its way", "again": "yes", "coming": "yes"}
 _NONE = "it starts cold: none of its checkpoints can be used"
 SUPERSEDED = {"error": "another container of its pod came after it"}
+
+
+class NotPrepared(Refused):
+    """What was asked cannot be answered with a checkpoint; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,7 @@ class Ready:
     life: Life
     story: Story
     sealed: Sealed
-    here: Fingerprint
+    here: Fingerprint | None  # None: as yet for no container
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,7 +226,7 @@ class Attempts:
         try:
             attempt.claimed = self.candidates.claim(attempt.pod, name)
             with life.lock:
-                attempt.ready = self._contents(attempt.claimed, life, self.here(_config(call)))
+                attempt.ready = self._contents(attempt.claimed, life, self._here(call))
         except Unavailable:
             raise
         except (Refused, Retry, OSError, Malformed) as error:
@@ -228,7 +234,15 @@ class Attempts:
             return False
         return True
 
-    def _contents(self, claimed: Claimed, life: Life, here: Fingerprint) -> Ready:
+    def _here(self, call: Call) -> Fingerprint | None:
+        """None for a sandbox, which tells nothing of the container to come."""
+        if call.op is Op.ARRIVING:
+            return None
+        if call.bundle is None:
+            raise NotPrepared("what makes its container named no bundle")
+        return self.here(read_config(call.bundle))
+
+    def _contents(self, claimed: Claimed, life: Life, here: Fingerprint | None) -> Ready:
         story = self.stage.story(life, Doing.WAKING)
         life.record = story.mark(Mark.WAKING, checkpoint=claimed.checkpoint.name)
         self.unborn.show(life)
@@ -245,9 +259,14 @@ class Attempts:
             self._drop(attempt)
             return COMING
         try:
+            if call.op is Op.ARRIVING:
+                return ARRIVED
             if call.bundle is None or not call.bundle.exists():
                 return COMING  # nobody waits for it any more; its pod's next container comes
-            if self.here(_config(call)) != ready.here:
+            here = self.here(read_config(call.bundle))
+            if ready.here is None:
+                self.candidates.check(ready.sealed, here)
+            elif here != ready.here:
                 self._drop(attempt)
                 return None
             with life.lock:
@@ -286,8 +305,3 @@ class Attempts:
         self._drop(attempt)
         if why:
             self.tell(attempt.pod, why)
-
-
-def _config(call: Call) -> Mapping[str, object]:
-    assert call.bundle is not None
-    return read_config(call.bundle)

@@ -18,7 +18,7 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.faults import DAMAGE, PeerAway, Unusable
 from nodeagent.checkpoints.peers import Peers, Wanted
 from nodeagent.checkpoints.sealed import Sealed
-from nodeagent.checkpoints.store import Store
+from nodeagent.checkpoints.store import Store, admit
 
 
 class NotClaimed(Refused):
@@ -45,7 +45,11 @@ class Candidates:
             raise NotClaimed(str(answer))
         return answer
 
-    def have(self, claimed: Claimed, here: Fingerprint) -> Sealed:
+    def check(self, sealed: Sealed, here: Fingerprint) -> None:
+        """Whether it may wake here, where that was not known when it was had. Raises Unusable."""
+        admit(sealed.manifest, sealed.signature, here, "")
+
+    def have(self, claimed: Claimed, here: Fingerprint | None) -> Sealed:
         """On this node, verified. Raises Unusable, NoRoom, NotSealed, PeerAway."""
         one = claimed.checkpoint
         try:

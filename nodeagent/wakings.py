@@ -60,6 +60,15 @@ class Wakings:
 
     # before it is made
 
+    def arriving(self, call: Call) -> Mapping[str, str]:
+        """Of a pod's sandbox: whether what it wakes from is here, or that it is on its way."""
+        pod = self._pod(call)
+        if pod is None:
+            return _UNKNOWN
+        if not pod.wishes.restore_from or (self.notes.of(pod.uid) and not wakes_again(pod)):
+            return COLD
+        return self.attempts.answer(pod, call, _SOON_S)
+
     def creating(self, call: Call) -> Mapping[str, str]:
         """The answer, or that it is on its way."""
         pod = self._pod(call)

@@ -27,6 +27,7 @@ _LARGEST_NUMBER = 2**63
 class Op(StrEnum):
     """What is asked."""
 
+    ARRIVING = "arriving"  # a sandbox of a pod that is to wake is about to be made
     CREATING = "creating"  # may it be made, and how; waits for nothing but the agent
     HELD = "held"  # it is made, and its first process waits at the exec FIFO
     ENDED = "ended"

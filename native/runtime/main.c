@@ -41,6 +41,26 @@ static bool may_be_made(const struct arguments *asked, const struct settings *se
     return !coming;
 }
 
+// A pod that is to wake gets its sandbox when the checkpoint is here: the kubelet tries a sandbox
+// again, whatever the pod's restart policy is, and a container not always. Who says no says it again
+// when the container is made, and so does an agent that is away.
+static bool has_arrived(const struct arguments *asked, const struct settings *set,
+                        const struct seated *made) {
+    struct answer answer;
+    double began = now();
+    bool coming = false;
+    while (agent_ask(set, "arriving", made, TELL_S, &answer) == NOT_HEARD) {
+        coming = coming || answer.coming;
+        if (now() - began >= (coming ? set->wake_wait : TELL_S)) {
+            if (coming)
+                report(asked, "its checkpoint is not here yet after %.0f s", set->wake_wait);
+            return !coming;
+        }
+        nanosleep(&(struct timespec){0, (long)(BETWEEN_S * 1e9)}, NULL);
+    }
+    return true;
+}
+
 static int make(const struct arguments *asked, const struct settings *set,
                 const struct answer *how, struct seated *made) {
     if (!how->restore && is_touched(made)) {
@@ -65,6 +85,9 @@ static int create(const struct arguments *asked, const struct settings *set) {
     struct seated made;
     struct answer how;
     switch (seated_find(asked, &made)) {
+        case AWAITS:
+            if (!*set->wrong && !has_arrived(asked, set, &made)) return FAILED;
+            // fall through
         case NOT_OURS: runc_become(asked, set, asked->all);
         case UNREADABLE:
             report(asked, "config.json is not what containerd writes; whether it is for a seat"

@@ -67,7 +67,8 @@ void runc_become(const struct arguments *asked, const struct settings *set, char
 int runc_run(const struct arguments *asked, const struct settings *set, char **argv);
 
 // seated.c: which containers are ours, and the mark that says so for as long as runc has them.
-enum ours { NOT_OURS, OURS, UNREADABLE };
+// AWAITS: the sandbox of a pod that is to wake; it is not ours, but may have to wait.
+enum ours { NOT_OURS, OURS, AWAITS, UNREADABLE };
 enum ours seated_find(const struct arguments *asked, struct seated *found);
 bool seated_complete(const struct arguments *asked, struct seated *made);
 bool mark_write(const struct arguments *asked, const struct seated *made);

@@ -38,15 +38,18 @@ static bool has_seat(struct json config) {
 }
 
 static const char CRIU_CONFIG[] = "org.criu.config";
+static const char RESTORE_FROM[] = "kyb.ai/restore-from";
 
 static enum ours look(struct json config, struct seated *found) {
     struct json annotations, kind, chosen;
     char text[32];
+    bool awaits = false;
     if (!json_valid(config)) return UNREADABLE;
     if (!json_member(config, "annotations", &annotations)) return NOT_OURS;
     if (!json_member(annotations, "io.kubernetes.cri.container-type", &kind)) return NOT_OURS;
-    if (!json_string(kind, text, sizeof text) || strcmp(text, "container") != 0) return NOT_OURS;
-    if (!has_seat(config)) return NOT_OURS;
+    if (!json_string(kind, text, sizeof text)) return NOT_OURS;
+    if (strcmp(text, "sandbox") == 0) awaits = json_member(annotations, RESTORE_FROM, &chosen);
+    if (!awaits && (strcmp(text, "container") != 0 || !has_seat(config))) return NOT_OURS;
     found->chooses_criu = json_member(annotations, CRIU_CONFIG, &chosen);
     const struct field fields[] = {
         {"io.kubernetes.cri.sandbox-namespace", found->space, sizeof found->space},
@@ -54,7 +57,9 @@ static enum ours look(struct json config, struct seated *found) {
         {"io.kubernetes.cri.sandbox-uid", found->uid, sizeof found->uid},
         {"io.kubernetes.cri.container-name", found->container, sizeof found->container},
     };
-    return fill(annotations, fields, sizeof fields / sizeof *fields) ? OURS : UNREADABLE;
+    size_t count = sizeof fields / sizeof *fields - awaits;  // a sandbox is no container of the pod
+    if (!fill(annotations, fields, count)) return awaits ? NOT_OURS : UNREADABLE;
+    return awaits ? AWAITS : OURS;
 }
 
 enum ours seated_find(const struct arguments *asked, struct seated *found) {

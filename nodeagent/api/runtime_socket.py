@@ -36,6 +36,9 @@ _HEARD = {"ok": "heard"}
 class Wakes(Protocol):
     """What makes containers from checkpoints: `nodeagent.wakings`."""
 
+    def arriving(self, call: Call) -> Mapping[str, str]:
+        """Whether what the pod wakes from is here; answered within the runtime's patience."""
+
     def creating(self, call: Call) -> Mapping[str, str]:
         """How it is to be made; answered within the runtime's patience."""
 
@@ -93,6 +96,8 @@ class RuntimeSocket:
 
     def _done(self, call: Call) -> Mapping[str, str]:
         match call.op:
+            case Op.ARRIVING:
+                return self._wakings.arriving(call)
             case Op.CREATING:
                 return self._wakings.creating(call)
             case Op.HELD if call.restored:

@@ -14,6 +14,7 @@ LOG = """(00.1) mnt: fine
 (00.2) Error (criu/files.c:1): file: Can't open "a"\tb
 (00.3) Error (criu/cr-restore.c:2): Restoring FAILED.
 """
+COMING = {"error": "it is copied", "again": "yes", "coming": "yes"}
 ENDED = "(00.3) Error (criu/cr-restore.c:2): Restoring FAILED.\n"
 
 
@@ -111,11 +112,10 @@ def test_a_container_with_files_of_a_checkpoint_is_not_started_cold(box):
 def test_create_waits_for_a_checkpoint_that_is_on_its_way(box):
     box.wake()
     ready, answers = box.agent.answer, []
-    coming = {"error": "it is copied", "again": "yes", "coming": "yes"}
 
     def soon(call):
         answers.append(call)
-        return coming if len(answers) < 6 else ready(call)
+        return COMING if len(answers) < 6 else ready(call)
 
     box.agent.answer = soon  # more often than the wait for an agent that is away
     assert box.create().returncode == 0
@@ -124,7 +124,7 @@ def test_create_waits_for_a_checkpoint_that_is_on_its_way(box):
 
 def test_one_that_does_not_come_is_no_reason_to_start_cold(box):
     box.configure(runc=box.folder / "runc", socket=box.agent.path, agent_wait=0, wake_wait=0.3)
-    box.agent.answer = lambda _: {"error": "it is copied", "again": "yes", "coming": "yes"}
+    box.agent.answer = lambda _: COMING
     began = time.monotonic()
     assert box.create().returncode == 1
     assert time.monotonic() - began >= 0.3
@@ -138,3 +138,55 @@ def test_crius_options_are_not_for_users(box):
     assert box.create(config).returncode == 1
     assert box.calls == []
     assert "org.criu.config" in box.errors[-1]
+
+
+@pytest.fixture
+def sandbox(box):
+    """The config.json of a sandbox whose pod is to wake."""
+    config = box.config(container_type="sandbox", container_name=None)
+    config["annotations"]["kyb.ai/restore-from"] = "one"
+    return config
+
+
+def test_the_sandbox_of_a_pod_that_is_to_wake_waits_until_its_checkpoint_is_here(box, sandbox):
+    answers = []
+
+    def soon(call):
+        answers.append(call)
+        return {"ok": "heard"} if len(answers) > 5 else COMING
+
+    box.agent.answer = soon
+    assert box.create(sandbox).returncode == 0
+    assert {(one.op, one.pod.name, one.container_id) for one in answers} == {
+        (Op.ARRIVING, "model-0", box.id)
+    }
+    (call,) = box.calls
+    assert " create " in call
+    assert not (box.folder / "root" / box.id / "kyb-seat.json").exists()
+
+
+def test_a_sandbox_whose_checkpoint_does_not_come_is_for_the_kubelet_to_try_again(box, sandbox):
+    box.configure(runc=box.folder / "runc", socket=box.agent.path, agent_wait=0, wake_wait=0.3)
+    box.agent.answer = lambda _: COMING
+    assert box.create(sandbox).returncode == 1
+    assert box.calls == []
+    assert "not here yet" in box.errors[-1]
+
+
+@pytest.mark.parametrize("answer", [{"error": "unknown op"}, {"ok": "cold"}])
+def test_a_sandbox_is_made_whatever_else_the_agent_says(box, sandbox, answer):
+    box.agent.answer = lambda _: answer
+    assert box.create(sandbox).returncode == 0
+    assert len(box.calls) == 1
+
+
+def test_a_sandbox_is_made_with_the_agent_away(box, sandbox):
+    box.agent.stop()
+    assert box.create(sandbox).returncode == 0
+    assert len(box.calls) == 1
+
+
+def test_the_sandbox_of_any_other_pod_asks_nobody(box):
+    assert box.create(box.config(container_type="sandbox", container_name=None)).returncode == 0
+    assert box.agent.told(Op.ARRIVING) == []
+    assert len(box.calls) == 1

@@ -161,6 +161,7 @@ class Pair:
         *,
         wait: bool = True,
         runtime: str = "waking",
+        again: str = "Always",
         **annotations: str,
     ) -> None:
         """Create a pod that holds 2 GiB and counts; it is Running when this returns."""
@@ -180,6 +181,7 @@ class Pair:
             "spec": {
                 "nodeName": node.name,
                 "runtimeClassName": f"real-{runtime}",
+                "restartPolicy": again,
                 "containers": [container],
                 "terminationGracePeriodSeconds": 1,
             },
@@ -468,18 +470,17 @@ def stuck(pair):
 
 
 def test_a_checkpoint_that_takes_longer_than_the_kubelet_waits_is_fetched_once(pair, stuck):
+    """Also for a pod whose container is made once and never again: its sandbox waits."""
     one, other = pair.nodes
     pair.run("slow", one)
     assert pair.predict("slow")["counter"] == 1
     assert pair.seal("slow", one, "large", leave_parked=True).ok
     pair.delete("slow")
-    pair.run("late", other, wait=False, runtime="hurried", **{"restore-from": "large"})
-
-    def another_container():
-        found = pair.pod("late")["status"].get("containerStatuses") or [{}]
-        return found[0].get("restartCount", 0) >= 1
-
-    wait_for(another_container, "the kubelet has made another container", PATIENCE_S)
+    wishes = {"restore-from": "large"}
+    pair.run("late", other, wait=False, runtime="hurried", again="Never", **wishes)
+    about = "involvedObject.name=late,reason=FailedCreatePodSandBox"
+    refused = ("get", "events", f"--field-selector={about}", "-o", "jsonpath={.items[*].message}")
+    wait_for(lambda: "not here yet" in pair.said(*refused), "the kubelet was refused", PATIENCE_S)
     stuck.go_on.set()
     answer = pair.predict("late")
     assert (answer["counter"], answer["intact"]) == (2, True)

@@ -77,6 +77,9 @@ class Wakes:
     def __init__(self):
         self.told = []
 
+    def arriving(self, call):
+        return {"ok": "heard"}
+
     def creating(self, call):
         self.told.append((call.op, call.container_id))
         return {"ok": "cold"}

@@ -66,6 +66,7 @@ class Candidates:
     held: list[str] = field(default_factory=list)
     comes: threading.Event = field(default_factory=threading.Event)
     fetched: int = 0
+    misfits: list[Exception] = field(default_factory=list)
 
     def __post_init__(self):
         self.comes.set()
@@ -83,10 +84,15 @@ class Candidates:
         name = claimed.checkpoint.name
         for error in self.stops.get(name, []):
             raise error
-        assert here == HERE
+        assert here in (HERE, None)
         assert self.comes.wait(60.0)
         self.fetched += 1
         return self.store.open("default", "sealed")
+
+    def check(self, sealed, here):
+        assert here == HERE
+        for error in self.misfits:
+            raise error
 
     def give_back(self, claimed):
         self.held.remove(claimed.checkpoint.name)
@@ -359,6 +365,42 @@ def test_the_next_container_goes_on_where_one_was_that_nobody_waited_for(scene):
     scene.held("c3")
     assert scene.awake().record.mark is Mark.PARKED
     assert scene.failures == []
+
+
+def arriving(scene, sandbox):
+    """What the runtime is answered in the end that is about to make a sandbox."""
+    asked = Call(op=Op.ARRIVING, pod=KEY, uid=UID, container_id=sandbox)
+    answers = []
+
+    def answered():
+        answers.append(scene.wakings.arriving(asked))
+        return "again" not in answers[-1]
+
+    wait_for(answered, "it is answered")
+    return answers[-1]
+
+
+def test_what_comes_before_the_sandbox_is_there_when_the_container_is_made(scene):
+    assert arriving(scene, "s1") == {"ok": "heard"}
+    assert (scene.desk.on_disk(), scene.desk.images.log) == (Mark.WAKING, ["dump"])
+    assert arriving(scene, "s2") == {"ok": "heard"}  # the kubelet made another sandbox
+    assert scene.create("c2")["ok"] == "restore"
+    assert (scene.candidates.fetched, scene.candidates.held) == (1, ["first"])
+    scene.held("c2")
+    assert scene.awake().record.mark is Mark.PARKED
+
+
+def test_a_checkpoint_that_does_not_fit_the_container_gives_way_to_the_next(scene):
+    scene.candidates.misfits = [Unusable(Flaw.OTHER_IMAGE, "model:2")]
+    assert arriving(scene, "s1") == {"ok": "heard"}
+    assert scene.create("c2")["ok"] == "restore"
+    assert scene.candidates.held == ["second"]
+    assert "model:2" in scene.failures[0][0]
+
+
+def test_a_sandbox_of_a_pod_that_names_no_checkpoint_waits_for_nothing(scene):
+    scene.pods[KEY] = pod()
+    assert arriving(scene, "s1") == {"ok": "cold"}
 
 
 def test_a_container_whose_bundle_went_meanwhile_costs_nothing(scene):
