@@ -1,5 +1,6 @@
 """
-The shipped DaemonSets on a real node: installed, upgraded and removed with a parked pod on it.
+The shipped DaemonSets on a real node: installed, upgraded and removed with a parked pod on it, and
+a Deployment's only pod that goes on in the pod that takes its place.
 
 Real: the control plane with our controller, OPA, extender, webhook and scheduler; kubelet,
 containerd and runc; the manifests of the agent and the device plugin, their init container, their
@@ -10,6 +11,7 @@ Rule: the tests are one story, in order: each leaves the node to the next.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.ids import WorkloadKey
 from testbed.assets import native
 from testbed.kubectl import KubectlFailed
-from testbed.node import layout
+from testbed.node import images, layout
 from testbed.node.commands import CommandFailed
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
@@ -50,7 +52,13 @@ KEY = WorkloadKey("default", "model")
 PROGRAM = "/opt/kybernate/bin/kybernate-runc"
 DROP_IN = "/etc/containerd/conf.d/50-kybernate.toml"
 # What would be written on the machine: the node has its own of each.
-OWN = {"/etc": ("containerd", "kyb"), "/opt": ("kybernate",), "/dev/shm": ("kyb",)}
+STATE = "/var/lib/kyb"
+OWN = {
+    "/etc": ("containerd", "kyb"),
+    "/opt": ("kybernate",),
+    "/dev/shm": ("kyb",),
+    "/var/lib": ("kyb",),
+}
 OWNING = """
 import sys
 from pathlib import Path
@@ -58,6 +66,7 @@ from testbed.node import mounts
 mounts.own(Path(sys.argv[1]), tuple(sys.argv[2:]))
 """
 KYB = '#!/bin/sh\nexec python3 -m kyb "$@"\n'
+OF_THE_NODE = "/opt/of-the-node"  # as the Dockerfile has it: runc and CRIU are the node's own
 
 
 @dataclass
@@ -86,11 +95,14 @@ class Shipped:
         found = json.loads(said[said.index("{") :])
         return {one["check"]: one for one in found["nodes"]["this machine"]}
 
-    def state(self) -> str:
-        """Of the one workload, by its agent; empty while that is away."""
-        with Agent.on_node(self.node.root / "run/kyb/agent.sock") as agent:
+    def agent(self) -> Agent:
+        return Agent.on_node(self.node.root / "run/kyb/agent.sock")
+
+    def state(self, key: WorkloadKey = KEY) -> str:
+        """Of a workload, by its agent; empty while that is away."""
+        with self.agent() as agent:
             try:
-                found = agent.state().workload(KEY)
+                found = agent.state().workload(key)
             except AgentAway:
                 return ""
         return found.state.value if found else ""
@@ -106,8 +118,13 @@ class Shipped:
     def rolled_out(self, daemonset: str) -> None:
         self.kubectl("rollout", "status", *SYSTEM, f"daemonset/{daemonset}", "--timeout=100s")
 
-    def predict(self) -> dict[str, Any]:
-        address = json.loads(self.kubectl("get", "pod", "model", "-o", "json"))["status"]["podIP"]
+    def found(self, *words: str) -> Any:
+        """What `kubectl get` answers, or its items."""
+        body = json.loads(self.kubectl("get", *words, "-o", "json"))
+        return body.get("items", body)
+
+    def predict(self, name: str = "model") -> dict[str, Any]:
+        address = self.found("pod", name)["status"]["podIP"]
         answer = urllib3.request("POST", f"http://{address}:8080/predict", timeout=60.0)
         body: dict[str, Any] = answer.json()
         return body
@@ -129,6 +146,8 @@ def shipped(assets: Any, eventually: Callable[..., Any]) -> Iterator[Shipped]:
         node = closing.enter_context(RealNode.start(stack.plane, folder / "r", spec))
         for parent, names in OWN.items():
             node.run(sys.executable, "-S", "-c", OWNING, parent, *names)
+        node.run("mkdir", "-p", STATE)
+        node.run("mount", "-t", "tmpfs", "kyb", STATE)
         node.reach(int(stack.opa.url.rpartition(":")[2]))
         node.import_image(IMAGE, _image(node, folder))
         gpu = folder / "g" / "gpu.sock"
@@ -150,10 +169,16 @@ def _image(node: RealNode, folder: Path) -> Any:
     image = node.python_image(distributions, [ROOT / one for one in PACKAGES])
     (folder / "kyb").write_text(KYB)
     (folder / "kyb").chmod(0o755)
+    nsenter = Path(shutil.which("nsenter") or "")
     shipped = {
+        **images.libraries([nsenter]),
+        "/bin/nsenter": nsenter,
+        f"{OF_THE_NODE}/runc": ROOT / "manifests/images/of-the-node",
+        f"{OF_THE_NODE}/criu": ROOT / "manifests/images/of-the-node",
         "/usr/local/bin/kyb": folder / "kyb",
         "/usr/local/lib/kybernate/kybernate-runc": native.runtime(),
         "/usr/local/lib/kybernate/kyb-closed.so": native.criu_plugins() / native.PLUGIN,
+        "/usr/local/lib/kybernate/libkybguest.so": native.guest(),
     }
     return replace(image, tree={**image.tree, **shipped}, entrypoint=["python3", "-m", "nodeagent"])
 
@@ -190,8 +215,14 @@ def _agent_patch(here: Shipped, version: str) -> dict[str, Any]:
         ("containers/0/args/-", f"--opa-url={here.stack.opa.url}"),
         ("containers/0/resources/requests/memory", "1Gi"),
         ("containers/0/env/-", {"name": "VERSION", "value": version}),
+        ("containers/0/env/-", {"name": "PATH", "value": _path(here)}),
         *_mounted(here),
     )
+
+
+def _path(here: Shipped) -> str:
+    """The image's, and where this node has its programs: not in /usr/bin, as others have them."""
+    return f"{OF_THE_NODE}:/usr/local/bin:/bin:{here.node.work / layout.BIN}"
 
 
 def _mounted(here: Shipped) -> tuple[tuple[str, Any], ...]:
@@ -219,7 +250,12 @@ def _install(here: Shipped, version: str = "1") -> None:
 
 def _install_node() -> tuple[str, ...]:
     plugin = native.criu_plugins() / native.PLUGIN
-    return ("install-node", f"--program={native.runtime()}", f"--criu-plugin={plugin}")
+    return (
+        "install-node",
+        f"--program={native.runtime()}",
+        f"--criu-plugin={plugin}",
+        f"--guest-library={native.guest()}",
+    )
 
 
 def _import_drop_ins(here: Shipped) -> None:
@@ -281,27 +317,125 @@ def test_an_upgrade_of_the_agent_leaves_a_parked_pod_as_it_is(
     shipped.eventually(lambda: shipped.state() == "Active", within=120.0)
     shipped.eventually(lambda: "serving on" in shipped.kubectl("logs", "model"))
     assert shipped.predict()["counter"] == 1
-    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+    with shipped.agent() as agent:
         assert agent.park(KEY, within=60.0).ok
     _install(shipped, version="2")
     said = shipped.log("kyb-nodeagent", "node-files")
     assert "wrote" not in said
     assert "left to do" not in said
     shipped.eventually(lambda: shipped.state() == "Parked")
-    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+    with shipped.agent() as agent:
         assert agent.activate(KEY, within=60.0).ok
     answer = shipped.predict()
     assert (answer["counter"], answer["intact"]) == (2, True)
-    (container,) = json.loads(shipped.kubectl("get", "pod", "model", "-o", "json"))["status"][
-        "containerStatuses"
-    ]
+    (container,) = shipped.found("pod", "model")["status"]["containerStatuses"]
     assert container["restartCount"] == 0
+
+
+def test_a_deployments_only_pod_goes_on_in_the_pod_that_takes_its_place(
+    shipped: Shipped, a_seat_pod: Callable[..., dict[str, Any]]
+) -> None:
+    """Deleted, when its place is taken before it is sealed; and scaled to none and to one again,
+    when the webhook names what was sealed."""
+    _deploy(shipped, a_seat_pod)
+    first = _goes_on(shipped)
+    assert shipped.predict(first)["counter"] == 1
+    shipped.kubectl("delete", "pod", first, "--wait=false")
+    second = _goes_on(shipped, besides=first)
+    answer = shipped.predict(second)
+    assert (answer["counter"], answer["intact"]) == (2, True), _told(shipped, second)
+    (made,) = shipped.found("gpucheckpoints")
+    assert made["spec"]["workload"] == "deployment.keeper"
+
+    shipped.kubectl("scale", "deployment/keeper", "--replicas=0")
+    shipped.eventually(lambda: not shipped.found("pods", "-l", "app=keeper"), within=120.0)
+    newest = shipped.eventually(lambda: _ready(shipped) - {made["metadata"]["name"]})
+    shipped.kubectl("scale", "deployment/keeper", "--replicas=1")
+    third = _goes_on(shipped)
+    assert newest <= set(
+        shipped.found("pod", third)["metadata"]["annotations"]["kyb.ai/restore-from"].split(",")
+    )
+    answer = shipped.predict(third)
+    assert (answer["counter"], answer["intact"]) == (3, True), _told(shipped, third)
+    shipped.kubectl("delete", "deployment", "keeper", "--cascade=foreground", "--timeout=60s")
+
+
+def _deploy(here: Shipped, a_seat_pod: Callable[..., dict[str, Any]]) -> None:
+    serve = ["python3", "-m", "testbed.models", "serve", "--vram=512Mi", "--address=0.0.0.0"]
+    pod = a_seat_pod("keeper", serve, vram="512Mi", annotations={"kyb.ai/on-delete": "checkpoint"})
+    for name in ("priorityClassName", "restartPolicy", "terminationGracePeriodSeconds"):
+        pod["spec"].pop(name)
+    pod["spec"]["containers"][0]["image"] = IMAGE
+    labels = {"app": "keeper"}
+    meant = {"annotations": pod["metadata"]["annotations"], "labels": labels}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "keeper", "namespace": "default"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": meant, "spec": pod["spec"]},
+        },
+    }
+    here.kubectl("create", "-f", "-", stdin=yaml.safe_dump(body))
+
+
+def _goes_on(here: Shipped, besides: str = "") -> str:
+    """The Deployment's pod, once it has its GPU and listens."""
+    try:
+        found: str = here.eventually(lambda: _active(here, besides), within=120.0)
+    except AssertionError as late:
+        named = [one["metadata"]["name"] for one in here.found("pods", "-l", "app=keeper")]
+        raise AssertionError("".join(_told(here, name) for name in named)) from late
+    return found
+
+
+def _active(here: Shipped, besides: str) -> str:
+    """The pod that has its GPU, and the one before is gone."""
+    there = [one["metadata"]["name"] for one in here.found("pods", "-l", "app=keeper")]
+    if len(there) != 1 or there[0] == besides:
+        return ""
+    key = WorkloadKey("default", there[0])
+    return there[0] if here.state(key) == "Active" and _listens(here, there[0]) else ""
+
+
+def _listens(here: Shipped, name: str) -> bool:
+    address = here.found("pod", name)["status"].get("podIP")
+    try:
+        urllib3.request("GET", f"http://{address}:8080/state", timeout=5.0, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return False
+    return True
+
+
+def _ready(here: Shipped) -> set[str]:
+    return {
+        one["metadata"]["name"]
+        for one in here.found("gpucheckpoints")
+        for said in one.get("status", {}).get("conditions", ())
+        if (said["type"], said["status"]) == ("Ready", "True")
+    }
+
+
+def _told(here: Shipped, pod: str) -> str:
+    """All that may say why a pod did not go on."""
+    said = here.kubectl("get", "events", "--sort-by=.lastTimestamp")
+    said += json.dumps(here.found("pod", pod))
+    with here.agent() as agent:
+        said += str(agent.state())
+    for words in ((pod,), (pod, "--previous"), (*SYSTEM, "daemonset/kyb-nodeagent")):
+        try:
+            said += here.kubectl("logs", *words, "--tail=100")
+        except KubectlFailed as none:
+            said += str(none)
+    return said
 
 
 def test_removal_is_refused_while_a_parked_pod_needs_the_runtime_and_clean_afterwards(
     shipped: Shipped,
 ) -> None:
-    with Agent.on_node(shipped.node.root / "run/kyb/agent.sock") as agent:
+    with shipped.agent() as agent:
         assert agent.park(KEY, within=60.0).ok
     shipped.kubectl("delete", *SYSTEM, "daemonset", "kyb-deviceplugin", "kyb-nodeagent")
     _apply(shipped, "node-uninstaller")
