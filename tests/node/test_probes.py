@@ -3,12 +3,13 @@ Probes of pods on seats of a real node: frozen is not dead, and dead is not froz
 
 Real: as conftest says, and the kubelet's probes, made of users' by the webhook's own code.
 Observed: the API server, and what the kubelet counts of its probes.
-Rule: one crowd for all of the file; it is probed while the tests run, and counted by one of them.
+Rule: one crowd for all of the file; it is probed while the tests run, and counted by the last one.
 """
 
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
 
@@ -18,6 +19,7 @@ from kybernate.testing.agentnode import wait_for
 pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
 
 PROBES = 3600
+HELD_S = 60
 WAITING = 16
 AGGRESSIVE = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1}
 # For those that are asked themselves: on a busy machine a second is no sign of a fault.
@@ -52,6 +54,7 @@ class Crowd:
     parked: list = field(default_factory=list)
     waiting: list = field(default_factory=list)
     active: str = "active"
+    job: str = ""
     at_first: dict = field(default_factory=dict)
 
     def containers(self):
@@ -121,6 +124,8 @@ class Crowd:
         wait_for(lambda: self.active in self.ready(), "the active one is ready", 60.0)
         self.create(self.a_pod(FIRST, "http"))
         self.seats.await_state(FIRST, "Waiting")
+        self.job = self.begin_job()
+        self.seats.await_state(self.job, "Waiting")
         kinds = list(ACTIONS)
         self.waiting = [f"waits-{number}" for number in range(WAITING)]
         self.create(
@@ -128,6 +133,20 @@ class Crowd:
         )
         wait_for(lambda: set(self.states()) == {"Waiting"}, "all wait", 120.0)
         self.at_first = self.counts()
+
+    def begin_job(self):
+        """Its pod, which must not be tried again."""
+        pod = self.seats.admitted(self.a_pod("job", "exec"))
+        pod["spec"] |= {"restartPolicy": "Never"}
+        pod["spec"]["containers"][0]["command"][3:] = ["train", "--vram=1Gi", "--steps=3"]
+        head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}}
+        template = {"metadata": {"annotations": pod["metadata"]["annotations"]}}
+        spec = {"backoffLimit": 0, "template": {**template, "spec": pod["spec"]}}
+        self.seats.create({**head, "spec": spec})
+        find = ("get", "pods", "--selector=job-name=job", "-o", "name")
+        found = wait_for(lambda: self.seats.plane.kubectl(*find).strip(), "its pod is there", 60.0)
+        self.seats.kept.add(found.removeprefix("pod/"))
+        return found.removeprefix("pod/")
 
     def states(self):
         view = self.seats.view()
@@ -202,22 +221,34 @@ def test_probes_are_answered_while_the_agent_is_away(crowd):
     assert set(crowd.parked) <= crowd.ready()
 
 
+def test_a_users_own_failing_probe_restarts_its_container_and_who_waited_may_load(crowd):
+    seats = crowd.seats
+    seats.plane.kubectl("exec", crowd.active, "--", "touch", "/tmp/sick")
+    wait_for(lambda: crowd.restarted() == {crowd.active}, "it is restarted", 90.0)
+
+    def told():  # events come after what they are about
+        return "Liveness probe failed" in seats.plane.kubectl("describe", "pod", crowd.active)
+
+    wait_for(told, "the event says why", 60.0)
+    seats.await_state(FIRST, "Active")
+    wait_for(lambda: FIRST in crowd.ready(), "who waited has loaded", 90.0)
+    assert crowd.restarted() == {crowd.active}, crowd.ends()
+
+
 def test_thousands_of_probes_are_answered_and_nobody_is_restarted(crowd):
     def all_of_them():
         return sum(counted(crowd.seats).values())
 
     wait_for(lambda: all_of_them() >= PROBES, f"{PROBES} probes", 300.0)
     print(counted(crowd.seats))
-    assert not crowd.restarted(), crowd.ends()
+    assert crowd.restarted() == {crowd.active}, crowd.ends()
     assert counted(crowd.seats).get(("Liveness", "failed"), 0) == 0
 
 
-def test_a_users_own_failing_probe_restarts_its_container(crowd):
-    seats = crowd.seats
-    seats.plane.kubectl("exec", crowd.active, "--", "touch", "/tmp/sick")
-    wait_for(lambda: crowd.active in crowd.restarted(), "it is restarted", 90.0)
-
-    def told():  # events come after what they are about
-        return "Liveness probe failed" in seats.plane.kubectl("describe", "pod", crowd.active)
-
-    wait_for(told, "the event says why", 60.0)
+def test_a_job_held_for_a_minute_under_a_kubelet_with_ten_seconds_of_patience_completes(crowd):
+    crowd.park(FIRST)
+    wait_for(lambda: crowd.seats.phase(crowd.job) == "Succeeded", "it completes", 90.0)
+    (state,) = (one["state"]["terminated"] for one in [crowd.containers()[crowd.job]])
+    began, ended = (datetime.fromisoformat(state[name]) for name in ("startedAt", "finishedAt"))
+    assert (ended - began).total_seconds() > HELD_S
+    assert crowd.counts()[crowd.job] == 0
