@@ -1,4 +1,4 @@
-"""Thirty models of which one is active at a time: nothing is lost, nothing is answered by another."""
+"""Thirty models, one active at a time: nothing is lost, nothing is answered by another."""
 
 import random
 import threading
