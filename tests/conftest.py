@@ -36,6 +36,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             binaries.ensure()
         if "real_programs" in wanted:
             _why_no_real_nodes()
+        if "chromium" in wanted:
+            _why_no_browser()
+
+
+@cache
+def _why_no_browser() -> str | None:
+    """Why tests of pages skip; fetches what they run when they need not."""
+    try:
+        binaries.ensure(["chromium"])
+    except binaries.PackagesUnavailable as unavailable:
+        return str(unavailable)
+    return None
 
 
 @cache
@@ -54,6 +66,14 @@ def _why_no_real_nodes() -> str | None:
 def assets() -> dict[str, Path]:
     """Paths of the binaries, by name."""
     return binaries.ensure()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """The browser that pages are tested in. Skips, with the reason, where it cannot be had."""
+    problem = _why_no_browser()
+    if problem:
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")

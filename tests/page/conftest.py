@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from activator.page import EVENTS, HEADERS, STATE, Board, asset, frame
-from testbed import assets
 from testbed.browser import Tab, browser
 
 
@@ -98,11 +97,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def _browser() -> Iterator[Tab]:
-    try:
-        assets.ensure(["chromium"])
-    except assets.PackagesUnavailable as problem:
-        pytest.skip(f"no browser: {problem}")
+def _browser(chromium: None) -> Iterator[Tab]:
     with browser() as tab:
         yield tab
 
