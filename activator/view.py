@@ -1,7 +1,7 @@
 """
-What an activator knows, as JSON: for people, for the page, for `/events`.
+What an activator knows, as JSON, for people and programs; the page has a board of its own.
 
-Called by: `admin`. The shape is kept: `docs/reference/activator.md` has it field by field.
+Called by: `admin`, for `/debug/view`. `docs/reference/activator.md` has it field by field.
 """
 
 from collections.abc import Iterable

@@ -112,6 +112,17 @@ def test_an_agent_keeps_the_lease_of_its_own_node(agents: Any) -> None:
     assert agent.create(LEASES, _lease("kyb-controller")).status == 403
 
 
+def test_an_activator_writes_no_lease_but_activators_records(account: Any, admin: Any) -> None:
+    """The controller's Lease says which of its replicas leads."""
+    activator = account("kyb-activator")
+    assert activator.create(LEASES, _lease("kyb-activator-one")).status == 201
+    assert activator.merge(f"{LEASES}/kyb-activator-one", {"spec": {}}).status == 200
+    assert admin.create(LEASES, _lease("kyb-led-by")).status == 201
+    refused = activator.merge(f"{LEASES}/kyb-led-by", {"spec": {"holderIdentity": "me"}})
+    assert "an activator writes no Lease but its own" in refused.message
+    assert activator.create(LEASES, _lease("kyb-controller")).status == 403
+
+
 def test_a_token_that_names_no_node_speaks_for_none(account: Any, new_node: Any) -> None:
     refused = account("kyb-nodeagent").create(f"{KYB}/gpunodes", _gpunode(new_node()))
     assert "token names no node" in refused.message
