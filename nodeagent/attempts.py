@@ -23,8 +23,8 @@ from kybernate.model.ids import PodUid
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent import wake
+from nodeagent.attempt import ARRIVED, COLD, COMING, SUPERSEDED, Attempt, NotPrepared, Ready
 from nodeagent.candidates import Candidates
-from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Doing
 from nodeagent.heritage import Heritage
@@ -34,43 +34,9 @@ from nodeagent.lives import Life
 from nodeagent.readings import Readings
 from nodeagent.records import Mark
 from nodeagent.stage import Stage
-from nodeagent.stories import Story
 from nodeagent.unborn import Unborn
 
-COLD = {"ok": "cold"}
-ARRIVED = {"ok": "heard"}
-COMING = {"error": "its checkpoint is on its way", "again": "yes", "coming": "yes"}
 _NONE = "it starts cold: none of its checkpoints can be used"
-SUPERSEDED = {"error": "another container of its pod came after it"}
-
-
-class NotPrepared(Refused):
-    """What was asked cannot be answered with a checkpoint; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """The contents of one are in the pool; what is left to do is its container's."""
-
-    life: Life
-    story: Story
-    sealed: Sealed
-    here: Fingerprint | None  # None: as yet for no container
-
-
-@dataclass(slots=True, kw_only=True)
-class Attempt:
-    """One pod's. `call` is of the container that is meant, `answer` is for it once `done`."""
-
-    pod: Workload
-    call: Call
-    before: set[str] = field(default_factory=set)  # containers that are meant no more
-    tried: set[str] = field(default_factory=set)  # checkpoints that did not do
-    done: threading.Event = field(default_factory=threading.Event)
-    answer: Mapping[str, str] = field(default_factory=lambda: COLD)
-    claimed: Claimed | None = None
-    ready: Ready | None = None
-    answered: float = 0.0  # monotonic
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import RETURNING
 from kybernate.model.workload import Workload
 from nodeagent import processes, wake
-from nodeagent.attempts import COLD, Attempt, Attempts
+from nodeagent.attempt import COLD, Attempt
+from nodeagent.attempts import Attempts
 from nodeagent.containers import Containers, Node
 from nodeagent.coordinator import Coordinator
 from nodeagent.feed import Doing

@@ -24,7 +24,8 @@ from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
 from nodeagent import processes, recovery, seal
-from nodeagent.attempts import SUPERSEDED, Attempts
+from nodeagent.attempt import SUPERSEDED
+from nodeagent.attempts import Attempts
 from nodeagent.candidates import NotClaimed
 from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.manifest import Facts
