@@ -66,7 +66,7 @@ class Deep:
 
     def parts(self, body: Body) -> tuple[Part, ...]:
         """As the port says; contexts that may leave come last."""
-        contexts = (self._context(body, guest) for guest in self._guest.guests(body))
+        contexts = [self._context(body, guest) for guest in self._guest.guests(body)]
         return (*self._guest.parts(body), *(one for one in contexts if one is not None))
 
     def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
@@ -142,15 +142,9 @@ class Deep:
             return None
         if state is State.FAILED:
             raise BodyGone(f"the driver lost the GPU state of process {guest.pid}")
-        name = guest.nonce.hex() + _CONTEXT
-        return Part(
-            name=name,
-            uuid=uuid,
-            size=0,
-            content=len(name),
-            backed=state is not State.CHECKPOINTED,
-            digest=hashlib.blake2b(name.encode(), digest_size=32).hexdigest(),
-        )
+        name, backed = guest.nonce.hex() + _CONTEXT, state is not State.CHECKPOINTED
+        digest = hashlib.blake2b(name.encode(), digest_size=32).hexdigest() if backed else ""
+        return Part(name=name, uuid=uuid, size=0, content=len(name), backed=backed, digest=digest)
 
     def _why_shallow(self, body: Body, guest: Guest) -> str:
         """Why a context has to stay on its card; empty where it may leave."""

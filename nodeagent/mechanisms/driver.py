@@ -187,14 +187,10 @@ def _card(body: Body) -> GpuUuid:
 
 def _part(body: Body, pid: int, state: State, size: int) -> Part:
     """Its name is the process's number inside its container, which an image keeps."""
-    name = f"driver/{processes.inner(pid)}"
+    name, backed = f"driver/{processes.inner(pid)}", state is not State.CHECKPOINTED
+    digest = hashlib.blake2b(name.encode(), digest_size=32).hexdigest() if backed else ""
     return Part(
-        name=name,
-        uuid=_card(body),
-        size=size,
-        content=len(name),
-        backed=state is not State.CHECKPOINTED,
-        digest=hashlib.blake2b(name.encode(), digest_size=32).hexdigest(),
+        name=name, uuid=_card(body), size=size, content=len(name), backed=backed, digest=digest
     )
 
 

@@ -216,8 +216,12 @@ class GuestMechanism:
         return tuple(line for text in texts for line in text.splitlines())
 
     def guests(self, body: Body) -> tuple[Guest, ...]:
-        """Those of a workload, for what is done beside their memory. Raises NotYet."""
-        return self._known(body)
+        """Those of a workload, able to answer: a parked one stands, and goes on behind its gate.
+        Raises NotYet."""
+        found = self._known(body)
+        if found and self._freezer.frozen(body.pid, body.container_id):
+            self._freezer.thaw(body.pid, body.container_id)
+        return found
 
     def worker(self, uuid: GpuUuid) -> Worker:
         """A card's, for what is done beside memory."""

@@ -1,8 +1,11 @@
 """
 One simulated card of 80 GiB and real processes on it: a plain model server, and the stand-in for
-vLLM. Real: the mechanisms, the freezer, the pool, the sockets. Faked: the card.
+vLLM. One card of the driver in C (testbed/fakecuda), and programs on it with the guest library and
+without. Real: the mechanisms, the freezer, the pool, the sockets, the worker. Faked: the cards.
 """
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -28,12 +31,26 @@ from kybernate.testing.agentnode import wait_for
 from nodeagent.cgroups import Cgroups
 from nodeagent.freezer import Freezer
 from nodeagent.mechanisms import Body, Mechanism
+from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.deep import Deep
+from nodeagent.mechanisms.driver import DriverMechanism
+from nodeagent.mechanisms.driverstates import DriverStates
+from nodeagent.mechanisms.guest import GuestMechanism
+from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.moving import Notes
+from nodeagent.mechanisms.real import Real
 from nodeagent.mechanisms.simulated import Simulated
+from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.pool import Kept, Pool, Slot
 from nodeagent.sources import by_wish
+from testbed import fakecuda
+from testbed.assets import native
+from testbed.assets.compiler import BuildFailed
+from testbed.fakecuda.card import FakeCard
 from testbed.gpu.service import running
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 CARD = GpuUuid("GPU-0")
 PATIENCE_S = 60.0
 VLLM, MODELS = "testbed.vllm", "testbed.models"
@@ -79,6 +96,8 @@ class Program:
 
 class Node:
     """What an agent parks with."""
+
+    size = 40 * GIB  # of a program, where a test does not say
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -157,11 +176,115 @@ class Node:
         self._stack.close()
 
 
+class CudaProgram:
+    """One of tests/guest/program.py, with some memory. `ask` as `Program`'s."""
+
+    def __init__(self, process: "subprocess.Popen[str]", size: int) -> None:
+        self.process, self._counter = process, 0
+        key, uid = WorkloadKey("team", "model"), PodUid(f"u-{process.pid}")
+        self.body = Body(key=key, uid=uid, pid=process.pid, gpus=(GpuUuid(fakecuda.UUID),))
+        self.tell("start")
+        self._memory = (self.tell("alloc", size), size, 1)
+        self.tell("fill", *self._memory)
+
+    def tell(self, *words: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        said, value = json.loads(self.process.stdout.readline())
+        assert said == "ok", value
+        return value
+
+    def ask(self) -> tuple[int, bool]:
+        self._counter += 1
+        return self._counter, self.tell("holds", *self._memory)
+
+
+class CudaNode(Node):
+    """As `Node`, with the mechanism for real GPUs."""
+
+    size = 8 * MIB
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._stack = folder, ExitStack()
+        (folder / "card").touch()
+        self.card = FakeCard(folder / "card")
+        self._library, driver = native.guest(), fakecuda.build()
+        self.environment = {
+            "LD_LIBRARY_PATH": str(driver), "KYB_FAKE_CARD": str(folder / "card"),
+        }  # fmt: skip
+        self._programs: list[CudaProgram] = []
+        self.freezer = Freezer(SystemClock(), Cgroups())
+        self._guest: GuestMechanism | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        if self._guest is not None:
+            self._guest.close()
+        bulk = BulkOfChunks(
+            self.folder / "pool", Chunks(Slabs(self.folder / "pool/.chunks", 4 * MIB), 64 * MIB)
+        )
+        self.pool = Pool(self.folder / "pool", 64 * MIB, bulk)
+        guests, cgroups = Guests(self.folder / "g.sock"), Cgroups()
+        self._guest = GuestMechanism(
+            guests, bulk, self.folder / "workers", self.freezer, cgroups,
+            {**os.environ, **self.environment},
+        )  # fmt: skip
+        states, notes = DriverStates(self._guest.worker), Notes(self.pool)
+        held = lambda body: {body.pid: self.card.held(body.pid)}  # noqa: E731
+        deep = Deep(self._guest, states, lambda _: 0, notes)
+        self.mechanism = Real(deep, DriverMechanism(states, held, self.freezer, self.pool))
+
+    @property
+    def used(self) -> int:
+        return sum(self.card.held(one.process.pid) for one in self._programs)
+
+    def start(self, kind: str, *flags: str, vram: str = "", dev: bool = True) -> Any:
+        preloaded = {
+            "LD_PRELOAD": str(self._library), "KYB_GUEST_SOCKET": str(self.folder / "g.sock"),
+        }  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/guest/program.py")],
+            env={**os.environ, **self.environment, **(preloaded if kind == "guest" else {})},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        self._programs.append(CudaProgram(process, self.size))
+        return self._programs[-1]
+
+    def close(self) -> None:
+        super().close()
+        if self._guest is not None:
+            self._guest.close()
+
+
 @pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
+def simulated() -> Iterator[Node]:
     """One for a file's tests."""
     with tempfile.TemporaryDirectory(prefix="kyb-m-") as folder:
         made = Node(Path(folder))
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def node(simulated: Node) -> Node:
+    return simulated
+
+
+@pytest.fixture(scope="module")
+def cuda() -> Iterator[CudaNode]:
+    """Likewise."""
+    try:
+        native.guest(), fakecuda.build()
+    except BuildFailed as problem:
+        if native.why_not():
+            pytest.skip(native.why_not() or "")
+        raise problem
+    with tempfile.TemporaryDirectory(prefix="kyb-c-", ignore_cleanup_errors=True) as folder:
+        made = CudaNode(Path(folder))
         yield made
         made.close()
 
