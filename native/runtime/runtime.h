@@ -137,4 +137,7 @@ int probe_seated(const struct arguments *asked, const struct settings *set,
 int kill_seated(const struct arguments *asked, const struct settings *set,
                 const struct seated *found);
 
+// ending.c
+int ends_with(const struct seated *found, pid_t worker);
+
 #endif

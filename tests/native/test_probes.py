@@ -5,7 +5,9 @@ is a script that the test's runc starts as runc would, in the background, its nu
 
 import json
 import os
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,50 @@ def program(box, script):
 def said(box):
     """What the agent was asked, in order: (kind, spec, how it ended)."""
     return [(call.kind, call.spec, call.ended) for call in box.agent.told(Op.PROBE)]
+
+
+@pytest.fixture
+def mortal(box):
+    """A container that has its GPU, and its first process, which may be killed."""
+    with subprocess.Popen(["sleep", "600"]) as first:
+        stat = Path(f"/proc/{first.pid}/stat").read_text()
+        box.environment |= {
+            "INIT": str(first.pid),
+            "STARTED": stat[stat.rfind(")") + 2 :].split()[19],
+        }
+        box.held()
+        box.release()
+        yield box, first
+        first.kill()
+
+
+@pytest.mark.parametrize("kind", ["prestop", "liveness"])
+def test_a_hook_or_probe_ends_with_its_container_whatever_the_agent_still_does(mortal, kind):
+    """containerd tells of a container's end when all that ran in it has ended: not before."""
+    box, first = mortal
+    over, answered = threading.Event(), []
+
+    def answer(call):
+        if call.op is Op.PROBE:
+            first.kill()
+            answered.append(over.wait(60.0))
+        return agree(call)
+
+    box.agent.answer = answer
+    asked(box, kind, spec='{"grace":600,"timeout":600}')
+    assert answered == []
+    over.set()
+    wait_for(lambda: answered == [True], "the agent has its answer")
+
+
+def test_of_a_container_that_ended_before_nothing_is_asked_for_long(mortal):
+    box, first = mortal
+    first.kill()
+    first.wait()
+    over = threading.Event()
+    box.agent.answer = lambda call: over.wait(60.0) and agree(call)
+    asked(box, "liveness")
+    over.set()
 
 
 def test_what_it_was_reaches_the_agent_as_it_was_written(active):
