@@ -74,12 +74,15 @@ class Catalog:
     _named: dict[str, set[ModelId]] = field(default_factory=lambda: defaultdict(set))
 
     def find(self, name: str) -> Model | Unknown | Ambiguous:
-        """By the name clients use; `namespace/name` where one name is in several namespaces."""
+        """By the name clients use, or `namespace/name`. The latter comes first: what a pod calls
+        itself (it may contain a slash) never takes the place of a model of another namespace."""
+        namespace, _, rest = name.partition("/")
+        whole = self.models.get(ModelId(namespace, rest))
+        if whole is not None:
+            return whole
         found = self._named.get(name)
         if found is None:
-            namespace, _, rest = name.partition("/")
-            model = self.models.get(ModelId(namespace, rest))
-            return model or Unknown(name, tuple(self.names()))
+            return Unknown(name, tuple(self.names()))
         if len(found) > 1:
             return Ambiguous(name, tuple(sorted(map(str, found))))
         return self.models[next(iter(found))]

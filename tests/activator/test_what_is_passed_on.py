@@ -177,13 +177,13 @@ def test_no_request_means_a_model_that_was_not_named(
     found = catalog.find(asked)
     there = {ModelId(*pod) for pod in pods}
     exact = {one for one in there if one.name == asked}
+    whole = {one for one in there if asked.startswith(f"{one.namespace}/") and str(one) == asked}
     if isinstance(found, Model):
-        assert found.id in there
-        assert asked in (found.id.name, str(found.id))
+        assert {found.id} == (whole or exact)
         assert all(place.key.namespace == found.id.namespace for place in found.places)
-        assert len(exact) <= 1
     elif isinstance(found, Ambiguous):
         assert len(exact) > 1
+        assert not whole
     else:
         assert isinstance(found, Unknown)
         assert not exact
