@@ -3,7 +3,7 @@ import { colour } from "/ui/models.js";
 import { seconds } from "/ui/page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 40, LETTER = 7.4;
+const HEIGHT = 40, ROW = 27, LETTER = 7.4, SLACK = 0.5;
 
 export class Lanes {
   constructor(place, detail) {
@@ -63,24 +63,25 @@ export class Lanes {
 
   #paint(row, key, lane, now, span) {
     const width = row.svg.clientWidth || 600;
-    row.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     row.turns = lane.spans.map((one) => ({ ...one, now }));
-    const together = side(lane.spans);
+    const rows = rowsOf(row.turns), high = Math.max(HEIGHT, ROW * rows.count);
+    row.svg.setAttribute("viewBox", `0 0 ${width} ${high}`);
+    row.svg.style.height = `${high}px`;
     const shapes = [];
     for (const turn of row.turns) {
       const x = (time) => width * (1 - (now - time) / span);
       const left = Math.max(0, x(turn.from)), right = Math.min(width, x(turn.to ?? now));
       if (right <= 0 || right - left < 0.2) continue;
-      const [slot, of] = together.get(turn.from + turn.model) ?? [0, 1];
-      shapes.push(...this.#shape(turn, key, left, right - left, slot, of));
+      const share = high / rows.count;
+      shapes.push(...this.#shape(turn, key, left, right - left, rows.at.get(turn) * share, share));
     }
     row.svg.replaceChildren(...shapes);
   }
 
-  #shape(turn, key, left, width, slot, of) {
-    const high = HEIGHT / of, rect = document.createElementNS(SVG, "rect");
+  #shape(turn, key, left, width, top, high) {
+    const rect = document.createElementNS(SVG, "rect");
     const gap = width > 4 ? 1 : 0;
-    const place = { x: left, y: slot * high + 1, width: Math.max(0.8, width - gap), height: high - 2, rx: 3 };
+    const place = { x: left, y: top + 1, width: Math.max(0.8, width - gap), height: high - 2, rx: 3 };
     for (const [name, value] of Object.entries(place)) rect.setAttribute(name, value.toFixed(1));
     rect.style.fill = colour(turn.model);
     const chosen = this.chosen?.key === key && this.chosen.from === turn.from && this.chosen.model === turn.model;
@@ -90,7 +91,7 @@ export class Lanes {
     if (turn.kind !== "active" || room < 4 || high < 16) return [rect];
     const label = document.createElementNS(SVG, "text");
     label.setAttribute("x", (left + 7).toFixed(1));
-    label.setAttribute("y", (slot * high + high / 2 + 4).toFixed(1));
+    label.setAttribute("y", (top + high / 2 + 4).toFixed(1));
     label.textContent = room >= turn.model.length ? turn.model : room < 6 ? "" : `${turn.model.slice(0, room - 1)}…`;
     return [rect, label];
   }
@@ -137,15 +138,23 @@ function sentence(board) {
   return words.length ? words.slice(0, 4).join(", ") : "Nobody is active.";
 }
 
-// Where several are on a card at once, each has its share of the lane's height.
-function side(spans) {
-  const at = new Map();
-  const active = spans.filter((one) => one.kind === "active");
-  for (const one of active) {
-    const others = active.filter((two) => (two.to ?? Infinity) > one.from + 0.02 && two.from < (one.to ?? Infinity) - 0.02);
-    if (others.length > 1) at.set(one.from + one.model, [others.indexOf(one), others.length]);
+// Where several are on a card at once each has a row: on its way in, active and out in the same one.
+function rowsOf(spans) {
+  const stays = [], last = new Map(), ends = [], at = new Map();
+  for (const one of [...spans].sort((a, b) => a.from - b.from)) {
+    let stay = last.get(one.model);
+    if (!stay || one.from > stay.to + SLACK) stays.push(stay = { from: one.from, to: 0, spans: [] });
+    last.set(one.model, stay);
+    stay.to = Math.max(stay.to, one.to ?? Infinity);
+    stay.spans.push(one);
   }
-  return at;
+  for (const stay of stays) {
+    let row = ends.findIndex((end) => end <= stay.from + SLACK);
+    if (row < 0) row = ends.length;
+    ends[row] = stay.to;
+    for (const one of stay.spans) at.set(one, row);
+  }
+  return { at, count: Math.max(1, ends.length) };
 }
 
 export function el(tag, kind = "", text = "") {

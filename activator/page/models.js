@@ -36,7 +36,7 @@ function make(name) {
   bar.append(el("i"));
   queue.append(el("span"), bar);
   waiting.append(queue);
-  row.append(first, at, waiting, cell("number", "Median"), cell("number", "95 of 100"),
+  row.append(first, at, waiting, cell("number", "Median"), cell("number", "95 %"),
     cell("number", "Longest"), cell("found", "Found in"), cell("number", "Answered"));
   return row;
 }

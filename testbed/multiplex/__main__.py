@@ -63,7 +63,7 @@ def play(folder: Path, started: float, given: argparse.Namespace) -> None:
     problem = problem or realnodes.why_not()
     if problem:
         console.print(f"   the node is a light one, pods are local processes ({problem})")
-    spec = NodeSpec(name=NODE, real=problem is None, profiles=_profiles(len(names)))
+    spec = NodeSpec(name=NODE, real=problem is None, profiles=_profiles(given))
     with Stack.start(folder, [spec], partial(progress, started)) as stack:
         progress(started, "starting the activator")
         activator = stack.start_activator()
@@ -141,10 +141,11 @@ def _percentiles(three: list[float]) -> str:
     )
 
 
-def _profiles(models: int) -> dict[str, object]:
+def _profiles(given: argparse.Namespace) -> dict[str, object]:
     """A seat for each model, and one over."""
-    seats = {"name": "gpu-1x-seat", "resource": "kyb.ai/gpu-1x-seat", "groupSize": 1}
-    return {"profiles": [{**seats, "seatsPerGroup": models + 1}]}
+    profile = {"name": "gpu-1x-seat", "resource": "kyb.ai/gpu-1x-seat", "groupSize": 1}
+    profile |= {"seatsPerGroup": given.models + 1, "activePerGroup": given.together}
+    return {"profiles": [profile]}
 
 
 def _flags() -> argparse.ArgumentParser:
@@ -153,6 +154,7 @@ def _flags() -> argparse.ArgumentParser:
     parser.add_argument("--real", action="store_true", help="a real node, where one can be")
     parser.add_argument("--models", type=int, default=5)
     parser.add_argument("--vram", default="40Gi", help="of each model")
+    parser.add_argument("--together", type=int, default=2, help="models that may be active at once")
     parser.add_argument("--seconds", type=float, default=50.0, help="the trace is played in")
     parser.add_argument("--requests", type=int, default=0, help="shuffled ones, not the trace")
     parser.add_argument("--clients", type=int, default=48)

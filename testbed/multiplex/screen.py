@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -91,25 +92,23 @@ def _card(lane: View) -> RenderableType:
 
 
 def table(view: View) -> Table:
-    """A row per model: state, queue, hits, waits."""
-    made = Table(expand=False)
-    for name in (
-        "model",
-        "state",
-        "tier",
-        "queue",
-        "answered",
-        "found in",
-        "p50",
-        "p95",
-        "longest",
-    ):
-        right = name in {"queue", "answered", "p50", "p95", "longest"}
-        made.add_column(name, justify="right" if right else "left")
+    """A row per model: state, queue, where requests found it, how long they waited (seconds)."""
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made.add_column("model", no_wrap=True)
+    made.add_column("state", no_wrap=True)
+    for name in ("queue", "done", "VRAM", "RAM", "other", "p50", "p95", "max"):
+        made.add_column(name, justify="right", no_wrap=True)
     for one in view["models"]:
-        waits = (f"{one['wait'][name]:.2f} s" for name in ("p50", "p95", "max"))
-        state = Text(one["state"], style=STYLES.get(one["state"], ""))
-        queue = Text(str(one["held"]), style="bold yellow" if one["held"] else "")
-        found_in = found(one["hits"])
-        made.add_row(one["name"], state, one["tier"], queue, str(one["answered"]), found_in, *waits)
+        made.add_row(*_row(one))
     return made
+
+
+def _row(one: View) -> tuple[str | Text, ...]:
+    tier = f" ({one['tier']})" if one["state"] == "Parked" else ""
+    state = Text(one["state"] + tier, style=STYLES.get(one["state"], ""))
+    queue = Text(str(one["held"]), style="bold yellow" if one["held"] else "")
+    hits, total = one["hits"], max(1, one["requests"])
+    elsewhere = one["requests"] - hits["vram"] - hits["ram"]
+    shares = (f"{100 * n / total:.0f} %" for n in (hits["vram"], hits["ram"], elsewhere))
+    waits = (f"{one['wait'][name]:.2f}" for name in ("p50", "p95", "max"))
+    return (one["name"], state, queue, str(one["answered"]), *shares, *waits)

@@ -59,6 +59,22 @@ def test_its_figures_lanes_tiers_and_models_are_what_the_board_says(page):
     assert page.text("#turn") == "qwen active for 8.0\u00a0s"
 
 
+def test_models_that_are_active_together_have_rows_of_their_own_in_the_lane(served, tab):
+    board, clock = served.board, served.clock
+    board.placed("long", _at("Active", "vram"))
+    for turn in range(6):
+        name = "ab"[turn % 2]
+        board.placed(name, _at("Activating", "ram"))
+        clock.now += 1.0
+        board.placed(name, _at("Active", "vram"))
+        clock.now += 8.0
+        board.placed(name, _at("Parked", "ram"))
+    tab.open(served.url)
+    tab.until("document.querySelectorAll('.lane rect.active').length === 7")
+    tops = "new Set([...document.querySelectorAll('.lane rect')].map(one => one.y.baseVal.value))"
+    assert tab.evaluate(f"{tops}.size") == 2
+
+
 def test_it_follows_what_happens(page, served):
     served.board.let_through("llama", 2.0)
     served.board.answered("llama")
