@@ -4,8 +4,9 @@ What the seat container's environment needs for parking by the guest library, an
 Pure; `additions` is called by `defaulting`, `faults` by `validation`. The library itself comes with
 the seat, from the device plugin (docs/decisions/0011); only what depends on the pod is here.
 Rule: a pod that names another mechanism, or none, gets an empty `KYB_GUEST_SOCKET`: the library
-then replaces nothing. Rule: what parking would break is refused while the pod is to be parked, all
-of it at once; a pod with `kyb.ai/park: never` may have it. What only shows at run time is the
+then replaces nothing. Rule: what parking would break is refused while the pod is to be parked by us
+or by the driver, all of it at once; a pod with `kyb.ai/park: never` may have it, and an engine that
+sleeps by itself keeps it. What only shows at run time is the
 agent's to report (nodeagent/eligibility.py).
 """
 
@@ -20,6 +21,7 @@ from webhook import seats
 from webhook.wire import Addition
 
 BY_GUEST = frozenset({ParkMechanism.AUTO})
+_MOVED = frozenset({ParkMechanism.AUTO, ParkMechanism.DRIVER})  # memory of any kind is taken away
 _ONE_CARD = f"{names.SEAT_RESOURCE_PREFIX}1x{names.SEAT_RESOURCE_SUFFIX}"
 # NCCL's registered buffers outlive a park at their old place; its multicast memory cannot leave.
 _GRAPHS, _MULTICAST = "NCCL_GRAPH_REGISTER", "NCCL_NVLS_ENABLE"
@@ -52,7 +54,7 @@ def additions(pod: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[Addi
 def faults(pod: Mapping[str, Any]) -> Iterator[Fault]:
     """What keeps it from being parked, or from being parked alone."""
     metadata = pod.get("metadata") or {}
-    parked = _mechanism(metadata.get("annotations") or {}) is not ParkMechanism.NEVER
+    parked = _mechanism(metadata.get("annotations") or {}) in _MOVED
     for place, container in seats.holders(pod):
         path = f"spec.containers[{place[-1]}]"
         yield from _setting_faults(container, path, parked=parked)

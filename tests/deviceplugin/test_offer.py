@@ -1,13 +1,19 @@
 """Which seats there are, which come first, and what a container with one gets."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deviceplugin import offer
 from deviceplugin.offer import Extras, GuestFiles, NotHandedOut
+from deviceplugin.process import Process
+from deviceplugin.settings import Settings
+from kybernate.clients.gpus.choosing import InventorySource
 from kybernate.decisions.grouping import groups_of
 from kybernate.model.gpu import Gpu, Health, Profile
+from kybernate.runtime.clock import SystemClock
 
 
 def cards(*healths, **more):
@@ -120,3 +126,27 @@ def test_what_cannot_be_had_is_refused_in_words(ids, words):
     gpus = cards(Health.HEALTHY, Health.UNHEALTHY)
     with pytest.raises(NotHandedOut, match=words):
         offered(1, gpus=gpus).allocate(ids, Extras())
+
+
+def test_the_guest_library_is_given_as_soon_as_it_is_brought(tmp_path):
+    profiles = tmp_path / "profiles.yaml"
+    one = "{name: one, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 1}"
+    profiles.write_text(f"profiles: [{one}]")
+    library, socket = tmp_path / "libkybguest.so", tmp_path / "guest" / "agent.sock"
+    settings = Settings(
+        profiles=profiles,
+        inventory=InventorySource.NVML,
+        guest_library=library,
+        guest_socket=socket,
+        control_nodes=(),
+    )
+    plugin = Process(settings, SystemClock())
+    assert plugin._extras().guest is None
+    library.touch()
+    assert plugin._extras().guest is None  # without its name beside it the loader finds nothing
+    (tmp_path / "ld.so.preload").touch()
+    assert plugin._extras().guest == GuestFiles(
+        library=str(library), preload=str(tmp_path / "ld.so.preload"), socket=str(socket)
+    )
+    simulated = replace(settings, inventory=InventorySource.SIMULATED)
+    assert Process(simulated, SystemClock())._extras().guest is None

@@ -4,6 +4,7 @@ Faked: /proc, as a folder; the guests' word; the API server's side, as lists.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 
 from kybernate.clients.errors import Retry
 from kybernate.model.gpu import Group, Profile
-from kybernate.model.ids import GpuUuid, GroupName, ResourceName
+from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.clock import FakeClock
 from nodeagent import processes
 from nodeagent.eligibility import facts
 from nodeagent.eligibility.judging import Facts, ProcessFacts, obstacles
 from nodeagent.eligibility.reporting import Eligibility, Parts
 from nodeagent.lives import Life
+from nodeagent.mechanisms import Body, NotPossible
+from nodeagent.mechanisms.real import Real
 from nodeagent.records import Mark
 
 GUEST = ProcessFacts(pid=7, command="python3", driver=True, library=True)
@@ -170,3 +173,29 @@ def test_what_forbids_parking_is_a_warning_and_false(
     assert [(reason, warning) for reason, _, warning in told.events] == [("NotParkable", True)]
     (condition,) = told.patches
     assert (condition["status"], condition["reason"]) == ("False", "RdmaInUse")
+
+
+class Locked:
+    """Stands for a mechanism that is asked to lock."""
+
+    def __init__(self) -> None:
+        self.locks = 0
+
+    def lock(self, body: Any, limit: float) -> None:
+        self.locks += 1
+
+
+@pytest.mark.parametrize(("verbs", "locks"), [(False, 1), (True, 0)])
+def test_nothing_is_locked_that_has_an_rdma_device_open(
+    monkeypatch: pytest.MonkeyPatch, verbs: bool, locks: int
+) -> None:
+    monkeypatch.setattr(processes, "tree", lambda pid: (pid,))
+    seen = ProcessFacts(pid=7, command="ib", driver=True, library=True, verbs=verbs)
+    monkeypatch.setattr(facts, "of", lambda pids: (seen,))
+    guest: Any = Locked()
+    body = Body(key=WorkloadKey("team", "a"), uid=PodUid("u"), pid=7, gpus=(GpuUuid("GPU-0"),))
+    real = Real(guest, guest)
+    refused = pytest.raises(NotPossible, match=r"ib \(7\) has an RDMA device open")
+    with refused if verbs else nullcontext():
+        real.lock(body, 1.0)
+    assert guest.locks == locks

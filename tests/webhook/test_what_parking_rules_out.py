@@ -90,8 +90,11 @@ def test_all_that_rules_parking_out_is_refused_by_name_at_once(
     assert all("kyb.ai/park: never" in expected for expected in found.values())
 
 
-def test_a_pod_that_is_never_parked_may_have_it(a_pod: Make, a_container: Make) -> None:
-    assert _ruled_out(a_pod, a_container, **{"kyb.ai/park": "never"}) == {}
+@pytest.mark.parametrize(("park", "faults"), [("never", 0), ("vllm-sleep", 0), ("driver", 6)])
+def test_a_pod_whose_memory_nobody_moves_may_have_it(
+    a_pod: Make, a_container: Make, park: str, faults: int
+) -> None:
+    assert len(_ruled_out(a_pod, a_container, **{"kyb.ai/park": park})) == faults
 
 
 @pytest.mark.parametrize(
