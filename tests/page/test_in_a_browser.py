@@ -132,7 +132,7 @@ def test_it_is_used_by_keyboard(page):
 
 def test_it_fits_a_phone(page):
     page.size(375, 800)
-    page.until("innerWidth === 375")
+    page.until("outerWidth === 375")
     assert page.evaluate("document.documentElement.scrollWidth") == 375
     beyond = (
         "[...document.querySelectorAll('main *')].filter(one => one.offsetParent"
