@@ -37,7 +37,7 @@ class Exchange:
         self.waited = 0.0
         self.more: tuple[Header, ...] = ()
         self.timer: asyncio.TimerHandle | None = None
-        self._place: Place | None = None
+        self.place: Place | None = None  # where it is sent
         self._task: asyncio.Task[None] | None = None
         self.over = False
 
@@ -48,7 +48,6 @@ class Exchange:
 
     def send(self, place: Place, pool: Pool) -> None:
         """To this pod of its model, now."""
-        self._place = place
         if self.timer is not None:
             self.timer.cancel()
         self.more = (
@@ -85,7 +84,7 @@ class Exchange:
     def carried(self, upstream: Upstream) -> None:
         """Answered, to the end."""
         self.over = True
-        place = self._place
+        place = self.place
         assert place is not None
         if upstream.reusable:
             self.queue.pool.keep(place, upstream)
@@ -107,14 +106,14 @@ class Exchange:
     # within
 
     def _carry(self, upstream: Upstream, place: Place) -> None:
-        self._place = place
+        self.queue.at(self, place)
         upstream.carry(self, messages.request_bytes(self.request, self._target))
 
     async def _connect(self, pool: Pool) -> None:
         """Until it listens, or the time is over. Whichever pod of its model serves by then."""
         why: object = ""
         for pause in self._pauses():
-            place = self.queue.place() or self._place
+            place = self.queue.place() or self.place
             assert place is not None
             try:
                 upstream = await pool.connect(place, CONNECT_S)

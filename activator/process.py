@@ -141,16 +141,12 @@ class Process:
         self.agents.changed()
 
     def _counts(self) -> dict[str, Counts]:
-        """What is in flight, for each node: a request counts on the pod it is at, a held one on all
-        pods that may come to serve it."""
+        """What is in flight, for each node."""
         found: dict[str, Counts] = {}
         for queue in self.queues.values():
-            model = self.catalog.models.get(queue.id)
-            if model is None or not queue.in_flight:
-                continue
-            for place in model.places:
-                if place.node:
-                    found.setdefault(place.node, {})[(place.key, place.uid)] = queue.in_flight
+            for place, count in queue.counts().items() if queue.in_flight else ():
+                counts = found.setdefault(place.node, {})
+                counts[place.key, place.uid] = counts.get((place.key, place.uid), 0) + count
         return found
 
     async def _listen(self, listen: str, make: MakeFront, context: SSLContext | None) -> None:

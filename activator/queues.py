@@ -7,15 +7,16 @@ overtakes; nothing wakes a model for which nobody waits any more.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from activator.exchange import Exchange, place_of
 from activator.figures import Figures
-from activator.models import Model, ModelId, Place
+from activator.models import Activate, Model, ModelId, Place, next_step
 from activator.pool import Pool
+from kybernate.model.ids import PodUid
 
 LEFT = 499  # what the page calls a client that left, as nginx does
 
@@ -56,12 +57,24 @@ class Queue:
     seconds_left: float = 0.0  # by its agent's estimate
     waking: "asyncio.Task[None] | None" = None
     taken: int = 0  # requests so far
+    _at: Counter[PodUid] = field(default_factory=Counter)
     _turn: int = 0
 
     @property
     def in_flight(self) -> int:
         """Requests that are not answered, held ones included."""
         return len(self.held) + len(self.under_way)
+
+    def counts(self) -> dict[Place, int]:
+        """What is in flight, by the pod it is at; what is held is at the one that is to come."""
+        found: Counter[Place] = Counter(
+            exchange.place for exchange in self.under_way if exchange.place is not None
+        )
+        model = self.look()
+        step = next_step(model) if model is not None and self.held else None
+        if isinstance(step, Activate):
+            found[step.place] += len(self.held)
+        return found
 
     @property
     def retry_after(self) -> int:
@@ -100,6 +113,21 @@ class Queue:
             exchange.waited = asyncio.get_running_loop().time() - exchange.arrived
             self._send(exchange, place)
 
+    def at(self, exchange: Exchange, place: Place | None) -> None:
+        """It is at this pod now, or at none; agents are told where that begins or ends."""
+        before = exchange.place
+        exchange.place = place
+        if before is not None:
+            self._at[before.uid] -= 1
+        if place is not None:
+            self._at[place.uid] += 1
+        begun = place is not None and self._at[place.uid] == 1
+        ended = before is not None and not self._at[before.uid]
+        if ended and before is not None:
+            del self._at[before.uid]
+        if begun or ended:
+            self.counted(self)
+
     def refuse_all(self, why: str) -> None:
         """Nobody will bring it in."""
         while self.held:
@@ -126,8 +154,7 @@ class Queue:
     def _send(self, exchange: Exchange, place: Place) -> None:
         self.under_way.add(exchange)
         self.figures.board.let_through(self.name, exchange.waited)
-        if self.in_flight == 1:
-            self.counted(self)
+        self.at(exchange, place)
         exchange.send(place, self.pool)
 
     def _hold(self, exchange: Exchange) -> None:
@@ -158,10 +185,12 @@ class Queue:
         """Neither held nor under way any more."""
         if exchange in self.under_way:
             self.under_way.discard(exchange)
+            self.at(exchange, None)
+            if not self.in_flight:
+                self.changed.set()  # a wake with nobody left ends
         elif exchange in self.held:
             self.held.remove(exchange)
             self.memory.size -= exchange.size
-        if not self.in_flight:
-            self.counted(self)
-        if not self.held:
-            self.changed.set()  # a wake with nobody left ends
+            if not self.held:
+                self.counted(self)
+                self.changed.set()

@@ -67,6 +67,21 @@ def test_nobody_is_parked_under_a_request_because_agents_are_told_of_it(
     house.wait_for(lambda: house.agent.reports[-1] == {}, "the agent hears of its end")
 
 
+def test_a_request_counts_at_the_pod_it_is_at_so_that_no_other_is_woken_for_it(
+    house: Any, start: Start
+) -> None:
+    house.model("llama-a")
+    active = house.pod("llama-a", State.ACTIVE, suffix="2")
+    activator = start()
+    with ThreadPoolExecutor(2) as pool:
+        requests = [pool.submit(activator.ask, "llama-a", "/wait") for _ in range(2)]
+        house.wait_for(lambda: house.server(active).asked["/wait"] == 2, "both are there")
+        house.wait_for(lambda: {active: 2} in house.agent.reports, "the agent hears of both")
+        house.server(active).gate.set()
+        assert {one.result().status for one in requests} == {200}
+    assert house.agent.wishes == []
+
+
 def test_a_model_parked_under_a_request_is_brought_back(house: Any, start: Start) -> None:
     key = house.model("llama-a", State.ACTIVE)
     activator = start()
