@@ -71,6 +71,47 @@ def test_a_bit_flipped_in_the_pool_is_never_let_run(real_node, told):
     assert told.whole()
 
 
+def test_what_did_not_change_is_not_copied_again(real_node, told):
+    for _ in range(2):
+        real_node.resume(told, *real_node.park(told))
+    assert real_node.mechanism.tallies[-2].copied == 0
+    assert told.whole()
+
+
+def test_one_changed_byte_is_one_chunk_to_copy(real_node, told):
+    at = told.alloc(64 * MIB)
+    told.fill(at, 64 * MIB, 7)
+    real_node.resume(told, *real_node.park(told))
+    told.fill(at + 5 * MIB, 1, 77)
+    real_node.resume(told, *real_node.park(told))
+    assert real_node.mechanism.tallies[-2].copied == 2 * MIB
+    assert told.holds(at + 5 * MIB, 1, 77)
+    assert told.whole()
+
+
+def test_replicas_share_what_they_have_alike(real_node, told):
+    with real_node.program() as other:
+        at = other.alloc(64 * MIB)
+        other.fill(at, 64 * MIB, 1)  # as the second of `told`
+        real_node.resume(told, *real_node.park(told))
+        real_node.resume(other, *real_node.park(other))
+        assert real_node.mechanism.tallies[-2].shared >= 31
+        assert other.holds(at, 64 * MIB, 1)
+        assert told.whole()
+
+
+@pytest.mark.crash
+def test_an_agent_that_dies_leaves_its_worker_and_its_slabs_to_the_next_one(real_node, told):
+    slot, kept = real_node.park(told)
+    ((uuid, pid),) = real_node.mechanism.workers().items()
+    pinned = real_node.mechanism.pinned(uuid)
+    real_node.restart()
+    real_node.resume(told, slot, kept)
+    assert real_node.mechanism.workers() == {uuid: pid}
+    assert real_node.mechanism.pinned(uuid) == pinned
+    assert told.whole()
+
+
 @pytest.mark.crash
 def test_an_agent_that_dies_leaves_the_workload_parked_for_the_next_one(real_node, told):
     slot, kept = real_node.park(told)
