@@ -20,7 +20,7 @@ bool driver_load(void) {
 }
 
 const char *agent_socket(void) {
-    return getenv("KYB_GUEST_SOCKET");
+    return secure_getenv("KYB_GUEST_SOCKET");  // a setuid program's caller names no agent to it
 }
 
 // Asked once: a program that changes its environment later has not changed its mind about us.
