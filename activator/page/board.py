@@ -57,6 +57,12 @@ class _Model:
     hits: Counter[str] = field(default_factory=Counter)
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_OF_ONE))
     places: dict[str, Place] = field(default_factory=dict)
+    parked_in: str = ""
+
+    def coming_from(self) -> str:
+        """Where its contents are while they move."""
+        moves = any(place.state in _KINDS for place in self.places.values())
+        return self.parked_in or "ram" if moves else "none"
 
 
 class Board:
@@ -85,12 +91,13 @@ class Board:
     # requests
 
     def arrived(self, model: str, tier: str) -> None:
-        """A request came; `tier` is where the model's contents were at that moment."""
+        """A request came; `tier` is where the model's contents were at that moment. Of one on its
+        way in or out that is where it was parked last; without a pod it is `none`."""
         with self._changing():
             one = self._model(model)
             one.requests += 1
             one.held += 1
-            one.hits[tier if tier in TIERS else "none"] += 1
+            one.hits[tier if tier in TIERS else one.coming_from()] += 1
 
     def let_through(self, model: str, waited: float) -> None:
         """It goes on to the model, after so many seconds."""
@@ -124,9 +131,11 @@ class Board:
     def placed(self, model: str, place: Place, pod: str = "") -> None:
         """A pod of the model stands so from now on. Without `pod` the model has one."""
         with self._changing():
-            places = self._model(model).places
-            before = places.get(pod)
-            places[pod] = place
+            one = self._model(model)
+            before = one.places.get(pod)
+            one.places[pod] = place
+            if place.state == "Parked" and place.tier in TIERS:
+                one.parked_in = place.tier
             self._follow(model, before, place)
 
     def gone(self, model: str, pod: str = "") -> None:

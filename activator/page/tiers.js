@@ -1,7 +1,7 @@
 // Where a request found its model's contents, from hot to cold.
 import { el } from "/ui/lanes.js";
 
-export const TIERS = { vram: "VRAM", ram: "RAM", nvme: "NVMe", object: "Object store", none: "Nowhere" };
+export const TIERS = { vram: "VRAM", ram: "RAM", nvme: "NVMe", object: "Object store", none: "No pod" };
 
 export function stack(hits, all) {
   const bar = el("div", "stack");

@@ -19,7 +19,7 @@ from rich.text import Text
 View = Mapping[str, Any]
 GIB = 1 << 30
 STYLES = {"Active": "bold green", "Activating": "yellow", "Parking": "yellow", "Parked": "cyan"}
-TIERS = {"vram": "VRAM", "ram": "RAM", "nvme": "NVMe", "object": "S3", "none": "nowhere"}
+TIERS = {"vram": "VRAM", "ram": "RAM", "nvme": "NVMe", "object": "S3", "none": "no pod"}
 LOOK_EVERY_S, LINE_EVERY_S = 0.25, 5.0
 
 

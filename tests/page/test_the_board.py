@@ -60,6 +60,15 @@ def test_one_that_was_turned_away_waits_no_more(board):
     assert (counts["held"], counts["turned_away"], counts["by_status"]) == (0, 1, {"429": 1})
 
 
+def test_a_model_on_its_way_is_found_where_it_was_parked(board):
+    for state, tier in (("Parked", "nvme"), ("Activating", "")):
+        board.placed("a", place(state, tier))
+    board.arrived("a", "cold")
+    board.arrived("b", "cold")
+    hits = board.snapshot()["hits"]
+    assert (hits["nvme"], hits["none"]) == (1, 1)
+
+
 def test_a_lane_tells_who_was_on_the_card_and_on_the_way_there(board, clock):
     board.placed("a", place("Parked"))
     for at, state in ((1.0, "Activating"), (2.0, "Active"), (5.0, "Parking"), (6.0, "Parked")):
