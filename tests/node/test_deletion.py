@@ -37,6 +37,17 @@ def park(seats, name):
         assert agent.park(WorkloadKey("default", name), within=60.0).ok
 
 
+def containerd_said(seats):
+    """All it has logged."""
+    return (seats.node.work / "log" / "containerd.log").read_text()
+
+
+def container_of(seats, name):
+    """Its id, as containerd has it."""
+    (one,) = seats.pod(name)["status"]["containerStatuses"]
+    return one["containerID"].removeprefix("containerd://")
+
+
 def seconds_until_gone(seats, *names):
     """From the order to the last of them."""
     began = time.monotonic()
@@ -83,9 +94,23 @@ def test_who_has_no_gpu_is_gone_at_once_though_its_hook_and_grace_period_are_lon
         seats.await_state(name, "Waiting" if name == "waits" else "Active")
         if name == "parked":
             park(seats, name)
-    seconds = seconds_until_gone(seats, "parked", "waits")
+    ids = {name: container_of(seats, name) for name in ("parked", "waits")}
+    seconds = seconds_until_gone(seats, *ids)
     print(f"gone after {seconds:.1f} s")
     assert seconds < LONG_S / 4
+    said = containerd_said(seats)
+    for name, one in ids.items():  # the first signal ends it: nobody waits for the second one
+        assert said.count(f'Stop container \\"{one}\\" with signal') == 1, name
+        assert f'Kill container \\"{one}\\"' not in said, name
+
+
+def test_a_container_that_is_killed_ends_though_its_hook_is_still_carried_out(seats):
+    """containerd tells of its end once all that it ran in it has ended, hooks included."""
+    seats.admit(a_pod(seats, "hooked", {"sleep": {"seconds": LONG_S - 20}}))
+    seats.await_state("hooked", "Active")
+    ended = f'container exit event container_id:\\"{container_of(seats, "hooked")}'
+    seats.plane.kubectl("delete", "pod", "hooked", "--grace-period=1", "--wait=false")
+    wait_for(lambda: ended in containerd_said(seats), "it has ended", LONG_S / 2)
 
 
 def test_a_deleted_pod_is_sealed_first_and_goes_on_where_it_is_asked_for(seats):
