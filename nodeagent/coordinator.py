@@ -179,6 +179,12 @@ class Coordinator:
         """As the port says."""
         self._change(lambda books: wishes.wanted(books, key, self._clock.now()))
 
+    def stays(self, key: WorkloadKey, size: int) -> None:
+        """As the port says."""
+        known = self.books.tenancies.get(key)
+        if known is not None and known.residue != size:
+            self._change(lambda books: books.change(key, residue=size), quiet=True)
+
     def switched(self, plan: SwitchPlan) -> None:
         """As the port says."""
         self._change(lambda books: bookkeeping.end_switch(books, plan.key))

@@ -8,10 +8,11 @@ stories and says what happened; what follows from that is the coordinator's to d
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from kybernate.clients.errors import Retry
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.model.ids import WorkloadKey
@@ -44,6 +45,9 @@ class Books(Protocol):
 
     def ask_again(self, key: WorkloadKey) -> None:
         """It was parked for nothing: it wants its GPU back."""
+
+    def stays(self, key: WorkloadKey, size: int) -> None:
+        """So many bytes of its cards stay its own while it is parked."""
 
     def switched(self, plan: SwitchPlan) -> None:
         """The GPUs are free for the next decision."""
@@ -122,10 +126,17 @@ class Switches:
             return () if life.gone else None
         remember(life, story)
         self._measured(story, "copy out")
+        self._note_residue(life, story, books)
         books.happened(life, Happening.PARKED)
         self.teller.parked(life, plan)
         self.stage.ended(life, Ended(ok=True, message="parked", phases=life.last_switch))
         return life.last_switch
+
+    def _note_residue(self, life: Life, story: Story, books: Books) -> None:
+        """What stays on the cards although it was to leave, whenever this one is parked."""
+        if not story.body.returns_soon:
+            with suppress(Retry):
+                books.stays(life.key, self.stage.tools.cards.held_by(story.body))
 
     # moving in
 
