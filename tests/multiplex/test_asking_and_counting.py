@@ -5,12 +5,14 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from activator.page import Board, Place
 from testbed.multiplex import workload
 from testbed.multiplex.replay import replay
-from testbed.multiplex.screen import found, line
+from testbed.multiplex.screen import draw, found, line
 from testbed.multiplex.tally import Answer, Tally
 
 NAMES = workload.models(30)
@@ -122,10 +124,11 @@ def test_a_connection_that_is_closed_loses_its_requests_and_says_so(address):
     assert sum("0 answers" in fault for fault in faults) == 6
 
 
-@given(st.permutations(range(6)))
+@settings(max_examples=25)
+@given(st.permutations(range(4)))
 def test_answers_out_of_a_client_s_order_are_found(order):
     requests = [
-        workload.Request(tag=f"r{n}", client=0, at=0.0, model="a", tokens=1) for n in range(6)
+        workload.Request(tag=f"r{n}", client=0, at=0.0, model="a", tokens=1) for n in range(4)
     ]
     tally = Tally(requests)
     for position, number in enumerate(order):
@@ -155,3 +158,21 @@ def test_one_line_says_who_is_active_who_waits_and_where_models_were_found():
         "wait p50 0.50 s, p95 2.00 s | 4 switches"
     )
     assert found({}) == "nothing yet"
+
+
+def test_the_live_table_fits_a_terminal_of_eighty_columns():
+    board = Board()
+    board.card("node-a", 0, "NVIDIA H100 80GB HBM3", 80 << 30, 40 << 30)
+    for name, state in (("model-a", "Active"), ("model-b", "Parked")):
+        board.placed(name, Place(state=state, node="node-a", gpus=(0,), tier="ram"))
+        board.arrived(name, "ram")
+    board.let_through("model-a", 12.5)
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as captured:
+        console.print(draw(board.snapshot()))
+    shown = captured.get()
+    assert "40 of 80 GiB" in shown
+    assert "Parked (ram)" in shown
+    assert "100 %" in shown
+    assert "12.50" in shown
+    assert "\u2026" not in shown
