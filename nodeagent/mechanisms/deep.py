@@ -20,7 +20,7 @@ from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
 from kybernate.runtime.logs import get_logger
 from nodeagent.gpuworker.checkpoints import State
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, moving
+from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, moving
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guest
@@ -84,9 +84,9 @@ class Deep:
         elif not body.returns_soon and (guest := self._named(body, part.name)) is not None:
             try:
                 self._empty(body, guest, limit)
-            except (BodyGone, NotYet):
+            except BodyGone:
                 raise
-            except Refused as why:
+            except (Refused, Retry) as why:  # contents are out; `_surface` knows every state
                 _say(body, guest, str(why))
 
     def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:

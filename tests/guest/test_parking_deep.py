@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -126,6 +127,36 @@ def test_a_lock_that_fails_leaves_it_parked_shallow(deep, told):
     deep.card.fail_next(Step.LOCK)
     deep.release(told.body)
     assert deep.state(told.body) == State.RUNNING
+    deep.resume(told.body, slot, kept)
+    assert told.holds(told.at, 5 * MIB, 1)
+
+
+def test_work_that_does_not_end_at_the_last_step_leaves_it_parked_shallow(deep, node, told):
+    slot, kept = deep.copied(told.body)
+    node.card.endless(True)  # it passed the gate by
+    try:
+        for part in deep.mechanism.parts(told.body):
+            deep.mechanism.release(told.body, part, 0.3)
+        assert deep.state(told.body) == State.RUNNING
+    finally:
+        node.card.endless(False)
+    deep.resume(told.body, slot, kept)
+    assert told.holds(told.at, 5 * MIB, 1)
+
+
+@pytest.mark.crash
+def test_a_worker_that_dies_in_the_drivers_step_leaves_it_to_the_next_one(deep, node, told):
+    slot, kept = deep.copied(told.body)
+    (worker,) = node.mechanism.workers().values()
+    node.card.endless(True)
+    killing = threading.Timer(0.2, os.kill, (worker, signal.SIGKILL))
+    killing.start()
+    try:
+        for part in deep.mechanism.parts(told.body):
+            deep.mechanism.release(told.body, part, 2.0)
+    finally:
+        node.card.endless(False)
+        killing.join()
     deep.resume(told.body, slot, kept)
     assert told.holds(told.at, 5 * MIB, 1)
 
