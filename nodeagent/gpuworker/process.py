@@ -124,6 +124,7 @@ class WorkerProcess:
                 self._started.wait(_END_S)
         self.disconnect()
         self._pid = 0
+        _LEFT[:] = [one for one in _LEFT if one.poll() is None]  # it may be one of these
 
     def _connect(self, limit: float) -> None:
         if self._connection is not None:
