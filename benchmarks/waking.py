@@ -167,6 +167,7 @@ def _ask(line: socket.socket) -> None:
     line.sendall(_ASK)
     found = b""
     while (end := found.find(b"\r\n\r\n")) < 0:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the model sends in two parts
         found += line.recv(65536)
     size = int(found[:end].partition(b"Content-Length: ")[2].split(b"\r")[0])
     while len(found) < end + 4 + size:

@@ -32,7 +32,7 @@ ACTIVE_S = 1.0
 AFTER_HINT_S = (0.0, 0.002, 0.01, 0.05, 0.3)
 # Parked ones without a hint: one look takes at most this part of the time, all together.
 _SHARE = 0.01
-_SELDOM_S = 0.5  # between two of them at least
+_SELDOM_S, _AT_LEAST_S = 0.5, 2.0  # between two of them: a busy machine makes each look long
 SHARED_S = 0.05  # on the host's namespace there are no hints
 _IDLE_S = 60.0
 
@@ -149,6 +149,8 @@ class DemandWatch:
 
     def _next(self) -> float:
         now = self._clock.monotonic()
+        if self._stale:
+            return now
         dues = [one.due[0] for one in self._watched.values() if one.due]
         if any(one.parked for one in self._watched.values()):
             dues.append(self._sweep_at)
@@ -225,7 +227,7 @@ class DemandWatch:
             if one is not None and one.parked and not one.shared:
                 self._look(one, now)
                 took = self._clock.monotonic() - now
-        self._sweep_at = now + max(_SELDOM_S, took / _SHARE)
+        self._sweep_at = now + min(_AT_LEAST_S, max(_SELDOM_S, took / _SHARE))
 
     def _read(self, signal: Signal, life: Life) -> Demand:
         said = (signal.name, life.id)
