@@ -12,7 +12,7 @@ from collections.abc import Callable
 import orjson
 
 from activator import messages
-from activator.front import Front
+from activator.front import Front, Memory
 from activator.messages import Request
 from activator.page import EVENTS, HEADERS, STATE, Board, asset, frame
 from activator.view import Json
@@ -30,6 +30,7 @@ class Admin:
 
     def __init__(self, look: Callable[[], Json], board: Board) -> None:
         self._look, self._board = look, board
+        self.memory = Memory(MOST_BODY * MOST_FRONTS)
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self._loop.time
         self._fronts: set[Front] = set()

@@ -7,6 +7,7 @@ belongs to a model; what names none, or one that is not there, is told which the
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
@@ -15,7 +16,7 @@ from activator import messages
 from activator.catalog import Ambiguous, Catalog, Unknown
 from activator.exchange import Exchange
 from activator.figures import Figures
-from activator.front import Front
+from activator.front import Front, Memory
 from activator.messages import Request
 from activator.models import Model, ModelId
 from activator.queues import Queue
@@ -34,6 +35,16 @@ class Queues(Protocol):
         """This model's."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Most:
+    """Bytes of a body and of all bodies, clients, seconds for a request to arrive."""
+
+    body: int
+    memory: int
+    connections: int
+    read_within: float
+
+
 class Desk:
     """One for all clients. In the loop's thread."""
 
@@ -43,12 +54,12 @@ class Desk:
         queues: Queues,
         routing: Routing,
         figures: Figures,
-        most: tuple[int, int, float],
+        most: Most,
     ) -> None:
-        """`most`: bytes of a body, connections, seconds for a request to arrive."""
         self._catalog, self._queues, self._routing = catalog, queues, routing
         self._figures = figures
-        self.most_body, self._most_fronts, self._read_within = most
+        self.most_body, self.memory = most.body, Memory(most.memory)
+        self._most_fronts, self._read_within = most.connections, most.read_within
         self._fronts: set[Front] = set()
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self._loop.time

@@ -41,11 +41,6 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self.over = False
 
-    @property
-    def size(self) -> int:
-        """Bytes of memory it holds."""
-        return len(self.request.body)
-
     def send(self, place: Place, pool: Pool) -> None:
         """To this pod of its model, now."""
         if self.timer is not None:

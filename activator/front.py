@@ -22,10 +22,30 @@ MOST_HEAD = 64 << 10  # bytes of a request's head; vLLM's own servers take as ma
 _AHEAD = 16  # requests a client may send before the first is answered
 
 
+class Memory:
+    """Bytes that bodies may take, of all clients together, from their first byte until they are
+    answered."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.size = most, 0
+
+    def take(self, size: int) -> bool:
+        """Whether there is room; then it is taken."""
+        if self.size + size > self._most:
+            return False
+        self.size += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """They are not needed any more."""
+        self.size -= size
+
+
 class Desk(Protocol):
     """Who takes requests."""
 
     most_body: int
+    memory: Memory
 
     def take(self, front: "Front", request: Request) -> None:
         """A whole request; exactly one answer follows, and `front.done` after its last byte."""
@@ -50,6 +70,7 @@ class Front(asyncio.Protocol):
         self._body: list[bytes] = []
         self._in_head = False  # of a request that is being read
         self._sizes = [0, 0]  # of its head, in whole reads, and of its body
+        self._kept = 0  # bytes of bodies, of all requests that are not answered
         self._waiting: deque[Request] = deque()
         self._refused: tuple[int, str] | None = None
         self._upgraded = False
@@ -107,6 +128,8 @@ class Front(asyncio.Protocol):
         """Called by asyncio."""
         self.closed = True
         self._waiting.clear()
+        self._desk.memory.give_back(self._kept)
+        self._kept = 0
         self._desk.left(self)
 
     def pause_writing(self) -> None:
@@ -164,8 +187,13 @@ class Front(asyncio.Protocol):
         self._sizes[1] += len(part)
         if self._sizes[1] > self._desk.most_body:
             self._too_large()
-        elif not self._refused:
+        elif self._refused:
+            return
+        elif self._desk.memory.take(len(part)):
+            self._kept += len(part)
             self._body.append(part)
+        else:
+            self._refuse(429, "the bodies of requests fill the memory they may take; ask again")
 
     def on_message_complete(self) -> None:
         """It is whole."""
@@ -228,6 +256,8 @@ class Front(asyncio.Protocol):
         self.since = self._desk.now()
         if request is None or self.closed:
             return
+        self._desk.memory.give_back(len(request.body))
+        self._kept -= len(request.body)
         if not request.keep:
             self.close()
             return
@@ -267,7 +297,8 @@ class Front(asyncio.Protocol):
         """Say why, and read on for a moment: closed at once, the client would not see the answer
         for the reset that follows what it still sends."""
         body = messages.error_body(status, why, "bad_request")
-        self.write(messages.answer_bytes(status, body, keep=False))
+        more = ((b"Retry-After", b"1"),) if status == 429 else ()
+        self.write(messages.answer_bytes(status, body, keep=False, more=more))
         self.closed, self.since = True, self._desk.now()
         if self.transport.can_write_eof():
             self.transport.write_eof()

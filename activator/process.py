@@ -15,13 +15,13 @@ from ssl import SSLContext
 from activator.admin import Admin
 from activator.agents import Agents, Counts, Make
 from activator.catalog import Catalog
-from activator.desk import SWEEP_S, Desk
+from activator.desk import SWEEP_S, Desk, Most
 from activator.figures import Figures
 from activator.front import Front
 from activator.models import ModelId
 from activator.page import Board
 from activator.pool import Pool
-from activator.queues import Held, Limits, Queue
+from activator.queues import Limits, Queue
 from activator.routing import Routing
 from activator.settings import Settings
 from activator.telling import Telling
@@ -55,16 +55,18 @@ class Process:
         self._telling = Telling(self.board, self.catalog)
         self.queues: dict[ModelId, Queue] = {}
         self.pool = Pool(self._loop)
-        self._memory = Held()
-        self._limits = Limits(
-            requests=settings.most_held, size=settings.most_held_bytes, hold=settings.hold
-        )
+        self._limits = Limits(requests=settings.most_held, hold=settings.hold)
         ours = Ours(settings.namespace, settings.identity, settings.owner_uid)
         self._wanted = Wanted(kube, clock, ours)
         self.agents = Agents(self.catalog, make, settings.identity, self._counts)
         self._wakes = Wakes(self.catalog, self.agents, self._wanted)
         self._watching = Watching(kube, self.catalog, self.agents, self._telling, self._post)
-        most = (settings.most_body, settings.most_connections, settings.read_within)
+        most = Most(
+            body=settings.most_body,
+            memory=settings.most_held_bytes,
+            connections=settings.most_connections,
+            read_within=settings.read_within,
+        )
         routing = Routing(settings.host_suffix)
         self.desk = Desk(self.catalog, self, routing, self.figures, most)
         self.admin = Admin(self.view, self.board)
@@ -119,7 +121,6 @@ class Process:
                 pool=self.pool,
                 limits=self._limits,
                 figures=self.figures,
-                memory=self._memory,
                 wake=self._wakes.wake,
                 counted=self._counted,
             )

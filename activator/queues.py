@@ -23,18 +23,10 @@ LEFT = 499  # what the page calls a client that left, as nginx does
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What may be held: requests of one model, bytes of all, seconds."""
+    """What may be held: requests of one model, and for how many seconds."""
 
     requests: int
-    size: int
     hold: float
-
-
-@dataclass
-class Held:
-    """Bytes of bodies that all queues hold."""
-
-    size: int = 0
 
 
 @dataclass(eq=False)
@@ -47,7 +39,6 @@ class Queue:
     pool: Pool
     limits: Limits
     figures: Figures
-    memory: Held
     wake: Callable[["Queue"], None]
     counted: Callable[["Queue"], None]
     held: deque[Exchange] = field(default_factory=deque)
@@ -97,8 +88,6 @@ class Queue:
             self._send(exchange, place)
         elif len(self.held) >= self.limits.requests:
             self._full(exchange, f"{len(self.held)} requests wait for {self.id} already")
-        elif self.memory.size + exchange.size > self.limits.size:
-            self._full(exchange, "the bodies of waiting requests fill the memory they may take")
         else:
             self._hold(exchange)
 
@@ -109,7 +98,6 @@ class Queue:
             if place is None:
                 return
             exchange = self.held.popleft()
-            self.memory.size -= exchange.size
             exchange.waited = asyncio.get_running_loop().time() - exchange.arrived
             self._send(exchange, place)
 
@@ -160,7 +148,6 @@ class Queue:
     def _hold(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
         self.held.append(exchange)
-        self.memory.size += exchange.size
         exchange.timer = loop.call_later(self.limits.hold, partial(self._late, exchange))
         self.counted(self)
         self.wake(self)
@@ -190,7 +177,6 @@ class Queue:
                 self.changed.set()  # a wake with nobody left ends
         elif exchange in self.held:
             self.held.remove(exchange)
-            self.memory.size -= exchange.size
             if not self.held:
                 self.counted(self)
                 self.changed.set()

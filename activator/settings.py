@@ -44,7 +44,9 @@ class Settings(ProcessSettings):
         256, help="requests held for one model; more are refused with 429 at once"
     )
     most_held_bytes: int = setting(
-        256 << 20, unit="bytes", help="request bodies held in all; more are refused with 429"
+        256 << 20,
+        unit="bytes",
+        help="bodies of all requests that are not answered; more are refused with 429",
     )
     hold: float = setting(
         120.0, unit="seconds", help="how long a request waits for its model; then 503, Retry-After"

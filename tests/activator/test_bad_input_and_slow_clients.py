@@ -76,9 +76,11 @@ def test_bodies_beyond_the_memory_they_may_take_are_refused(house: Any, start: S
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(activator.ask, "llama-a", body=b"x" * 60)
         house.wait_for(lambda: activator.of("llama-a")["queued"] == 1, "one is held")
-        assert activator.ask("llama-a", body=b"x" * 60).status == 429
+        refused = activator.ask("llama-a", body=b"x" * 60)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
         house.agent.gate.set()
         assert held.result().status == 200
+    house.wait_for(lambda: activator.process.desk.memory.size == 0, "all is given back")
     assert activator.ask("llama-a", body=b"x" * 60).status == 200
 
 
