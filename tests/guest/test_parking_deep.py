@@ -114,6 +114,20 @@ def test_what_the_driver_would_not_bring_back_keeps_its_context(deep, node, told
         assert told.holds(told.at, 5 * MIB, 1)
 
 
+def test_why_that_is_the_driver_loses_who_imported_memory_and_says_so_late(deep, node, told):
+    """Of the stand-in, as measured on the real one: never to be done to a workload."""
+    with node.program() as other:
+        at = other.alloc(3 * MIB)
+        told.open_ticket(other.ticket(at))
+        (uuid,) = {part.uuid for part in deep.mechanism.parts(told.body)}
+        states = DriverStates(node.mechanism.worker)
+        states.lock(uuid, told.body.pid, 5.0)
+        states.checkpoint(uuid, told.body.pid, 5.0)
+        with pytest.raises(NotPossible, match="801"):
+            states.restore(uuid, told.body.pid, 5.0)
+        assert deep.state(told.body) == State.CHECKPOINTED
+
+
 def test_a_checkpoint_that_fails_leaves_it_parked_shallow(deep, told):
     deep.card.fail_next(Step.CHECKPOINT)
     parked = deep.park(told.body)
