@@ -23,7 +23,7 @@ from testbed.demo.__main__ import FAULTS, progress
 from testbed.demo.asking import Client
 from testbed.demo.screen import PlainScreen
 from testbed.demo.stage import NODE, Stage, Unexpected, pod_of
-from testbed.multiplex import objects, workload
+from testbed.multiplex import objects, policies, workload
 from testbed.multiplex.looking import Looking
 from testbed.multiplex.replay import replay
 from testbed.multiplex.screen import Screen, View, found, table
@@ -84,8 +84,8 @@ def play(folder: Path, started: float, given: argparse.Namespace) -> None:
 
 def load(stage: Stage, names: tuple[str, ...], given: argparse.Namespace, say: object) -> None:
     """The models as Deployments, each loaded once; turns as short as a viewer likes."""
-    quick = {"min_runtime_seconds": given.turn, "idle_after_seconds": 1, "slice_seconds": 10}
-    stage.change_classes(inference=quick)
+    hurried = policies.Pace(least=given.turn, most=max(0.2, given.turn), idle=0.2)
+    policies.quicken(stage, hurried if given.requests else policies.Pace(least=given.turn))
     stage.apply(*objects.priority_classes(), *(objects.model(one, given.vram) for one in names))
     assert callable(say)
     say(f"loading {len(names)} models, one after the other")
