@@ -11,6 +11,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -193,3 +194,22 @@ def test_programs_that_have_no_use_for_the_library_run_as_without_it(
     wait_for(lambda: admitted(guests, body), "the kubelet takes it", PATIENCE_S)
     wait_for(lambda: guests.phase("plain") == "Succeeded", "it has run", PATIENCE_S)
     assert guests.kubectl("logs", "plain") == "runs\n"
+
+
+def group_health(node):
+    """As its GpuNode has it."""
+    found = json.loads(node.kubectl("get", "gpunode", node.node.name, "-o", "json"))
+    return found["status"]["groups"][0]["health"]
+
+
+def test_a_program_of_no_pod_on_the_card_makes_its_group_sick_until_it_is_gone(guests):
+    wait_for(lambda: group_health(guests) == "Healthy", "it is well", PATIENCE_S)
+    file = guests.folder / "stranger.json"
+    argv = guests.node.enter([sys.executable, PROGRAM, file, "8"])
+    environment = guests.node.environment | guests.more
+    guests.node.processes.start("stranger", argv, ready=file.exists, within=60.0, env=environment)
+    try:
+        wait_for(lambda: group_health(guests) == "Unhealthy", "it is seen", PATIENCE_S)
+    finally:
+        guests.node.processes.stop("stranger")
+    wait_for(lambda: group_health(guests) == "Healthy", "it is well again", PATIENCE_S)
