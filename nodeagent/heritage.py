@@ -3,9 +3,10 @@ What a pod may wake from: the checkpoints it names, and before them what became 
 place it takes.
 
 Called by: `wakings`, `attempts`. A Deployment makes the next pod as soon as the one before is
-deleted, so when the webhook looks, that one is not sealed yet. Here it is waited for.
-Rule: that is for pods that are sealed when they are deleted, alone in their Deployment. Whoever
-names a checkpoint of something else, wakes from that.
+deleted, and so does a Job; when the webhook looks, that one is not sealed yet. Here it is waited
+for.
+Rule: that is for pods that are sealed when they are deleted, alone in their Deployment or of an
+index of their Job. Whoever names a checkpoint of something else, wakes from that.
 Rule: only a pod's first container inherits; what is made anew in it goes by what the pod names.
 """
 
@@ -25,6 +26,9 @@ from kybernate.model.workload import OnDelete, Workload
 from kybernate.runtime.logs import get_logger
 
 Pod = dict[str, Any]
+_MADE_AT_ONCE = ("deployment.", "job.")
+_NOT_STARTED = "StartError"
+_JOB = "batch.kubernetes.io/controller-uid"
 _REMEMBERED = 4096  # pods; a node has a few hundred in a day
 
 
@@ -80,9 +84,11 @@ class Heritage:
     def _inherited(self, pod: Workload, named: tuple[str, ...]) -> tuple[str, ...]:
         found = self._find(pod)
         whose = found and identity.of_pod(found, pod.key.namespace, self._replicas)
-        if not found or not whose or not whose.startswith("deployment."):
+        if not found or not whose or not whose.startswith(_MADE_AT_ONCE):
             return ()
-        leaving = self._leaving(found)  # before the list: what is sealed by then is in it
+        if has_run(found, pod.seat_container):
+            return ()
+        leaving = self._leaving(found, whose)  # before the list: what is sealed by then is in it
         mine = self._of(whose, pod)
         if named and named[0] not in {one.name for one in mine}:
             return ()
@@ -106,10 +112,12 @@ class Heritage:
             return None
         return int((found.get("spec") or {}).get("replicas", 1))
 
-    def _leaving(self, pod: Pod) -> str:
-        """A pod of the same ReplicaSet that is deleted and may be being sealed."""
+    def _leaving(self, pod: Pod, whose: str) -> str:
+        """The pod before it, where that is deleted and may be being sealed."""
         for one in siblings(self.api, pod):
-            if one["metadata"].get("deletionTimestamp") and not pods.is_finished(one):
+            going = one["metadata"].get("deletionTimestamp") and not pods.is_finished(one)
+            namespace = pod["metadata"]["namespace"]
+            if going and identity.of_pod(one, namespace, lambda *_: 1) == whose:
                 return str(one["metadata"]["name"])
         return ""
 
@@ -126,13 +134,24 @@ class Heritage:
         return tuple(sorted(found, key=lambda one: one.sealed_at, reverse=True))
 
 
+def has_run(pod: Mapping[str, Any], container: str) -> bool:
+    """By the kubelet's word: one that could not be started has not."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or ():
+        ended = [(one.get(name) or {}).get("terminated") for name in ("state", "lastState")]
+        ran = any(end and end.get("reason") != _NOT_STARTED for end in ended)
+        if one.get("name") == container and (ran or "running" in (one.get("state") or {})):
+            return True
+    return False
+
+
 def siblings(api: Api, pod: Mapping[str, Any]) -> tuple[Pod, ...]:
-    """The other pods of its ReplicaSet. Raises ApiError, Unavailable."""
+    """The other pods of its ReplicaSet or Job. Raises ApiError, Unavailable."""
     metadata = pod["metadata"]
-    template = (metadata.get("labels") or {}).get(identity.TEMPLATE_HASH)
-    if not template:
+    labels = metadata.get("labels") or {}
+    known = next((one for one in (identity.TEMPLATE_HASH, _JOB) if labels.get(one)), None)
+    if known is None:
         return ()
-    selector = f"{identity.TEMPLATE_HASH}={template}"
+    selector = f"{known}={labels[known]}"
     there = api.list(PODS, metadata["namespace"], label_selector=selector)
     owners = _owners(pod)
     return tuple(

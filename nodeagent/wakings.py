@@ -66,7 +66,8 @@ class Wakings:
         pod = self._pod(call)
         if pod is None:
             return _UNKNOWN
-        if not pod.wishes.restore_from or (self.notes.of(pod.uid) and not wakes_again(pod)):
+        named = pod.wishes.restore_from or self.heritage.may(pod)
+        if not named or (self.notes.of(pod.uid) and not wakes_again(pod)):
             return COLD
         return self.attempts.answer(pod, call, _SOON_S)
 

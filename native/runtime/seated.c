@@ -39,6 +39,16 @@ static bool has_seat(struct json config) {
 
 static const char CRIU_CONFIG[] = "org.criu.config";
 static const char RESTORE_FROM[] = "kyb.ai/restore-from";
+static const char ON_DELETE[] = "kyb.ai/on-delete";
+
+// Of a pod that names checkpoints, or may take the place of one that is being sealed.
+static bool is_to_wake(struct json annotations) {
+    struct json value;
+    char text[32];
+    if (json_member(annotations, RESTORE_FROM, &value)) return true;
+    return json_member(annotations, ON_DELETE, &value) && json_string(value, text, sizeof text) &&
+           strcmp(text, "checkpoint") == 0;
+}
 
 static enum ours look(struct json config, struct seated *found) {
     struct json annotations, kind, chosen;
@@ -48,7 +58,7 @@ static enum ours look(struct json config, struct seated *found) {
     if (!json_member(config, "annotations", &annotations)) return NOT_OURS;
     if (!json_member(annotations, "io.kubernetes.cri.container-type", &kind)) return NOT_OURS;
     if (!json_string(kind, text, sizeof text)) return NOT_OURS;
-    if (strcmp(text, "sandbox") == 0) awaits = json_member(annotations, RESTORE_FROM, &chosen);
+    if (strcmp(text, "sandbox") == 0) awaits = is_to_wake(annotations);
     if (!awaits && (strcmp(text, "container") != 0 || !has_seat(config))) return NOT_OURS;
     found->chooses_criu = json_member(annotations, CRIU_CONFIG, &chosen);
     const struct field fields[] = {

@@ -140,11 +140,12 @@ def test_crius_options_are_not_for_users(box):
     assert "org.criu.config" in box.errors[-1]
 
 
-@pytest.fixture
-def sandbox(box):
-    """The config.json of a sandbox whose pod is to wake."""
+@pytest.fixture(params=[("restore-from", "one"), ("on-delete", "checkpoint")], ids=str)
+def sandbox(box, request):
+    """The config.json of a sandbox whose pod is to wake, or may be."""
     config = box.config(container_type="sandbox", container_name=None)
-    config["annotations"]["kyb.ai/restore-from"] = "one"
+    name, value = request.param
+    config["annotations"][f"kyb.ai/{name}"] = value
     return config
 
 
@@ -187,6 +188,8 @@ def test_a_sandbox_is_made_with_the_agent_away(box, sandbox):
 
 
 def test_the_sandbox_of_any_other_pod_asks_nobody(box):
-    assert box.create(box.config(container_type="sandbox", container_name=None)).returncode == 0
+    config = box.config(container_type="sandbox", container_name=None)
+    config["annotations"]["kyb.ai/on-delete"] = "discard"
+    assert box.create(config).returncode == 0
     assert box.agent.told(Op.ARRIVING) == []
     assert len(box.calls) == 1

@@ -1,5 +1,5 @@
 """
-A Deployment's next pod wakes from the one whose place it takes, also when that is not sealed yet.
+A Deployment's or Job's next pod wakes from the one whose place it takes, sealed by then or not.
 
 Faked: the API server, by a dictionary of objects.
 """
@@ -41,6 +41,7 @@ class Api:
     def __init__(self):
         self.pods, self.checkpoints, self.replicas = [a_pod("new")], [], 1
         self.away = False
+        self.selector = "pod-template-hash=abc"
 
     def get(self, resource, name, namespace=None):
         self._answer()
@@ -54,7 +55,7 @@ class Api:
 
     def list(self, resource, namespace=None, *, label_selector=None):
         self._answer()
-        assert label_selector == ("pod-template-hash=abc" if resource is PODS else None)
+        assert label_selector == (self.selector if resource is PODS else None)
         assert resource in (PODS, GPUCHECKPOINTS)
         return self.pods if resource is PODS else self.checkpoints
 
@@ -101,6 +102,29 @@ def test_then_it_is_the_first_to_wake_from(api):
     assert names(api) == ("fresh",)
 
 
+def of_index(pod, index):
+    """The same as a pod of a Job."""
+    pod["metadata"] |= {
+        "labels": {"batch.kubernetes.io/controller-uid": "job"},
+        "annotations": {"batch.kubernetes.io/job-completion-index": index},
+        "ownerReferences": [
+            {"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "job", "controller": True}
+        ],
+    }
+    return pod
+
+
+def test_a_jobs_next_pod_waits_for_the_one_of_its_own_index(api):
+    api.selector = "batch.kubernetes.io/controller-uid=job"
+    other = of_index(a_pod("other", going=True), "4")
+    api.pods = [of_index(a_pod("new"), "3"), other]
+    api.checkpoints = [a_checkpoint("fresh", workload="job.t.3")]
+    assert names(api) == ("fresh",)
+    api.pods.append(of_index(a_pod("old", going=True), "3"))
+    with pytest.raises(NotYet, match="old is being sealed"):
+        names(api)
+
+
 def test_who_names_another_workloads_checkpoint_wakes_from_that(api):
     api.pods.append(a_pod("old", going=True))
     assert names(api, "gold") == ("gold",)
@@ -124,6 +148,23 @@ def test_what_is_made_anew_in_a_pod_inherits_nothing(api):
     heritage = Heritage(api=api)
     heritage.made(PodUid("uid-new"))
     assert heritage.names(a_workload("first")) == ("first",)
+
+
+@pytest.mark.parametrize(
+    ("status", "inherits"),
+    [
+        ({"state": {"running": {}}}, False),
+        ({"state": {"waiting": {}}, "lastState": {"terminated": {"reason": "Error"}}}, False),
+        ({"state": {"waiting": {}}, "lastState": {"terminated": {"reason": "StartError"}}}, True),
+        ({"name": "sidecar", "state": {"running": {}}}, True),
+    ],
+)
+def test_a_pod_that_has_run_inherits_nothing_also_by_an_agent_that_knows_nothing(
+    api, status, inherits
+):
+    api.pods[0]["status"]["containerStatuses"] = [{"name": "model", **status}]
+    api.checkpoints = [a_checkpoint("own")]
+    assert names(api) == (("own",) if inherits else ())
 
 
 def test_without_the_api_server_only_who_names_a_checkpoint_waits(api):
