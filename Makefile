@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-images bench-artifacts bench-activator generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-images bench-artifacts bench-activator bench-wake generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain
 
 bench-activator: $(STAMP) ## What the activator adds to a request for a running model
 	@$(PY) -m benchmarks.activator
+
+bench-wake: $(STAMP) ## What a client of a parked model waits for beside the resume (root)
+	@$(PY) -m benchmarks.waking
 
 bench-extender: built ## Pods a second without an extender, with an idle one, and with Kybernate
 	@$(PY) -m benchmarks.extender
