@@ -134,7 +134,8 @@ def _alone() -> Iterator[int]:
 def _node(looks: str = "true") -> Iterator[Nodes]:
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder:
         flags = [f"--wake-on-connect={looks}"]
-        with Nodes(Path(folder), profiles=PROFILES, flags=flags) as node:
+        node = Nodes(Path(folder), profiles=PROFILES, flags=flags)
+        with node:
             node.start_agent()
             yield node
 
