@@ -12,7 +12,8 @@ from collections.abc import Callable
 import orjson
 
 from activator import messages
-from activator.front import Front, Memory
+from activator.front import Front
+from activator.memory import Memory
 from activator.messages import Request
 from activator.page import EVENTS, HEADERS, STATE, Board, asset, frame
 from activator.view import Json

@@ -16,7 +16,8 @@ from activator import messages
 from activator.catalog import Ambiguous, Catalog, Unknown
 from activator.exchange import Exchange
 from activator.figures import Figures
-from activator.front import Front, Memory
+from activator.front import Front
+from activator.memory import Memory
 from activator.messages import Request
 from activator.models import Model, ModelId
 from activator.queues import Queue

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 
 from activator import messages
+from activator.memory import Memory
 from activator.messages import Header, Request
 
 if TYPE_CHECKING:
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
 
 MOST_HEAD = 64 << 10  # bytes of a request's head; vLLM's own servers take as many
 _AHEAD = 16  # requests a client may send before the first is answered
-
-
-class Memory:
-    """Bytes that bodies may take, of all clients together, from their first byte until they are
-    answered."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self.size = most, 0
-
-    def take(self, size: int) -> bool:
-        """Whether there is room; then it is taken."""
-        if self.size + size > self._most:
-            return False
-        self.size += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        """They are not needed any more."""
-        self.size -= size
 
 
 class Desk(Protocol):

@@ -6,17 +6,25 @@ watch*. Rule: only here is a Deployment scaled for that, by its scale subresourc
 read; what its next pod wakes from is named by the webhook, as for any other pod of it.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import orjson
-
 from controller import zero_plan
 from controller.duties import Duty
 from controller.zero_plan import Around, Nothing, Pod, Scale, Seal, Sealed
-from kybernate.api import checkpointrequests, gpuworkloads, identity, names, pods
-from kybernate.api.annotations import read_wishes
+from controller.zero_seen import (
+    LENGTH_S,
+    SUFFIX,
+    Deployment,
+    PodSeen,
+    Standing,
+    Wish,
+    deployments_own,
+    deployments_pod,
+    may_go,
+    request_name,
+    sealing,
+    standing,
+    wish,
+)
+from kybernate.api import checkpointrequests, names
 from kybernate.api.checkpointrequests import Leave
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.clients.clock import Clock
@@ -34,41 +42,10 @@ from kybernate.clients.resources import (
 )
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import EventReason
-from kybernate.model.workload import Desired, ScaleToZero, State
 from kybernate.runtime.logs import get_logger
 
 UNSYNCED = 0.5  # seconds until the next look while a first list is under way
-LENGTH_S = 15.0  # of an activator's Lease that does not say
 _ACTION = "Scale"
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One that may go to zero. `stays`: it is pinned, or kept warm."""
-
-    uid: str
-    replicas: int
-    version: str
-    stays: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Whose pod a workload is, and how it stands. `state` is None for a pod nobody told of yet."""
-
-    pod_uid: PodUid
-    state: State
-    since: float
-    stays: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What an activator's Lease says."""
-
-    wanted: frozenset[Key]
-    renewed: str
-    length: float
 
 
 class Zeroing:
@@ -134,7 +111,7 @@ class Zeroing:
             candidate=self._candidate(key),
         )
 
-    def _pod(self, key: Key, seen: "PodSeen", found: Deployment) -> Pod:
+    def _pod(self, key: Key, seen: PodSeen, found: Deployment) -> Pod:
         stands = self._standings.get(key)
         if stands is None or stands.pod_uid != seen.uid:
             return Pod(name=key[1], uid=seen.uid, stays=found.stays)
@@ -224,7 +201,7 @@ class Zeroing:
         if parts[0] != parts[1]:  # most changes of a Deployment are of its status
             self.duty.touch(change.key)
 
-    def _pod_changed(self, change: Change["PodSeen"]) -> None:
+    def _pod_changed(self, change: Change[PodSeen]) -> None:
         if change.old != change.new:
             for seen in (change.old, change.new):
                 if seen is not None:
@@ -241,7 +218,7 @@ class Zeroing:
                 self.duty.touch((change.key[0], seen[0]))
 
     def _request_changed(self, change: Change[str]) -> None:
-        self.duty.touch((change.key[0], change.key[1].removesuffix(_SUFFIX)))
+        self.duty.touch((change.key[0], change.key[1].removesuffix(SUFFIX)))
 
     def _wished(self, change: Change[Wish]) -> None:
         self._heard[change.key[1]] = self._clock.monotonic()
@@ -252,89 +229,4 @@ class Zeroing:
             self.duty.touch(key)
 
 
-_SUFFIX = "-to-zero"
 _OF_POD = f"{names.GROUP}/pod-uid"
-
-
-def request_name(deployment: str) -> str:
-    """Of the CheckpointRequest for this Deployment's pod."""
-    return f"{deployment}{_SUFFIX}"
-
-
-@dataclass(frozen=True, slots=True)
-class PodSeen:
-    """A seat pod of a Deployment."""
-
-    deployment: str
-    uid: PodUid
-    leaving: bool
-
-
-def may_go(obj: Mapping[str, Any]) -> Deployment | None:
-    """None for a Deployment that does not ask for it."""
-    spec, metadata = obj["spec"], obj["metadata"]
-    template = spec["template"]
-    if not pods.is_seat_pod(template):
-        return None
-    wishes = read_wishes((template.get("metadata") or {}).get("annotations") or {})
-    if wishes.scale_to_zero is not ScaleToZero.CHECKPOINT:
-        return None
-    return Deployment(
-        uid=metadata["uid"],
-        replicas=int(spec.get("replicas", 1)),
-        version=metadata["resourceVersion"],
-        stays=wishes.pinned or wishes.keep_warm,
-    )
-
-
-def deployments_pod(obj: Mapping[str, Any]) -> PodSeen | None:
-    """None for a pod of anybody else, or without a seat."""
-    owner = identity.owner_of(obj)
-    if owner is None or owner[0] != "Deployment" or not pods.is_seat_pod(obj):
-        return None
-    leaving = "deletionTimestamp" in obj["metadata"] or pods.is_finished(obj)
-    return PodSeen(owner[1], PodUid(obj["metadata"]["uid"]), leaving)
-
-
-def standing(obj: Mapping[str, Any]) -> Standing | None:
-    """How a workload stands; None before its agent said so."""
-    status, spec = gpuworkloads.read_status(obj), gpuworkloads.read_spec(obj)
-    if status is None:
-        return None
-    asked = status.demand is not None and (status.demand.wanted or status.demand.busy)
-    stays = asked or spec.desired is Desired.ACTIVE
-    return Standing(spec.pod_uid, status.state, status.since, stays)
-
-
-def deployments_own(obj: Mapping[str, Any]) -> tuple[str, float] | None:
-    """(Deployment, when it was sealed) of a checkpoint that its next pod may wake from."""
-    found = read_checkpoint(obj)
-    kind, _, name = found.workload.partition(".")
-    free = found.ready and found.claim is None and not found.gold
-    return (name, found.sealed_at) if free and kind == "deployment" else None
-
-
-def sealing(obj: Mapping[str, Any]) -> str | None:
-    """The state of a request of ours; None for anybody else's."""
-    if not obj["metadata"]["name"].endswith(_SUFFIX):
-        return None
-    return str((obj.get("status") or {}).get("state", ""))
-
-
-def wish(obj: Mapping[str, Any]) -> Wish | None:
-    """What an activator's Lease says; None for any other Lease. What cannot be read wants nothing:
-    it is written by activators, and bounded by what one object may hold."""
-    metadata = obj["metadata"]
-    if not metadata["name"].startswith(names.ACTIVATOR_LEASE_PREFIX):
-        return None
-    text = (metadata.get("annotations") or {}).get(names.WANTED, "[]")
-    spec = obj.get("spec") or {}
-    return Wish(
-        frozenset(_pairs(orjson.loads(text))),
-        str(spec.get("renewTime", "")),
-        float(spec.get("leaseDurationSeconds") or LENGTH_S),
-    )
-
-
-def _pairs(found: Any) -> Iterable[Key]:
-    return ((str(namespace), str(name)) for namespace, name in found)

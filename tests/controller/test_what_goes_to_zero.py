@@ -11,7 +11,8 @@ import pytest
 
 from controller import zero_plan
 from controller.zero_plan import Around, Nothing, Pod, Scale, Seal, Sealed
-from controller.zeroing import Zeroing, request_name
+from controller.zero_seen import request_name
+from controller.zeroing import Zeroing
 from kybernate.api import names, timestamps
 from kybernate.api.requests import RequestState
 from kybernate.clients.errors import NotFound
