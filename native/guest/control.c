@@ -7,6 +7,7 @@
 // one, or its memory would never come free.
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -226,8 +227,11 @@ static void serve(int agent) {
     }
 }
 
+// The agent knows by the name who has called cuInit, and will say hello: a forked child has not this
+// thread, nor has a process that only loaded the driver.
 static void *control(void *unused) {
     (void)unused;
+    prctl(PR_SET_NAME, "kyb-guest");
     for (;;) {
         int agent = packet_socket(agent_socket(), strlen(agent_socket()), false);
         if (agent >= 0) {

@@ -35,7 +35,7 @@ _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy n
 _PROBE_BYTES = 2**28
 _TALLIES = 64
 _NO_IMAGE = "a context on a real GPU cannot be put into an image yet"
-_LIBRARY, _DRIVER = "libkybguest", "libcuda.so"
+_THREAD = "kyb-guest\n"  # of the guest library, as the kernel has its name
 
 
 class GuestMechanism:
@@ -242,7 +242,7 @@ class GuestMechanism:
         expected = frozenset(
             pid
             for pid in processes.tree(body.pid)
-            if self._guests.of(pid) is None and _uses_the_driver(pid)
+            if self._guests.of(pid) is None and _is_guest(pid)
         )
         if expected:  # a parked one stands; behind its gate it may go on to say hello
             self._freezer.thaw(body.pid, body.container_id)
@@ -274,10 +274,12 @@ def _asked(guest: Guest, verb: Verb, limit: float) -> Answer:
     return heard(guest, verb, limit)[0]
 
 
-def _uses_the_driver(pid: int) -> bool:
-    """Whether a guest should be in this process: both libraries are mapped."""
-    try:
-        maps = (processes.PROC / str(pid) / "maps").read_text()
-    except OSError:
-        return False
-    return _LIBRARY in maps and _DRIVER in maps
+def _is_guest(pid: int) -> bool:
+    """Whether this process will say hello: its library has begun to look for us, at cuInit. One
+    that only loaded the driver, or was forked for other work, holds nothing of a card."""
+    with suppress(OSError):
+        for task in (processes.PROC / str(pid) / "task").iterdir():
+            with suppress(OSError):  # threads end at any time
+                if (task / "comm").read_text() == _THREAD:
+                    return True
+    return False

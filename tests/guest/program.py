@@ -215,6 +215,19 @@ def fork():
         return told.read().decode()
 
 
+def fork_idle():
+    """A child that does something else, as a data loader; its number."""
+    child = os.fork()
+    if child == 0:
+        threading.Event().wait()
+    return child
+
+
+def end(child):
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
 _churning = threading.Event()
 _churned = {"rounds": 0, "wrong": 0}
 
