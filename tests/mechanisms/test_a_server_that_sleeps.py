@@ -41,9 +41,11 @@ def vllm(node):
     """Makes servers that end with the test."""
     made = []
 
-    def start(*flags, **how):
+    def start(*flags, ask=True, **how):
         made.append(node.start(*(flags or VLLM), **how))
-        made[-1].ask()
+        wait_for(lambda: made[-1].url, "it serves")
+        if ask:
+            made[-1].ask()
         return made[-1]
 
     yield start
@@ -85,26 +87,33 @@ def test_a_server_started_without_sleep_mode_says_so_and_serves_on(node, vllm):
     assert program.ask()[1]
 
 
+ENDLESS = (*VLLM, "--token-seconds=600")  # requests end when a test ends them
+
+
 def test_it_is_not_put_to_sleep_under_a_request_that_runs(node, vllm, later):
-    program = vllm(*VLLM, "--token-seconds=0.05")
-    long = later(lambda: program.post("/v1/completions", model="m", prompt="", max_tokens=60))
+    program = vllm(*ENDLESS, vram="1Gi", ask=False)
+    long = later(lambda: program.post("/v1/completions", model="m", prompt="", max_tokens=1))
     wait_for(lambda: _running(program), "the request runs")
     with pytest.raises(NotYet, match=r"1 requests run in the server after 0\.2 s"):
         node.mechanism.lock(program.body, 0.2)
-    node.mechanism.lock(program.body, 60)  # this one waits for its end
-    assert long.answer().json()["choices"][0]["finish_reason"] == "length"
+    locked = later(lambda: node.mechanism.lock(program.body, 60))
+    assert not locked.ended
+    assert not long.ended
+    _end(program, long)
+    locked.answer()
 
 
 def test_a_request_that_begins_between_the_lock_and_the_sleep_is_not_aborted(node, vllm, later):
-    program = vllm(*VLLM, "--token-seconds=0.05")
+    program = vllm(*ENDLESS, vram="1Gi", ask=False)
     node.mechanism.lock(program.body, 60)
     node.copy_out(program.body)
-    long = later(lambda: program.post("/v1/completions", model="m", prompt="", max_tokens=40))
+    long = later(lambda: program.post("/v1/completions", model="m", prompt="", max_tokens=1))
     wait_for(lambda: _running(program), "the request runs")
     with pytest.raises(NotYet, match="1 requests began meanwhile"):
         node.release(program.body)
     node.mechanism.unlock(program.body, 60)
-    assert long.answer().json()["choices"][0]["finish_reason"] == "length"
+    assert not long.ended
+    _end(program, long)
 
 
 def test_a_server_that_finds_no_room_is_parked_as_before_until_there_is(node, vllm):
@@ -197,6 +206,13 @@ def _running(program):
 
     text = urllib3.request("GET", program.url + "/metrics").data.decode()
     return 'num_requests_running{engine="0",model_name="m"} 1.0' in text
+
+
+def _end(program, long):
+    """End its request, as vLLM's own sleep does, and have it awake again."""
+    program.post("/sleep?level=1&mode=abort")
+    program.post("/wake_up")
+    assert long.answer().json()["choices"][0]["finish_reason"] == "abort"
 
 
 def _fields(body):
