@@ -31,6 +31,7 @@ class Served:
         self.clock = Clock()
         self.board = Board(self.clock)
         self.asked: list[str] = []
+        self.told = 0  # frames
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
         self.start()
@@ -82,6 +83,7 @@ class _Routes(BaseHTTPRequestHandler):
             while not self.over.wait(0.1):
                 self.wfile.write(frame(self.served.board.snapshot()))
                 self.wfile.flush()
+                self.served.told += 1
         except OSError:
             return
 

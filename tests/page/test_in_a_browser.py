@@ -3,6 +3,7 @@
 import pytest
 
 from activator.page import Place
+from kybernate.testing.agentnode import wait_for
 
 GIB = 2**30
 LIVE = "document.querySelector('#link').dataset.link === 'live'"
@@ -108,7 +109,8 @@ def test_paused_it_stands_still_and_goes_on_where_things_are(page, served):
     served.board.let_through("llama", 2.0)
     before = len(served.asked)
     assert page.evaluate("document.querySelector('#hold').ariaPressed") == "true"
-    page.evaluate("new Promise(done => setTimeout(done, 400))")
+    told = served.told
+    wait_for(lambda: served.told > told + 2, "it was told more")
     assert page.text("#held") == "1"
     page.evaluate("document.querySelector('#hold').click()")
     page.until("document.querySelector('#held').textContent === '0'")
