@@ -77,13 +77,16 @@ class WorkerProcess:
             listener.bind(str(self.path))
             self.path.chmod(0o600)
             listener.listen(4)
-            self._started = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(listener.fileno()), str(_ALONE_S)],
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-                start_new_session=True,  # what ends us by our group or terminal is not meant for it
-            )
+            with self.path.with_suffix(".log").open("wb") as said:  # it outlives what we write to
+                self._started = subprocess.Popen(
+                    [sys.executable, "-m", _MODULE, str(listener.fileno()), str(_ALONE_S)],
+                    pass_fds=[listener.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env=self._environment,
+                    start_new_session=True,  # what ends our group or terminal is not meant for it
+                )
             self._pid = self._started.pid
             self._connect(START_S)
         return _hello(checked(wire.receive(self.connection)[0]))
