@@ -1,5 +1,6 @@
 """
-An agent's stories in a process that can be killed: at the N-th time it changes a file.
+An agent's stories in a process that can be killed: at the N-th time it changes a file, or before or
+after the driver has done something with a process.
 
 Started by the tests; told, a line of JSON at a time, what to do, and forks for each: recover, and
 then park and resume (`turn`), or resume what is parked (`settle`). Answers with how it ended: the
@@ -23,8 +24,11 @@ from nodeagent.freezer import Freezer
 from nodeagent.journal import FileJournal
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
+from nodeagent.mechanisms.deep import Deep
+from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
+from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.phases import Stopwatch
 from nodeagent.pool import Pool
@@ -50,27 +54,46 @@ def count_changes(last):
     """A counter of them; `last` is the one instead of which the process is killed."""
     made = [0]
 
-    def hook(event, arguments):
-        writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
-        if not (writing or event in CHANGES) or not str(arguments[0]).startswith(str(FOLDER)):
-            return
+    def step():
         if made[0] == last:
             os.kill(os.getpid(), signal.SIGKILL)
         made[0] += 1
 
+    def hook(event, arguments):
+        writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE
+        if (writing or event in CHANGES) and str(arguments[0]).startswith(str(FOLDER)):
+            step()
+
     sys.addaudithook(hook)
-    return made
+    return made, step
 
 
-def tools():
+class Mortal(DriverStates):
+    """Whoever asks may be killed before and after each of the driver's steps."""
+
+    def __init__(self, worker, step):
+        super().__init__(worker)
+        self._may_end = step
+
+    def _step(self, uuid, pid, step, limit, pairs=()):
+        if step == "state":
+            return super()._step(uuid, pid, step, limit, pairs)
+        self._may_end()
+        state = super()._step(uuid, pid, step, limit, pairs)
+        self._may_end()
+        return state
+
+
+def tools(step):
     bulk = BulkOfChunks(FOLDER / "pool", Chunks(Slabs(FOLDER / "pool/.chunks", 4 * MIB), 64 * MIB))
     clock, cgroups = SystemClock(), Cgroups()
     freezer = Freezer(clock, cgroups)
-    guests = Guests(FOLDER / "g.sock")
+    pool = Pool(FOLDER / "pool", 64 * MIB, bulk)
+    guest = GuestMechanism(Guests(FOLDER / "g.sock"), bulk, FOLDER / "workers", freezer, cgroups)
     return Tools(
         journal=FileJournal(FOLDER / "journal"),
-        pool=Pool(FOLDER / "pool", 64 * MIB, bulk),
-        mechanism=GuestMechanism(guests, bulk, FOLDER / "workers", freezer, cgroups),
+        pool=pool,
+        mechanism=Deep(guest, Mortal(guest.worker, step), lambda _: 0, Notes(pool)),
         cards=Cards(), clock=clock, freezer=freezer,
     )  # fmt: skip
 
@@ -85,7 +108,8 @@ def first(pid):
 
 
 def play(pid, what, last):
-    made, ours = count_changes(last), tools()
+    made, step = count_changes(last)
+    ours = tools(step)
     if not any((FOLDER / "journal").glob("*.json")):
         ours.journal.write(first(pid))
     found = recovery.recover(ours.journal, ours, {GROUP.name: GROUP}, UUIDS, processes.boot_id())
