@@ -141,7 +141,9 @@ class Waking:
     """Has the scheduler try refused pods again, by one annotation of one managed Node.
 
     Any change of a Node's annotations puts every pod that the extender refused back into the
-    scheduler's queue; one Node is enough, and the value says for which policies that was done.
+    scheduler's queue; one Node is enough, and the value says for which policies that was done, and
+    how often where it is done again for the same: others may have been in force between, too
+    shortly to be told of here, and long enough to refuse somebody.
     """
 
     def __init__(
@@ -156,6 +158,8 @@ class Waking:
         self._kube, self._clock, self._settle = kube, clock, settle
         self._revision, self._opa, self._nodes = revision, opa, nodes
         self._since: _Since | None = None
+        self._latest: str | None = None
+        self._owed = False  # whether policies have changed since the last time
         self.duty: Duty[str] = Duty("waking", clock, self.look, lambda: [CONFIGMAP])
         self._log = get_logger(duty="waking")
 
@@ -164,6 +168,8 @@ class Waking:
         revision = self._revision()
         if revision is None:
             return None
+        self._owed |= self._latest not in (None, revision)
+        self._latest = revision
         if self._opa is not None and self._opa.revision() != revision:
             self._since = None
             return _WAIT
@@ -180,13 +186,26 @@ class Waking:
         for name in self._nodes():
             try:
                 metadata = self._kube.get(NODES, name)["metadata"]
-                if (metadata.get("annotations") or {}).get(names.POLICY_REVISION) != revision:
-                    patch = {"metadata": {"annotations": {names.POLICY_REVISION: revision}}}
+                said = (metadata.get("annotations") or {}).get(names.POLICY_REVISION, "")
+                if self._owed or said.partition("+")[0] != revision:
+                    value = _once_more(said, revision)
+                    patch = {"metadata": {"annotations": {names.POLICY_REVISION: value}}}
                     self._kube.patch(NODES, name, patch)
                     self._log.info("refused pods are tried again", node=name, revision=revision)
+                self._owed = False
                 return
             except NotFound:
                 continue  # a GpuNode whose Node is gone; the next one does as well
+
+
+def _once_more(said: str, revision: str) -> str:
+    """A value that is another one than `said`."""
+    before, _, times = said.partition("+")
+    return (
+        revision
+        if before != revision
+        else f"{revision}+{int(times) + 1 if times.isdecimal() else 1}"
+    )
 
 
 def _reference(obj: Mapping[str, Any]) -> ObjectRef:

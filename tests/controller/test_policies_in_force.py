@@ -154,6 +154,27 @@ def test_policies_that_change_again_start_the_wait_again() -> None:
     assert annotations(kube, "n1")[names.POLICY_REVISION] == "two"
 
 
+def test_policies_that_come_back_before_others_were_told_of_wake_whom_these_refused() -> None:
+    clock, kube = FakeClock(), FakeKube(a_node("n1"))
+    revisions = ["mine"]
+    waking = Waking(kube, clock, lambda: revisions[-1], None, lambda: ["n1"], 5.0)
+
+    def in_force(revision: str) -> str:
+        revisions.append(revision)
+        waking.look()
+        clock.advance(5)
+        waking.look()
+        return annotations(kube, "n1")[names.POLICY_REVISION]
+
+    assert in_force("mine") == "mine"
+    for times in (1, 2):
+        revisions.append("closed")
+        waking.look()
+        assert in_force("mine") == f"mine+{times}"
+    assert in_force("mine") == "mine+2"
+    assert in_force("other") == "other"
+
+
 def test_without_policies_or_nodes_nothing_is_done() -> None:
     clock, kube = FakeClock(), FakeKube()
     assert Waking(kube, clock, lambda: None, None, list, 0.0).look() is None

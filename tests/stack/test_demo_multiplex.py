@@ -44,5 +44,5 @@ def test_shuffled_requests_of_clients_that_ask_ahead_are_answered_in_order(
     assets: object, short_folder: Path, tmp_path: Path
 ) -> None:
     flags = ("--models=8", "--vram=2Gi", "--requests=120", "--clients=12", "--ahead=4", "--turn=0")
-    said = _play(short_folder / "s", tmp_path / "demo.log", *flags)
+    said = _play(short_folder / "ahead", tmp_path / "demo.log", *flags)
     assert "lost, mixed up, damaged or out of order │ 0" in said
