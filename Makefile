@@ -43,12 +43,13 @@ demo: built ## The main job, live: five 40 GB models and a trainer share one 80 
 demo-multiplex: built ## Five models behind one address on one 80 GB GPU, asked as a real trace asks
 	@$(PY) -m testbed.multiplex
 
-test: test-unit test-plane ## Every test this machine can run
+test: test-unit test-plane ## All tests but those of the whole stack, which have a target of their own
 
 test-unit: built ## Tests without a control plane
 	@$(PYTEST) -q $(UNIT)
 
 test-plane: built ## Tests on the real control plane and, as root, on real nodes
+	@echo "== tests of the whole stack are apart: make test-stack, about 7 minutes"
 	@$(PYTEST) -q $(PLANE)
 
 test-stack: built ## The whole stack, broken on purpose, and the manifests on a real node (not part of `test`)
