@@ -223,7 +223,7 @@ def test_probes_are_answered_while_the_agent_is_away(crowd):
 
 def test_a_users_own_failing_probe_restarts_its_container_and_who_waited_may_load(crowd):
     seats = crowd.seats
-    # The agent was restarted: until it has seen a probe pass, it takes a container for one that loads.
+    # The agent was restarted: until it sees a probe pass, a container is one that loads to it.
     asked, more = counted(seats)[("Liveness", "successful")], 3 * len(crowd.containers())
     wait_for(lambda: counted(seats)[("Liveness", "successful")] > asked + more, "asked", 60.0)
     seats.plane.kubectl("exec", crowd.active, "--", "touch", "/tmp/sick")
