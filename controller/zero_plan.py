@@ -14,7 +14,7 @@ from kybernate.model.workload import State
 # A checkpoint is of the workload as it is where it has not been active since. It is parked again
 # right after it was sealed; what comes later than this has been active in between.
 SEALED_S = 5.0
-MOVED_S = 15.0  # until a pod that was deleted is gone: its claim is free by then
+MOVED_S = 15.0  # until a pod that was deleted is gone, and its claim free; until agents tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,8 @@ def _away(pod: Pod, sealed: Sealed | None, now: float, after: float) -> Step:
     mine = sealed if sealed is not None and sealed.pod_uid == pod.uid else None
     if mine is not None and mine.at and abs(pod.since - mine.at) <= SEALED_S:
         return Scale(0, f"nobody has asked for it; checkpoint {mine.checkpoint} has its state")
+    if mine is not None and mine.at > pod.since and now - mine.at < MOVED_S:
+        return Nothing(MOVED_S)  # sealed just now, and its agent has not told yet how it stands
     if mine is not None and mine.state not in (RequestState.SUCCEEDED, RequestState.FAILED):
         return Nothing()
     left = pod.since + after - now

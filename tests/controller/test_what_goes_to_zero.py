@@ -86,6 +86,13 @@ def test_a_checkpoint_from_before_it_was_active_again_is_made_anew() -> None:
     assert plan(sealed=of_another) == Seal(PARKED, instead=True)
 
 
+def test_nothing_is_sealed_twice_while_its_agent_has_not_told_how_it_stands() -> None:
+    just_now = Sealed(pod_uid=UID, state=RequestState.SUCCEEDED, at=NOW - 1, checkpoint="x")
+    assert isinstance(plan(sealed=just_now), Nothing)
+    long_ago = Sealed(pod_uid=UID, state=RequestState.SUCCEEDED, at=NOW - 100, checkpoint="x")
+    assert plan(sealed=long_ago) == Seal(PARKED, instead=True)
+
+
 def test_it_comes_back_when_somebody_asks_once_its_last_pod_is_gone() -> None:
     assert plan(replicas=0) == Nothing()
     back = plan(replicas=0, wanted=True, candidate="llama-sealed")
