@@ -31,6 +31,7 @@ from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
 from nodeagent.pool import Damaged, Kept, Slot
 
+_LOOK_S = 0.2
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
 _PROBE_BYTES = 2**28
 _TALLIES = 64
@@ -239,16 +240,19 @@ class GuestMechanism:
 
     def _of(self, body: Body) -> tuple[Guest, ...]:
         """Every guest of the workload. Raises NotYet where one should be here and is not."""
-        expected = frozenset(
-            pid
-            for pid in processes.tree(body.pid)
-            if self._guests.of(pid) is None and _is_guest(pid)
-        )
-        if expected:  # a parked one stands; behind its gate it may go on to say hello
+        missing = self._missing(body)
+        if missing:  # a parked one stands; behind its gate it may go on to say hello
             self._freezer.thaw(body.pid, body.container_id)
-        if expected and not self._guests.await_all(expected, _COME_BACK_S):
-            raise NotYet(f"the guests of processes {sorted(expected)} do not answer")
+        until = time.monotonic() + _COME_BACK_S
+        while missing and not self._guests.await_all(missing, _LOOK_S):
+            missing = self._missing(body)  # one that hung up is about to end
+            if missing and time.monotonic() > until:
+                raise NotYet(f"the guests of processes {sorted(missing)} do not answer")
         return tuple(one for one in self._guests.all() if self._is_of(one, body))
+
+    def _missing(self, body: Body) -> frozenset[int]:
+        tree = processes.tree(body.pid)
+        return frozenset(pid for pid in tree if self._guests.of(pid) is None and _is_guest(pid))
 
     def _is_of(self, guest: Guest, body: Body) -> bool:
         alive = processes.started(guest.pid) is not None
