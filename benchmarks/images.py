@@ -23,9 +23,9 @@ from benchmarks.harness.bundles import Bundles, Counted
 from kybernate.clients.runtimecalls import Call, Op
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.runtimelistener import RuntimeListener, agree
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
 from nodeagent.images import Body, RuncImages, body_of, criu
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from testbed.assets import native
 from testbed.node import machine, programs
 

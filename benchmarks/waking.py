@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.harness import report
 from kybernate.model.workload import State
 from kybernate.testing.agentnode import AgentNode, Pod, wait_for
-from nodeagent import processes
+from nodeagent.linux import processes
 from nodeagent.probing.netns import Namespaces, Process, connect
 
 PROFILES = """\

@@ -1,7 +1,8 @@
 """
 The node agent: who is in VRAM, who is parked, and the switch between them.
 
-`coordinator` decides (with `kybernate.decisions`), `switching` carries out, `park`, `resume` and
-`start` are the three stories, each journalled; `recovery` ends what a dead agent left half done.
-`containers` learns of workloads, `api` serves, `reporting` tells Kubernetes.
+`turns` decides (with `kybernate.decisions`) and carries out; `stories` holds what is done to one
+workload, each step journalled, and ends what a dead agent left half done; `mechanisms` move VRAM.
+`containers` learns of workloads, `waking` brings them from checkpoints, `demand` sees who asks,
+`api` serves, `reporting` tells Kubernetes. What a folder may import is a contract (pyproject.toml).
 """

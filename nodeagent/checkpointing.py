@@ -10,24 +10,25 @@ from kybernate.clients.clock import Clock
 from kybernate.clients.kube import Kube
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.probing import Outcome
-from nodeagent import processes, provenance
-from nodeagent.attempts import Attempts
-from nodeagent.candidates import Candidates
 from nodeagent.checkpoints.artifacts import Artifacts
-from nodeagent.containers import Containers, Node
-from nodeagent.coordinator import Coordinator
-from nodeagent.heritage import Heritage
+from nodeagent.containers.learning import Containers, Node
+from nodeagent.disk.woken import WokenNotes
 from nodeagent.images import ProcessImages, RuncImages
-from nodeagent.lives import Lives
-from nodeagent.provenance import Machine, Provenance
-from nodeagent.readings import Readings
-from nodeagent.seal import Means
-from nodeagent.sealings import Sealings, Wish
+from nodeagent.linux import processes
+from nodeagent.lives.life import Lives
 from nodeagent.sources import Cards
-from nodeagent.stage import Stage
-from nodeagent.unborn import Unborn
-from nodeagent.wakings import Wakings
-from nodeagent.wokennotes import WokenNotes
+from nodeagent.stories.seal import Means
+from nodeagent.stories.stage import Stage
+from nodeagent.turns.coordinator import Coordinator
+from nodeagent.waking import provenance
+from nodeagent.waking.attempts import Attempts
+from nodeagent.waking.candidates import Candidates
+from nodeagent.waking.heritage import Heritage
+from nodeagent.waking.provenance import Machine, Provenance
+from nodeagent.waking.readings import Readings
+from nodeagent.waking.sealings import Sealings, Wish
+from nodeagent.waking.unborn import Unborn
+from nodeagent.waking.wakings import Wakings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,33 +18,35 @@ from kybernate.decisions.grouping import groups_of, missing
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
-from nodeagent import checkpointing, processes, recovery
-from nodeagent.announcements import Announcements
-from nodeagent.bandwidth import Bandwidths
-from nodeagent.cards import CardWatch
-from nodeagent.cgroups import Cgroups
-from nodeagent.changes import Changes
+from nodeagent import checkpointing
 from nodeagent.checkpoints.artifacts import Artifacts, Place
-from nodeagent.containers import Containers, Node
-from nodeagent.coordinator import Coordinator
+from nodeagent.containers.learning import Containers, Node
+from nodeagent.containers.podresources import KubeletSeats
 from nodeagent.demand import wiring as demand
-from nodeagent.feed import Feed
-from nodeagent.freezer import Freezer
-from nodeagent.journal import BreakingJournal, FileJournal, Journal
-from nodeagent.keeping import Keeper
-from nodeagent.lifelines import Lifelines
-from nodeagent.lives import Life, Lives
+from nodeagent.disk.announcements import Announcements
+from nodeagent.disk.journal import BreakingJournal, FileJournal, Journal
+from nodeagent.gpus.cards import CardWatch
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
+from nodeagent.linux.lifelines import Lifelines
+from nodeagent.lives.feed import Feed
+from nodeagent.lives.keeping import Keeper
+from nodeagent.lives.life import Life, Lives
+from nodeagent.lives.newcomers import Place as Newcomers
 from nodeagent.mechanisms.none import NoMechanism
-from nodeagent.newcomers import Place as Newcomers
-from nodeagent.podresources import KubeletSeats
-from nodeagent.recovery import Recovered
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards, by_wish, mechanism_of, pool_of
-from nodeagent.stage import Stage
 from nodeagent.steady import ByTheWall, SteadyClock
-from nodeagent.stories import Limits, Tools
-from nodeagent.switching import GpuLocks, Switches
+from nodeagent.stories import recovery
+from nodeagent.stories.bandwidth import Bandwidths
+from nodeagent.stories.recovery import Recovered
+from nodeagent.stories.stage import Stage
+from nodeagent.stories.story import Limits, Tools
+from nodeagent.turns.changes import Changes
+from nodeagent.turns.coordinator import Coordinator
+from nodeagent.turns.switching import GpuLocks, Switches
 from nodeagent.watching import Watching
 
 # A switch that waits for work to drain ends within the drain limit; what comes after, copies

@@ -20,29 +20,29 @@ from kybernate.runtime.health import Health
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
 from kybernate.runtime.tls import TlsFiles
-from nodeagent import neighbours
 from nodeagent.api.agent_service import AgentService, Serving
 from nodeagent.api.runtime_socket import RuntimeSocket
 from nodeagent.api.servers import Servers
 from nodeagent.api.tickets import Tickets
 from nodeagent.checkpointing import LastSealing
-from nodeagent.coexistence import Finding
-from nodeagent.eligibility.reporting import Eligibility, Parts
+from nodeagent.containers.podresources import KubeletAway
+from nodeagent.containers.relearning import Relearner
 from nodeagent.engine import Engine
-from nodeagent.measures import Measures
+from nodeagent.gpus import neighbours
+from nodeagent.gpus.coexistence import Finding
+from nodeagent.gpus.neighbours import Neighbours, Surroundings
 from nodeagent.mechanisms.real import Real
-from nodeagent.neighbours import Neighbours, Surroundings
-from nodeagent.podresources import KubeletAway
-from nodeagent.policychange import PolicyChange
 from nodeagent.probing import wiring as probing
 from nodeagent.probing.notes import FOLDER, Notes
 from nodeagent.probing.prober import Prober
-from nodeagent.relearning import Relearner
+from nodeagent.reporting.obstacles import Eligibility, Parts
 from nodeagent.reporting.standing import Measured
 from nodeagent.reporting.writer import Sources, Writer
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards
 from nodeagent.truth.books import Deviation, deviations
+from nodeagent.turns.measures import Measures
+from nodeagent.turns.policychange import PolicyChange
 
 NAMESPACE = "kyb-system"
 

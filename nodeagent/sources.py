@@ -19,8 +19,10 @@ from kybernate.model.ids import GpuUuid
 from kybernate.model.workload import ParkMechanism
 from kybernate.runtime import textfile
 from kybernate.runtime.logs import get_logger
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezing
+from nodeagent.disk.pool import Pool
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezing
+from nodeagent.linux.processes import belongs, started
 from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chosen import Chosen
@@ -36,9 +38,7 @@ from nodeagent.mechanisms.real import Real
 from nodeagent.mechanisms.simulated import Simulated
 from nodeagent.mechanisms.slabs import Slabs
 from nodeagent.mechanisms.vllmsleep import VllmSleep
-from nodeagent.pool import Pool
 from nodeagent.probing import netns
-from nodeagent.processes import belongs, started
 from nodeagent.settings import Settings
 
 _RETRY_S = 1.0

@@ -26,7 +26,7 @@ from kybernate.model.policy import (
 )
 from kybernate.model.verdict import Refusal
 from kybernate.runtime.logs import get_logger
-from nodeagent.sealing import seal
+from nodeagent.disk.durable import seal
 
 FILE = "steady.json"
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
+from nodeagent.disk.pool import Kept, Pool, Slot
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from nodeagent.mechanisms import Body, Mechanism, Part
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
@@ -29,7 +30,6 @@ from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Kept, Pool, Slot
 from testbed.assets import native
 
 PROGRAMS = Path(__file__).parents[1] / "gpuworkloads"

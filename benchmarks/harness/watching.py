@@ -15,14 +15,14 @@ from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import GIB, a_group
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups
 from nodeagent.demand.lines import Lines
 from nodeagent.demand.sockets import Sockets
 from nodeagent.demand.watch import DemandWatch
-from nodeagent.lives import Life, Lives
+from nodeagent.disk.records import Mark, Record, Terms
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.lives.life import Life, Lives
 from nodeagent.probing.netns import Namespaces
-from nodeagent.records import Mark, Record, Terms
 
 _SECONDS = 10.0
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.harness.gpuprograms import Node, Program, Switch, release, switch
-from nodeagent import processes
+from nodeagent.linux import processes
 from testbed.assets import native
 
 _LIMIT_S = 60.0

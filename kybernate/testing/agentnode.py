@@ -136,7 +136,7 @@ class AgentNode:
     # the agent
 
     def start_agent(self, *, fault: str = "", wait: bool = True) -> None:
-        """Start it; with `fault` it kills itself there (nodeagent.journal.BreakingJournal)."""
+        """Start it; with `fault` it kills itself there (nodeagent.disk.journal.BreakingJournal)."""
         argv = [
             sys.executable, "-m", "nodeagent", "--node=node", "--inventory=simulated",
             f"--profiles={self.folder / 'profiles.yaml'}", f"--simulated-gpu={self.gpu_socket}",

@@ -28,12 +28,12 @@ from kybernate.model.workload import State, Wishes
 from kybernate.runtime.logs import get_logger
 from nodeagent.api import wire
 from nodeagent.api.tickets import KeyReused, Ticket, Tickets, Verb
-from nodeagent.bandwidth import Bandwidths
-from nodeagent.coordinator import Coordinator
 from nodeagent.demand.told import Told, TooManyReporters
-from nodeagent.feed import Ended, Feed, Listener
-from nodeagent.pool import Pool
-from nodeagent.sealings import Sealings, Wish
+from nodeagent.disk.pool import Pool
+from nodeagent.lives.feed import Ended, Feed, Listener
+from nodeagent.stories.bandwidth import Bandwidths
+from nodeagent.turns.coordinator import Coordinator
+from nodeagent.waking.sealings import Sealings, Wish
 
 if TYPE_CHECKING:
     Context = grpc.ServicerContext

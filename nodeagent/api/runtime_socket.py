@@ -21,11 +21,11 @@ from kybernate.clients.errors import Refused
 from kybernate.clients.runtimecalls import LONGEST, Call, Op, reply
 from kybernate.model.workload import State
 from kybernate.runtime.logs import get_logger
-from nodeagent import processes
-from nodeagent.announcements import Created
-from nodeagent.containers import Containers
-from nodeagent.coordinator import Coordinator
+from nodeagent.containers.learning import Containers
+from nodeagent.disk.announcements import Created
+from nodeagent.linux import processes
 from nodeagent.probing.prober import Prober
+from nodeagent.turns.coordinator import Coordinator
 
 _READ_S = 2.0  # a caller that says nothing for so long is let go
 _LOOK_S = 0.25  # between looks for what was not told
@@ -34,7 +34,7 @@ _HEARD = {"ok": "heard"}
 
 
 class Wakes(Protocol):
-    """What makes containers from checkpoints: `nodeagent.wakings`."""
+    """What makes containers from checkpoints: `nodeagent.waking.wakings`."""
 
     def arriving(self, call: Call) -> Mapping[str, str]:
         """Whether what the pod wakes from is here; answered within the runtime's patience."""

@@ -15,8 +15,8 @@ from kybernate.clients.errors import Refused
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.verdict import Reason
 from kybernate.model.workload import State
-from nodeagent.feed import Ended, Update
-from nodeagent.phases import PhaseTime
+from nodeagent.lives.feed import Ended, Update
+from nodeagent.lives.phases import PhaseTime
 
 # A client that retries does so within minutes; a node has tens of workloads.
 KEPT = 1024

@@ -10,10 +10,10 @@ from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import State
-from nodeagent.cards import Picture
 from nodeagent.demand.told import LONGEST_S
-from nodeagent.feed import Doing, Ended, Update
-from nodeagent.phases import PhaseTime
+from nodeagent.gpus.cards import Picture
+from nodeagent.lives.feed import Doing, Ended, Update
+from nodeagent.lives.phases import PhaseTime
 from nodeagent.reporting.standing import tier_of
 
 _PHASES: Mapping[Doing, "pb.Phase.ValueType"] = {

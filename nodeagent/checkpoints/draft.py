@@ -23,7 +23,7 @@ from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import FULL, Space
 from nodeagent.checkpoints.verifying import Survey
-from nodeagent.sealing import seal, sync_folder
+from nodeagent.disk.durable import seal, sync_folder
 
 
 class Keeper(Protocol):

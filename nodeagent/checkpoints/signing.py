@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from kybernate.model.checkpoint import Flaw
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.faults import Unusable
-from nodeagent.sealing import seal
+from nodeagent.disk.durable import seal
 
 SIGNING, TRUSTED = "signing.key", "trusted.pem"
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\s*", re.DOTALL)

@@ -30,7 +30,7 @@ from nodeagent.checkpoints.manifest import Manifest
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes
-from nodeagent.sealing import sync_folder
+from nodeagent.disk.durable import sync_folder
 
 _SEALED, _DRAFTS = "sealed", "drafts"
 

@@ -9,7 +9,7 @@ Read by `watch`, which joins them (`decisions.asking.joined`) and tells the coor
 from typing import Protocol
 
 from kybernate.model.demand import Demand
-from nodeagent.lives import Life
+from nodeagent.lives.life import Life
 
 
 class Signal(Protocol):

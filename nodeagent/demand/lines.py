@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from nodeagent.demand import sockdiag, taps
 from nodeagent.demand.sockdiag import Socket
-from nodeagent.lives import Life
+from nodeagent.linux.processes import PROC
+from nodeagent.lives.life import Life
 from nodeagent.probing.netns import Network, Process
-from nodeagent.processes import PROC
 
 
 @dataclass

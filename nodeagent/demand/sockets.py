@@ -15,13 +15,13 @@ from kybernate.decisions.tenancy import RETURNING
 from kybernate.model.callers import Callers
 from kybernate.model.demand import SILENT, Demand
 from kybernate.model.workload import State
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups, NoCgroup
 from nodeagent.demand import conversations
 from nodeagent.demand.conversations import Ask, Own, Patience
 from nodeagent.demand.sockdiag import Socket
-from nodeagent.lives import Life
-from nodeagent.records import STATES
+from nodeagent.disk.records import STATES
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups, NoCgroup
+from nodeagent.lives.life import Life
 
 _MARK = "socket:["
 _SHOWN = 3  # asking sockets told in words

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kybernate.clients.clock import Clock
 from kybernate.model.demand import SILENT, Demand
 from kybernate.model.ids import PodUid, WorkloadKey
-from nodeagent.lives import Life
+from nodeagent.lives.life import Life
 
 USUAL_S, LONGEST_S = 10.0, 60.0
 MOST_REPORTERS = 64  # names are the callers' own; more than that are not activators

@@ -25,7 +25,7 @@ from kybernate.model.workload import Desired, State
 from kybernate.runtime.logs import get_logger
 from nodeagent.demand import Signal, taps
 from nodeagent.demand.lines import Lines
-from nodeagent.lives import Life, Lives
+from nodeagent.lives.life import Life, Lives
 
 ACTIVE_S = 1.0
 # A hint comes before the kernel has queued what came: looked at now, and a few times soon after.

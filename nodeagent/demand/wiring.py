@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from kybernate.clients.clock import Clock
 from kybernate.clients.policy import Policy
-from nodeagent.cgroups import Cgroups
-from nodeagent.coordinator import Coordinator
 from nodeagent.demand import Signal
 from nodeagent.demand.ignored import Ignored
 from nodeagent.demand.lines import Lines
@@ -13,8 +11,10 @@ from nodeagent.demand.sockets import Sockets
 from nodeagent.demand.told import Told
 from nodeagent.demand.watch import DemandWatch
 from nodeagent.demand.work import Work
-from nodeagent.lives import Life, Lives
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.lives.life import Life, Lives
 from nodeagent.probing.netns import Namespaces
+from nodeagent.turns.coordinator import Coordinator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ this.
 from collections.abc import Callable
 
 from kybernate.model.demand import SILENT, Demand
-from nodeagent.cards import Picture
-from nodeagent.lives import Life
+from nodeagent.gpus.cards import Picture
+from nodeagent.lives.life import Life
 
 # The picture is a second old, and work comes in pieces.
 _JUST_NOW_S = 1.0

@@ -3,9 +3,9 @@ What keeps a running workload from being parked, or from being parked whole: kno
 
 judging    facts about its processes -> obstacles, each with a constant reason; pure
 facts      from /proc, and from the guests
-reporting  a condition of its GpuWorkload, and an event when something new is found
 
-Called by: `process` (reports), `mechanisms.real` (refuses). What shows in the pod itself is refused
-at its admission (webhook/preload.py); what is the node's stands in its GpuNode (coexistence.py).
+Called by: `reporting.obstacles` (tells), `mechanisms.real` (refuses). What shows in the pod itself
+is refused at its admission (webhook/preload.py); what is the node's stands in its GpuNode
+(gpus/coexistence.py).
 Rule: all obstacles are told at once, those that forbid parking first.
 """

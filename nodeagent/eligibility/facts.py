@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from nodeagent import processes
 from nodeagent.eligibility.judging import ProcessFacts
+from nodeagent.linux import processes
 
 _DRIVER, _LIBRARY, _NCCL = "libcuda.so", "libkybguest", "libnccl"
 _VERBS = "/dev/infiniband/uverbs"

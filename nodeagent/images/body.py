@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from kybernate.clients.errors import Refused
-from nodeagent import processes
+from nodeagent.linux import processes
 
 _STATE = "state.json"
 CRIU_CONFIG = "org.criu.config"  # an annotation that would choose CRIU's options for us

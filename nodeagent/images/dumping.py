@@ -17,12 +17,12 @@ from pathlib import Path
 
 import orjson
 
-from nodeagent import processes
-from nodeagent.freezer import Freezing
 from nodeagent.images import criu, facts, fitness, identity, refit, rootfs, volumes, watches
 from nodeagent.images.body import Body
 from nodeagent.images.folders import CONFIG, CRIU, OPTIONS, WAKE
 from nodeagent.images.port import DumpFailed
+from nodeagent.linux import processes
+from nodeagent.linux.freezer import Freezing
 
 _FLAGS = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks")
 _OPTIONS = ("link-remap", "skip-in-flight")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import orjson
 
-from nodeagent import processes
 from nodeagent.images.body import Body
 from nodeagent.images.port import Unrestorable
+from nodeagent.linux import processes
 
 FILE = "image.json"
 KERNEL, MACHINE, FLAGS, CRIU, BOOT = "kernel", "machine", "cpu", "criu", "boot"

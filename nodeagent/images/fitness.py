@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent import processes
 from nodeagent.images import descriptors, rootfs
 from nodeagent.images.body import CRIU_CONFIG, Body
 from nodeagent.images.port import Unfit, Unfitness
+from nodeagent.linux import processes
 
 PROC = Path("/proc")
 GHOST_MOST = 2**30  # bytes of a file without a name; also CRIU's limit (criu.py)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from nodeagent.freezer import Freezing, NotFrozen, NotThawed
 from nodeagent.images import dumping, fitness, identity, restoring, rootfs, tree, wire
 from nodeagent.images.body import Body
 from nodeagent.images.dumping import Tools
 from nodeagent.images.port import Dumped, DumpFailed, Unfit
+from nodeagent.linux.freezer import Freezing, NotFrozen, NotThawed
 
 
 class RuncImages:

@@ -18,7 +18,7 @@ from typing import Protocol
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.model.workload import ParkMechanism
-from nodeagent.pool import Kept, Slot
+from nodeagent.disk.pool import Kept, Slot
 
 Moved = Callable[[int], None]
 """Called with the card's bytes moved since the last call."""

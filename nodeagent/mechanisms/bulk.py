@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from nodeagent.disk.durable import seal
+from nodeagent.disk.pool import SEALED, Damaged, Kept, Slot
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import KEY_SIZE, new_key
 from nodeagent.mechanisms import carrying, copies
 from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.copies import SUFFIX, ZERO, Copy, named
 from nodeagent.mechanisms.slabs import ANYWHERE
-from nodeagent.pool import SEALED, Damaged, Kept, Slot
-from nodeagent.sealing import seal
 
 SPARES = ".spares"
 

@@ -11,11 +11,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nodeagent.disk.pool import Damaged
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.mechanisms import copies
 from nodeagent.mechanisms.copies import ZERO, Copy
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Damaged
 
 _MAGIC = b"KYBPART1"
 _HEAD = struct.Struct("<8sQQ")  # bytes of the index, bytes of the list; without one: no chunks

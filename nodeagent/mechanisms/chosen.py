@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from kybernate.model.ids import GpuUuid
 from kybernate.model.workload import ParkMechanism
+from nodeagent.disk.pool import Kept, Slot
 from nodeagent.mechanisms import Body, Mechanism, Moved, Part
-from nodeagent.pool import Kept, Slot
 
 
 class Chosen:

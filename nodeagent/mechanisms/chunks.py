@@ -10,11 +10,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from nodeagent.disk.pool import NoRoom
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import SIZE
 from nodeagent.mechanisms.copies import ZERO, Copy
 from nodeagent.mechanisms.slabs import Slab, Slabs
-from nodeagent.pool import NoRoom
 
 
 class Chunks:

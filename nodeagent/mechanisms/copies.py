@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodeagent.disk.durable import DRAFT
+from nodeagent.disk.pool import Damaged
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import KEY_SIZE, SIZE
-from nodeagent.pool import Damaged
-from nodeagent.sealing import DRAFT
 
 ZERO = 2**64 - 1  # the place of a chunk that is all zeros: it is stored nowhere
 SUFFIX = ".copy"

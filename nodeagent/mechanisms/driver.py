@@ -18,13 +18,13 @@ from contextlib import suppress
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
-from nodeagent.freezer import Freezing
+from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.gpuworker.checkpoints import State
+from nodeagent.linux import processes
+from nodeagent.linux.freezer import Freezing
 from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, moving
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.memoryroom import room
-from nodeagent.pool import Kept, Pool, Slot
 
 _DRIVER, _LIBRARY = "libcuda.so", "libkybguest"
 _SHARED = "/dev/shm/nccl-"  # noqa: S108 - a mapping's name

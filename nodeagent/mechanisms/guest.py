@@ -16,11 +16,12 @@ from pathlib import Path
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezing
+from nodeagent.disk.pool import Damaged, Kept, Slot
 from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
 from nodeagent.gpuworker.driver import GRAIN, NOT_READY
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezing
 from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, differences
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.copies import named
@@ -29,7 +30,6 @@ from nodeagent.mechanisms.guests import Guest, Guests
 from nodeagent.mechanisms.guestwire import Answer, Verb
 from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
-from nodeagent.pool import Damaged, Kept, Slot
 
 _LOOK_S = 0.2
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nodeagent.disk.pool import NoRoom, Slot
 from nodeagent.gpuworker.client import Worker
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import SIZE
@@ -24,7 +25,6 @@ from nodeagent.mechanisms.differences import FRESH, Sorted
 from nodeagent.mechanisms.guestwire import Verb
 from nodeagent.mechanisms.handing import Handing
 from nodeagent.mechanisms.holdings import Holding
-from nodeagent.pool import NoRoom, Slot
 
 _RUNS = 2000  # in one request: 80 kB
 _Item = TypeVar("_Item")

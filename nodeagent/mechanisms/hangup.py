@@ -11,8 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from nodeagent import processes
 from nodeagent.images import descriptors
+from nodeagent.linux import processes
 from nodeagent.mechanisms import NotYet
 
 _LOOK_S = 0.02

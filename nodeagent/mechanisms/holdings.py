@@ -14,8 +14,8 @@ from uuid import UUID
 import orjson
 
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
 from nodeagent.gpuworker.driver import OUT_OF_MEMORY
+from nodeagent.linux import processes
 from nodeagent.mechanisms import BodyGone, CardFull, NotPossible, NotYet, Part
 from nodeagent.mechanisms.copies import Place
 from nodeagent.mechanisms.guests import Guest, GuestAway

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from nodeagent.processes import PROC, tree
+from nodeagent.linux.processes import PROC, tree
 
 _LISTENS = "0A"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.cgroups import UNIFIED, Hierarchy, hierarchies, memberships
-from nodeagent.processes import PROC
+from nodeagent.linux.cgroups import UNIFIED, Hierarchy, hierarchies, memberships
+from nodeagent.linux.processes import PROC
 
 _MEMORY = "memory"
 _NO_LIMIT = 2**60  # v1 says a number of pages that no machine has

@@ -13,9 +13,9 @@ from uuid import UUID
 import orjson
 
 from kybernate.model.ids import GpuUuid
+from nodeagent.disk.durable import seal
+from nodeagent.disk.pool import Pool
 from nodeagent.mechanisms import Body, NotPossible
-from nodeagent.pool import Pool
-from nodeagent.sealing import seal
 
 _VERSION = 1
 _FILE = "cards.json"

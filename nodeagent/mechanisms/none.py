@@ -2,8 +2,8 @@
 
 # ruff: noqa: ARG002 - the port's arguments, none of which matters here
 from kybernate.model.ids import GpuUuid
+from nodeagent.disk.pool import Kept, Slot
 from nodeagent.mechanisms import Body, Moved, NotPossible, Part
-from nodeagent.pool import Kept, Slot
 
 _WHY = "this node has no mechanism to park with"
 

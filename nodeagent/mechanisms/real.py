@@ -8,13 +8,13 @@ Some processes with the library and some without is refused by name.
 """
 
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
+from nodeagent.disk.pool import Kept, Slot
 from nodeagent.eligibility import facts
 from nodeagent.eligibility.judging import Facts, obstacles
+from nodeagent.linux import processes
 from nodeagent.mechanisms import Body, Mechanism, Moved, NotPossible, Part
 from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driver import DriverMechanism, has_the_library, uses_the_driver
-from nodeagent.pool import Kept, Slot
 
 
 class Real:

@@ -14,9 +14,10 @@ from pathlib import Path
 from kybernate.clients import simgpu
 from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezing
+from nodeagent.disk.pool import Kept, Slot
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezing
 from nodeagent.mechanisms import (
     Body,
     BodyGone,
@@ -28,7 +29,6 @@ from nodeagent.mechanisms import (
     hangup,
     simulated_moving,
 )
-from nodeagent.pool import Kept, Slot
 
 # Long enough for a rate (20 ms of a 50 GB/s bus), small enough to fit beside a tenant.
 _PROBE_BYTES = 2**30

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import orjson
 
-from nodeagent import processes
-from nodeagent.pool import NoRoom
-from nodeagent.sealing import seal
+from nodeagent.disk.durable import seal
+from nodeagent.disk.pool import NoRoom
+from nodeagent.linux import processes
 
 SLAB = 2**30
 ANYWHERE = -1  # no NUMA node is nearer than another

@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
-from nodeagent import processes
-from nodeagent.freezer import Freezing
+from nodeagent.disk.pool import Kept, Slot
+from nodeagent.linux import processes
+from nodeagent.linux.freezer import Freezing
 from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part
 from nodeagent.mechanisms.listening import Address, addresses
 from nodeagent.mechanisms.vllmserver import Server
-from nodeagent.pool import Kept, Slot
 
 Holdings = Callable[[Body], Mapping[GpuUuid, int]]
 """Bytes a workload's processes hold on each of its cards now. May raise a Retry."""

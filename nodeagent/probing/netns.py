@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from nodeagent.processes import PROC, is_same
+from nodeagent.linux.processes import PROC, is_same
 
 _NETWORK = 0x40000000  # CLONE_NEWNET
 _PATIENCE_S = 5.0

@@ -23,11 +23,11 @@ from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.probing import Action, Asked, Kind, Outcome
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.metrics import Metrics
-from nodeagent.lives import Lives
+from nodeagent.disk.records import Mark
+from nodeagent.lives.life import Lives
 from nodeagent.probing.actions import Actions
 from nodeagent.probing.courses import AT_ONCE, Courses
 from nodeagent.probing.netns import Process
-from nodeagent.records import Mark
 
 Reply = dict[str, str]
 _RUN: Reply = {"ok": "run"}

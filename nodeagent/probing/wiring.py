@@ -7,14 +7,14 @@ from kybernate.clients.kube import Kube
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.metrics import Metrics
-from nodeagent.containers import Containers
-from nodeagent.coordinator import Coordinator
-from nodeagent.lives import Lives
+from nodeagent.containers.learning import Containers
+from nodeagent.lives.life import Lives
+from nodeagent.lives.telling import Teller
 from nodeagent.probing.actions import PodActions
 from nodeagent.probing.leaving import Parting, Sealing
 from nodeagent.probing.netns import Namespaces
 from nodeagent.probing.prober import Node, Prober
-from nodeagent.telling import Teller
+from nodeagent.turns.coordinator import Coordinator
 from nodeagent.watching import Watching
 
 

@@ -14,9 +14,9 @@ from kybernate.model.node import NodeState, Tenant
 from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import State
-from nodeagent.cards import Picture
-from nodeagent.lives import Life
-from nodeagent.phases import UNACCOUNTED
+from nodeagent.gpus.cards import Picture
+from nodeagent.lives.life import Life
+from nodeagent.lives.phases import UNACCOUNTED
 
 _SPELLS = (60.0, 600.0, 3600.0)  # idle seconds that are worth a write
 _NUMBERS = re.compile(r"\d+(\.\d+)?")

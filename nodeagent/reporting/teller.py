@@ -13,10 +13,10 @@ from kybernate.model.ids import NodeName, PodUid, Revision, WorkloadKey
 from kybernate.model.verdict import Decision, EventReason, Reason, Refusal
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.sealed import Sealed
-from nodeagent.lives import Life
-from nodeagent.phases import PhaseTime
-from nodeagent.records import STATES, Record
-from nodeagent.stage import phases_text
+from nodeagent.disk.records import STATES, Record
+from nodeagent.lives.life import Life
+from nodeagent.lives.phases import PhaseTime
+from nodeagent.stories.stage import phases_text
 
 _Life = tuple[WorkloadKey, PodUid]
 

@@ -21,10 +21,10 @@ from kybernate.model.gpu import Group
 from kybernate.model.ids import GroupName, NodeName, PodUid, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.runtime.logs import get_logger
-from nodeagent.coordinator import Coordinator
-from nodeagent.lives import Life, Lives
+from nodeagent.lives.life import Life, Lives
 from nodeagent.reporting import standing
 from nodeagent.reporting.standing import Measured
+from nodeagent.turns.coordinator import Coordinator
 
 # Between two rounds: a switch of a second is seen beginning and ending.
 PAUSE = 0.5

@@ -13,7 +13,7 @@ import pytest
 from kybernate.clients.agents import Agent, AgentAway
 from kybernate.model.workload import State
 from kybernate.testing.agentnode import AgentNode, Pod, wait_for
-from nodeagent.records import Mark
+from nodeagent.disk.records import Mark
 
 pytestmark = pytest.mark.crash
 

@@ -12,8 +12,8 @@ import pytest
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.builders import GIB, a_group
-from nodeagent.lives import Life
-from nodeagent.records import Mark, Record, Terms
+from nodeagent.disk.records import Mark, Record, Terms
+from nodeagent.lives.life import Life
 
 
 @pytest.fixture

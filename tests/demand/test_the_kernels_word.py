@@ -12,12 +12,12 @@ from kybernate.clients.clock import Clock
 from kybernate.model.callers import NOBODY
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.agentnode import wait_for
-from nodeagent.cgroups import Cgroups
 from nodeagent.demand import sockdiag
 from nodeagent.demand.sockdiag import Socket, Tcp
 from nodeagent.demand.sockets import Sockets
-from nodeagent.lives import Life
-from nodeagent.records import Mark
+from nodeagent.disk.records import Mark
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.lives.life import Life
 
 RESET = struct.pack("ii", 1, 0)
 

@@ -22,8 +22,8 @@ from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import GIB, a_group
 from nodeagent.demand.lines import Line
 from nodeagent.demand.watch import DemandWatch
-from nodeagent.lives import Life, Lives
-from nodeagent.records import Mark
+from nodeagent.disk.records import Mark
+from nodeagent.lives.life import Life, Lives
 
 GROUP = a_group(0)
 WANTED = Demand(wanted=True, why="somebody came")

@@ -18,10 +18,13 @@ from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_group
-from nodeagent import park, processes, recovery, resume
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
-from nodeagent.journal import FileJournal
+from nodeagent.disk.journal import FileJournal
+from nodeagent.disk.pool import Pool
+from nodeagent.disk.records import Mark, Record, Terms
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
+from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.deep import Deep
@@ -30,10 +33,8 @@ from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.phases import Stopwatch
-from nodeagent.pool import Pool
-from nodeagent.records import Mark, Record, Terms
-from nodeagent.stories import Story, Tools
+from nodeagent.stories import park, recovery, resume
+from nodeagent.stories.story import Story, Tools
 from testbed import fakecuda
 
 FOLDER = Path(sys.argv[1])

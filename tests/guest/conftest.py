@@ -19,16 +19,16 @@ import pytest
 
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
+from nodeagent.disk.pool import Pool
 from nodeagent.gpuworker.driver import GRAIN
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from nodeagent.mechanisms import Body, copies
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Pool
 from testbed import fakecuda
 from testbed.assets import native
 from testbed.assets.compiler import BuildFailed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.pool import Damaged, NoRoom
+from nodeagent.disk.pool import Damaged, NoRoom
 
 MIB = 2**20
 CHUNK = 2 * MIB

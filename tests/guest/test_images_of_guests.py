@@ -20,10 +20,10 @@ import pytest
 
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
 from nodeagent.images import Unfitness, fitness
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from nodeagent.mechanisms import Body, NotPossible, moving
 from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driver import DriverMechanism

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.disk.pool import Damaged
 from nodeagent.mechanisms import NotYet
-from nodeagent.pool import Damaged
 
 MIB = 2**20
 PATIENCE_S = 60.0

@@ -9,9 +9,9 @@ import pytest
 
 from kybernate.model.ids import GpuUuid
 from kybernate.runtime.clock import SystemClock
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
 from nodeagent.gpuworker.checkpoints import State
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from nodeagent.mechanisms import BodyGone, NotPossible, NotYet, moving
 from nodeagent.mechanisms import driver as driver_module
 from nodeagent.mechanisms.deep import Deep

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from nodeagent.disk.pool import Damaged
 from nodeagent.mechanisms import BodyGone, CardFull, NotYet
-from nodeagent.pool import Damaged
 
 MIB = 2**20
 PATIENCE_S = 60.0

@@ -31,21 +31,22 @@ from kybernate.model.ids import (
     WorkloadKey,
 )
 from kybernate.runtime.clock import SystemClock
-from nodeagent import park, processes, resume, seal, wake
-from nodeagent.cgroups import Cgroups
 from nodeagent.checkpoints.manifest import Facts
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
-from nodeagent.freezer import Freezer
+from nodeagent.disk.journal import FileJournal
+from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.images import Dumped, fitness
-from nodeagent.journal import FileJournal
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
+from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms import Body
 from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.moving import Notes
-from nodeagent.phases import Stopwatch
-from nodeagent.records import Mark, Record, Terms
-from nodeagent.stories import Story, Tools
+from nodeagent.stories import park, resume, seal, wake
+from nodeagent.stories.story import Story, Tools
 from testbed import fakecuda
 from testbed.assets import native
 from testbed.fakecuda.card import FakeCard

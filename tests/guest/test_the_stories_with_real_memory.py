@@ -5,14 +5,15 @@ import pytest
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent import park, processes, resume
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
-from nodeagent.journal import FileJournal
+from nodeagent.disk.journal import FileJournal
+from nodeagent.disk.records import Mark, Record, Terms
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
+from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms import Body
-from nodeagent.phases import Stopwatch
-from nodeagent.records import Mark, Record, Terms
-from nodeagent.stories import Limits, Lost, Story, Tools, Undone
+from nodeagent.stories import park, resume
+from nodeagent.stories.story import Limits, Lost, Story, Tools, Undone
 from testbed import fakecuda
 
 MIB = 2**20

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from kybernate.runtime.clock import SystemClock
-from nodeagent import processes
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
 from nodeagent.images import RuncImages, body_of
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 
 ROOT = Path("/run/containerd/runc/k8s.io")
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from kybernate.testing.agentnode import wait_for
-from nodeagent import processes
 from nodeagent.images import Body, BodyGone, DumpFailed, RuncImages
+from nodeagent.linux import processes
 
 
 class FakeFreezer:

@@ -28,8 +28,9 @@ from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.model.workload import ParkMechanism
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.agentnode import wait_for
-from nodeagent.cgroups import Cgroups
-from nodeagent.freezer import Freezer
+from nodeagent.disk.pool import Kept, Pool, Slot
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.linux.freezer import Freezer
 from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chunks import Chunks
@@ -42,7 +43,6 @@ from nodeagent.mechanisms.moving import Notes
 from nodeagent.mechanisms.real import Real
 from nodeagent.mechanisms.simulated import Simulated
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Kept, Pool, Slot
 from nodeagent.sources import by_wish
 from testbed import fakecuda
 from testbed.assets import native

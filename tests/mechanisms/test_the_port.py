@@ -6,8 +6,8 @@ On the simulated card, and on the driver in C that stands in for a real one.
 
 import pytest
 
+from nodeagent.disk.pool import Damaged
 from nodeagent.mechanisms import BodyGone, NotPossible, NotYet
-from nodeagent.pool import Damaged
 
 KINDS = {
     "simulated": ("testbed.models",),

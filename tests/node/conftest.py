@@ -67,7 +67,7 @@ class SeatNode:
         return self.folder / "agent.sock"
 
     def start_agent(self, fault: str = "") -> None:
-        """Serving when it returns. With a fault it kills itself there: `nodeagent.journal`."""
+        """Serving when it returns. With a fault it kills itself there: `nodeagent.disk.journal`."""
         argv = [
             sys.executable, "-m", "nodeagent", f"--node={NODE}", *self._cards(),
             f"--kubeconfig={self.plane.admin_kubeconfig}", f"--opa-url={self.opa_url}",

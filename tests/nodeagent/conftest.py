@@ -17,17 +17,19 @@ from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
-from nodeagent import images, park, processes
+from nodeagent import images
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
-from nodeagent.freezer import Means, NotFrozen
+from nodeagent.disk.journal import FileJournal
+from nodeagent.disk.pool import Kept, Pool, Slot
+from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.images import Dumped, Unfit
-from nodeagent.journal import FileJournal
+from nodeagent.linux import processes
+from nodeagent.linux.freezer import Means, NotFrozen
+from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms import Body, Moved, Part
-from nodeagent.phases import Stopwatch
-from nodeagent.pool import Kept, Pool, Slot
-from nodeagent.records import Mark, Record, Terms
-from nodeagent.stories import Limits, Story, Tools
+from nodeagent.stories import park
+from nodeagent.stories.story import Limits, Story, Tools
 
 CARD = GpuUuid("GPU-0")
 

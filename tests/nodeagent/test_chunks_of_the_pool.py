@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from nodeagent.disk.pool import Damaged, NoRoom
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import KEY_SIZE, SIZE
 from nodeagent.mechanisms import carrying, copies, differences
@@ -16,7 +17,6 @@ from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.copies import ZERO, Copy
 from nodeagent.mechanisms.differences import FRESH
 from nodeagent.mechanisms.slabs import Slabs
-from nodeagent.pool import Damaged, NoRoom
 
 KEY = b"k" * KEY_SIZE
 NULL = b"0" * SIZE

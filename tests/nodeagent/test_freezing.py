@@ -15,9 +15,9 @@ import pytest
 
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.agentnode import wait_for
-from nodeagent import cgroups, processes
-from nodeagent.cgroups import Cgroup, Cgroups, NoCgroup
-from nodeagent.freezer import Freezer, Means, NotFrozen, NotThawed
+from nodeagent.linux import cgroups, processes
+from nodeagent.linux.cgroups import Cgroup, Cgroups, NoCgroup
+from nodeagent.linux.freezer import Freezer, Means, NotFrozen, NotThawed
 
 ID = "3f1c" * 16
 MOUNTS_V1 = """\
@@ -277,7 +277,7 @@ def test_one_that_does_not_stand_in_time_goes_on(
     tree: Tree, freezer: Freezer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process in the kernel's hands cannot be made at will, so time is up at once."""
-    monkeypatch.setattr("nodeagent.freezer._Switch.insists", lambda _: False)
+    monkeypatch.setattr("nodeagent.linux.freezer._Switch.insists", lambda _: False)
     hasty = Freezer(SystemClock(), Cgroups(), limit=0.0)
     with pytest.raises(NotFrozen, match="did not come to a stand"):
         hasty.freeze(tree.first.pid, tree.id)

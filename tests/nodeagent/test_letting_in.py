@@ -8,10 +8,10 @@ from typing import Any
 
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent import processes
-from nodeagent.announcements import Announcements, Created
-from nodeagent.containers import Containers
-from nodeagent.lives import Lives
+from nodeagent.containers.learning import Containers
+from nodeagent.disk.announcements import Announcements, Created
+from nodeagent.linux import processes
+from nodeagent.lives.life import Lives
 
 
 class Seats:

@@ -22,10 +22,10 @@ from kybernate.model.ids import GpuUuid, NodeName
 from kybernate.model.verdict import EventReason
 from kybernate.testing.builders import a_gpu
 from kybernate.testing.clock import FakeClock
-from nodeagent import coexistence, neighbours
-from nodeagent.cards import Picture
-from nodeagent.coexistence import Aspect, Facts, Stranger
-from nodeagent.neighbours import Neighbours, Surroundings, tell
+from nodeagent.gpus import coexistence, neighbours
+from nodeagent.gpus.cards import Picture
+from nodeagent.gpus.coexistence import Aspect, Facts, Stranger
+from nodeagent.gpus.neighbours import Neighbours, Surroundings, tell
 from nodeagent.truth.books import Deviation
 
 GPUS = (a_gpu(0), a_gpu(1))

@@ -12,7 +12,7 @@ from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.workload import State
 from nodeagent.api import agent_service
 from nodeagent.api.agent_service import AgentService
-from nodeagent.feed import Doing, Feed, Update
+from nodeagent.lives.feed import Doing, Feed, Update
 
 _NEWS = Update(
     key=WorkloadKey("default", "a"), uid=PodUid("u"), state=State.ACTIVE, doing=Doing.DONE,

@@ -11,11 +11,11 @@ from kybernate.model.ids import GpuUuid, GroupName
 from kybernate.model.tier import Tier
 from kybernate.testing.builders import GIB, a_gpu, a_group
 from kybernate.testing.clock import FakeClock
-from nodeagent import processes
-from nodeagent.bandwidth import Bandwidths
-from nodeagent.cards import DRIVERS_OWN, FOREIGN_GRACE, CardWatch
-from nodeagent.cgroups import Cgroups
-from nodeagent.lives import Life, Lives
+from nodeagent.gpus.cards import DRIVERS_OWN, FOREIGN_GRACE, CardWatch
+from nodeagent.linux import processes
+from nodeagent.linux.cgroups import Cgroups
+from nodeagent.lives.life import Life, Lives
+from nodeagent.stories.bandwidth import Bandwidths
 
 Desk = Any  # tests/nodeagent/conftest.py
 GROUP = a_group(0)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from kybernate.testing.agentnode import wait_for
-from nodeagent import fifo, processes
-from nodeagent.fifo import NotReleased
-from nodeagent.lifelines import Lifelines
+from nodeagent.linux import fifo, processes
+from nodeagent.linux.fifo import NotReleased
+from nodeagent.linux.lifelines import Lifelines
 
 HELD = ["/bin/sh", "-c", 'echo 0 >"$0"; exec "$@"']
 Start = Callable[..., "subprocess.Popen[bytes]"]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from kybernate.model.verdict import Reason
-from nodeagent import park, resume
+from nodeagent.disk.pool import Kept
+from nodeagent.disk.records import Mark, Record
 from nodeagent.mechanisms import BodyGone, CardFull, NotPossible, NotYet
-from nodeagent.pool import Kept
-from nodeagent.records import Mark, Record
-from nodeagent.stories import Lost, Undone
+from nodeagent.stories import park, resume
+from nodeagent.stories.story import Lost, Undone
 
 Desk = Any  # tests/nodeagent/conftest.py: tests do not import each other
 CONTENTS = {"weights": b"w" * 4096, "cache": b"c" * 1024}

@@ -6,9 +6,10 @@ import pytest
 
 from kybernate.model.ids import GpuUuid
 from kybernate.testing.builders import a_group
-from nodeagent import park, processes, recovery
+from nodeagent.disk.records import Mark
+from nodeagent.linux import processes
 from nodeagent.mechanisms import BodyGone, NotYet
-from nodeagent.records import Mark
+from nodeagent.stories import park, recovery
 
 Desk = Any  # tests/nodeagent/conftest.py
 GROUP = a_group(0)

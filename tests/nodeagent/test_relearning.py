@@ -13,9 +13,9 @@ import pytest
 from kybernate.clients.runtimecalls import Call, Op, encode
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
-from nodeagent import processes
-from nodeagent.freezer import Means, NotThawed
-from nodeagent.relearning import MARK, SETTLED_S, Relearner
+from nodeagent.containers.relearning import MARK, SETTLED_S, Relearner
+from nodeagent.linux import processes
+from nodeagent.linux.freezer import Means, NotThawed
 
 ID = "c1"
 

@@ -8,8 +8,8 @@ from kybernate.model.workload import State
 from kybernate.testing.clock import FakeClock
 from nodeagent.api import tickets
 from nodeagent.api.tickets import KeyReused, Tickets, Verb
-from nodeagent.feed import Doing, Ended, Feed, Update
-from nodeagent.phases import PhaseTime
+from nodeagent.lives.feed import Doing, Ended, Feed, Update
+from nodeagent.lives.phases import PhaseTime
 
 A, B = WorkloadKey("default", "a"), WorkloadKey("default", "b")
 

@@ -14,15 +14,17 @@ from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import GpuUuid, NodeName
 from kybernate.model.verdict import Reason
 from kybernate.testing.builders import a_group
-from nodeagent import images, processes, recovery, seal
+from nodeagent import images
 from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.manifest import Facts
+from nodeagent.disk.journal import BreakingJournal
+from nodeagent.disk.records import Mark, Record
 from nodeagent.images import DumpFailed, Unfit, Unfitness
-from nodeagent.journal import BreakingJournal
+from nodeagent.linux import processes
 from nodeagent.mechanisms import BodyGone, NotYet
-from nodeagent.records import Mark, Record
-from nodeagent.seal import Means
-from nodeagent.stories import Undone
+from nodeagent.stories import recovery, seal
+from nodeagent.stories.seal import Means
+from nodeagent.stories.story import Undone
 
 Desk = Any  # tests/nodeagent/conftest.py
 NAME = "a-1"

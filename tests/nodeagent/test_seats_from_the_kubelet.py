@@ -12,7 +12,7 @@ from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName, WorkloadKey
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.fakekubelet import FakeKubelet
-from nodeagent.podresources import KubeletAway, KubeletSeats
+from nodeagent.containers.podresources import KubeletAway, KubeletSeats
 
 KEY = WorkloadKey("default", "a")
 RESOURCE = "kyb.ai/gpu-1x-seat"

@@ -9,10 +9,10 @@ from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.testing.builders import a_group
-from nodeagent.lives import Life, Lives
-from nodeagent.records import Mark
-from nodeagent.stage import Stage
-from nodeagent.switching import GpuLocks, Switches
+from nodeagent.disk.records import Mark
+from nodeagent.lives.life import Life, Lives
+from nodeagent.stories.stage import Stage
+from nodeagent.turns.switching import GpuLocks, Switches
 
 Desk = Any  # tests/nodeagent/conftest.py
 
@@ -46,7 +46,7 @@ def test_holders_that_were_not_reached_are_active_as_before(
     nobody: Any = SimpleNamespace()
     stage = Stage(tools=desk.tools, feed=nobody, teller=nobody, bandwidths=nobody)
     switches = Switches(stage=stage, lives=lives, locks=GpuLocks([0]), teller=nobody)
-    monkeypatch.setattr("nodeagent.switching.ThreadPoolExecutor", no_more)
+    monkeypatch.setattr("nodeagent.turns.switching.ThreadPoolExecutor", no_more)
     plan = SwitchPlan(park=tuple(keys), resume=None, gpus=(0,), why="a test")
     switches.carry_out(plan, heard)  # type: ignore[arg-type]
     assert set(heard.told) == {("a", Happening.PARK_FAILED), ("b", Happening.PARK_FAILED)}

@@ -10,7 +10,7 @@ from kybernate.clients.errors import NotFound, Unavailable
 from kybernate.clients.resources import DEPLOYMENTS, GPUCHECKPOINTS, PODS
 from kybernate.model.ids import PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import OnDelete, Wishes, Workload
-from nodeagent.heritage import Heritage, NotYet
+from nodeagent.waking.heritage import Heritage, NotYet
 
 OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "chat-abc", "uid": "rs",
          "controller": True}  # fmt: skip

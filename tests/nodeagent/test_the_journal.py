@@ -8,9 +8,9 @@ import pytest
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import Desired, WorkloadClass
-from nodeagent import records
-from nodeagent.journal import BreakingJournal, FileJournal
-from nodeagent.records import Mark, Record, Terms, Unreadable
+from nodeagent.disk import records
+from nodeagent.disk.journal import BreakingJournal, FileJournal
+from nodeagent.disk.records import Mark, Record, Terms, Unreadable
 
 GOLDEN = Path(__file__).parent / "journal" / "record-v1.json"
 RECORD = Record(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.pool import Damaged, Kept, NoRoom, Pool
+from nodeagent.disk.pool import Damaged, Kept, NoRoom, Pool
 
 GIB = 2**30
 
@@ -102,7 +102,7 @@ def test_a_slot_that_could_not_be_made_takes_no_room(
         raise OSError(28, "No space left on device")
 
     pool = Pool(tmp_path, 3 * GIB)
-    monkeypatch.setattr("nodeagent.pool.seal", full)
+    monkeypatch.setattr("nodeagent.disk.pool.seal", full)
     with pytest.raises(OSError, match="No space"):
         pool.reserve("uid-a", 2 * GIB)
     assert (pool.room().used, pool.slots()) == (0, {})

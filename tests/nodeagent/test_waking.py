@@ -23,26 +23,27 @@ from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceNa
 from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
-from nodeagent import processes, recovery, seal
-from nodeagent.attempt import SUPERSEDED
-from nodeagent.attempts import Attempts
-from nodeagent.candidates import NotClaimed
 from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.manifest import Facts
-from nodeagent.feed import Feed
-from nodeagent.heritage import Heritage
+from nodeagent.disk.journal import BreakingJournal
+from nodeagent.disk.records import Mark
+from nodeagent.disk.woken import WokenNotes
 from nodeagent.images import Unrestorable
-from nodeagent.journal import BreakingJournal
-from nodeagent.lives import Lives
+from nodeagent.linux import processes
+from nodeagent.lives.feed import Feed
+from nodeagent.lives.life import Lives
+from nodeagent.lives.newcomers import Place
 from nodeagent.mechanisms import NotPossible
-from nodeagent.newcomers import Place
-from nodeagent.readings import Readings
-from nodeagent.records import Mark
-from nodeagent.seal import Means
-from nodeagent.stage import Stage
-from nodeagent.unborn import Unborn
-from nodeagent.wakings import NotKnown, Wakings
-from nodeagent.wokennotes import WokenNotes
+from nodeagent.stories import recovery, seal
+from nodeagent.stories.seal import Means
+from nodeagent.stories.stage import Stage
+from nodeagent.waking.attempt import SUPERSEDED
+from nodeagent.waking.attempts import Attempts
+from nodeagent.waking.candidates import NotClaimed
+from nodeagent.waking.heritage import Heritage
+from nodeagent.waking.readings import Readings
+from nodeagent.waking.unborn import Unborn
+from nodeagent.waking.wakings import NotKnown, Wakings
 
 Desk = Any  # tests/nodeagent/conftest.py
 KEY, UID = WorkloadKey("default", "b"), PodUid("uid-b")

@@ -8,9 +8,9 @@ from kybernate.decisions.books import Books
 from kybernate.model.ids import GpuUuid
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
-from nodeagent.keeping import Keeper
-from nodeagent.lives import Life, Lives
-from nodeagent.records import Mark
+from nodeagent.disk.records import Mark
+from nodeagent.lives.keeping import Keeper
+from nodeagent.lives.life import Life, Lives
 
 Desk = Any  # tests/nodeagent/conftest.py
 GROUP = a_group(0)

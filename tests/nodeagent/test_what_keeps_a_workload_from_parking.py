@@ -14,14 +14,14 @@ from kybernate.clients.errors import Retry
 from kybernate.model.gpu import Group, Profile
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.testing.clock import FakeClock
-from nodeagent import processes
+from nodeagent.disk.records import Mark
 from nodeagent.eligibility import facts
 from nodeagent.eligibility.judging import Facts, ProcessFacts, obstacles
-from nodeagent.eligibility.reporting import Eligibility, Parts
-from nodeagent.lives import Life
+from nodeagent.linux import processes
+from nodeagent.lives.life import Life
 from nodeagent.mechanisms import Body, NotPossible
 from nodeagent.mechanisms.real import Real
-from nodeagent.records import Mark
+from nodeagent.reporting.obstacles import Eligibility, Parts
 
 GUEST = ProcessFacts(pid=7, command="python3", driver=True, library=True)
 PLAIN = ProcessFacts(pid=8, command="ollama", driver=True)

@@ -15,7 +15,7 @@ from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State, WorkloadClass
 from kybernate.testing.builders import GIB, a_group
 from kybernate.testing.clock import FakeClock
-from nodeagent.coordinator import Coordinator
+from nodeagent.turns.coordinator import Coordinator
 
 GROUP = a_group(0)
 A, B = WorkloadKey("default", "a"), WorkloadKey("default", "b")

@@ -10,12 +10,12 @@ from kybernate.clients.errors import Retry
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.model.ids import GpuUuid
 from kybernate.testing.builders import GIB, a_group
-from nodeagent.bandwidth import Bandwidths
-from nodeagent.feed import Feed
-from nodeagent.lives import Life, Lives
-from nodeagent.records import Mark
-from nodeagent.stage import Stage
-from nodeagent.switching import GpuLocks, Switches
+from nodeagent.disk.records import Mark
+from nodeagent.lives.feed import Feed
+from nodeagent.lives.life import Life, Lives
+from nodeagent.stories.bandwidth import Bandwidths
+from nodeagent.stories.stage import Stage
+from nodeagent.turns.switching import GpuLocks, Switches
 
 Desk = Any  # tests/nodeagent/conftest.py
 

@@ -21,10 +21,10 @@ from kybernate.model.ids import GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.model.workload import State
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_gpu
-from nodeagent import neighbours
-from nodeagent.cards import Picture
-from nodeagent.coexistence import Stranger
-from nodeagent.neighbours import Surroundings
+from nodeagent.gpus import neighbours
+from nodeagent.gpus.cards import Picture
+from nodeagent.gpus.coexistence import Stranger
+from nodeagent.gpus.neighbours import Surroundings
 from nodeagent.truth import holders
 from nodeagent.truth.books import GRACE_S, deviations
 from nodeagent.truth.own import is_own

@@ -11,7 +11,7 @@ from kybernate.decisions.books import Books
 from kybernate.model.ids import GpuUuid, NodeName, PodUid
 from kybernate.testing.builders import a_group
 from kybernate.testing.clock import FakeClock
-from nodeagent.lives import Life, Lives
+from nodeagent.lives.life import Life, Lives
 from nodeagent.reporting.standing import Measured
 from nodeagent.reporting.writer import AT_LEAST_EVERY, FORBIDDEN, Sources, Writer
 

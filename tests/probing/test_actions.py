@@ -17,7 +17,7 @@ import pytest
 
 from kybernate.model.probing import Exec, Grpc, HttpGet, Sleep, TcpSocket
 from kybernate.runtime.clock import SystemClock
-from nodeagent import processes
+from nodeagent.linux import processes
 from nodeagent.probing.actions import PodActions
 from nodeagent.probing.netns import Namespaces, Process, connect
 from testbed.pki import Authority

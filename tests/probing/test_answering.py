@@ -15,10 +15,10 @@ from kybernate.model.probing import Asked, HttpGet, Kind, Outcome, Sleep
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.metrics import Metrics
 from kybernate.testing.clock import FakeClock
+from nodeagent.disk.records import Mark
 from nodeagent.probing.courses import AT_ONCE
 from nodeagent.probing.netns import Process
 from nodeagent.probing.prober import Node, Prober
-from nodeagent.records import Mark
 
 KEY = WorkloadKey("default", "one")
 HTTP = HttpGet(port=80)

@@ -1,0 +1,1 @@
+"""The stories of a workload: park, resume, seal, wake, start; and their ends after a crash."""
