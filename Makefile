@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## Make the virtual environment (the other targets do it themselves)
 
-assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 7 minutes); prints where
+assets: $(STAMP) ## Build etcd, Kubernetes and OPA into the user's cache folder (once, about 8 minutes); prints where
 	@$(PY) -m testbed.assets
 
 built: $(STAMP) # the same, without the paths, for the targets below
