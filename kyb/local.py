@@ -12,16 +12,20 @@ from kyb import faults
 from testbed import assets, record
 from testbed.kubectl import KubectlFailed
 from testbed.processes import RECORD, ProcessFailed
-from testbed.stack import NodeSpec, Stack, nodes
+from testbed.stack import NodeSpec, Stack
+from testbed.stack import nodes as stacknodes
 
 FAULTS = (
     ProcessFailed, KubectlFailed, ValueError, OSError, assets.BuildFailed, assets.GoUnavailable,
 )  # fmt: skip
 # What a cluster keeps in its folder, besides logs and the records of its processes.
 KEPT = ("plane", "n", "opa", "opa-bundles", "bundle", "tls")
+MARK = "made-by-kyb-up"  # a folder without it is somebody's own: nothing in it is removed
 console = Console(highlight=False, soft_wrap=True)
 
-Work = Annotated[Path | None, typer.Option(help="Folder of the cluster; a short path.")]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder of the cluster; a short path.", file_okay=False)
+]
 
 
 def default_work() -> Path:
@@ -49,7 +53,7 @@ def up(
         faults.fail(f"already up, in {folder}; `{_command('down', work)}` ends it")
     specs = [NodeSpec(name=f"node-{chr(ord('a') + n)}", cards=cards) for n in range(nodes)]
     try:
-        _forget(folder)
+        _take(folder)
         stack = Stack.start(folder, specs, console.print, detached=True)
     except FAULTS as failed:
         faults.fail(f"could not start: {failed}")
@@ -71,12 +75,22 @@ def down(work: Work = None) -> None:
         faults.fail(f"nothing was started in {folder}")
     for path in found:
         record.end_all(path)
-    nodes.end_pods(folder)
+    stacknodes.end_pods(folder)
     console.print("down")
 
 
-def _forget(folder: Path) -> None:
-    """Remove what an ended cluster left: edited objects would be in the way of those applied."""
+def _take(folder: Path) -> None:
+    """Make the folder ours, before minutes are spent on building.
+
+    What an ended cluster left is removed: edited objects would be in the way of those applied.
+    Raises ValueError where it holds anything that is not of `kyb up`, or is too long; OSError.
+    """
+    stacknodes.check_length(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / MARK
+    if folder != default_work() and not mark.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files; name an empty folder, or one of `kyb up`")
+    mark.write_text("`kyb up` empties this folder when it starts here again.\n")
     for name in KEPT:
         if (folder / name).exists():
             shutil.rmtree(folder / name)

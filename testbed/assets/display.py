@@ -83,8 +83,15 @@ class Display:
         return f"{self._names.index(self._step) + 1} of {len(self._names)}"
 
     def _total(self) -> str:
-        elapsed, expected = self._clock() - self._started, sum(self._seconds.values())
-        return f"{_clock_face(elapsed)} of about {_clock_face(expected)}"
+        elapsed = self._clock() - self._started
+        return f"{_clock_face(elapsed)} of about {_clock_face(elapsed + self._left())}"
+
+    def _left(self) -> float:
+        """Seconds still to come, at the pace of what lies behind: a busy machine takes longer."""
+        expected, done = sum(self._seconds.values()), self._done()
+        behind = self._clock() - self._started
+        pace = behind / done if done else 1.0
+        return (expected - done) * max(1.0, pace)
 
     def _line(self) -> str:
         if self._step not in self._names:

@@ -43,8 +43,19 @@ def test_lines_say_which_step_how_long_and_of_how_long() -> None:
         "testbed: building kube-apiserver, kubectl: about 4 min on two cores",
         "testbed: building kube-apiserver (1 of 2, 0:00 of about 4:05)",
         "testbed: built kube-apiserver in 75 s (1 of 2, 1:15 of about 4:05)",
-        "testbed: building kubectl (2 of 2, 1:15 of about 4:05)",
+        "testbed: building kubectl (2 of 2, 1:15 of about 1:40)",
     ]
+
+
+def test_on_a_machine_that_is_slow_the_end_is_expected_later() -> None:
+    clock, out = Clock(), io.StringIO()
+    display = Lines(out, clock)
+    display.plan({"kube-apiserver": 220, "kubectl": 25})
+    display.begin("kube-apiserver")
+    for clock.now in range(0, 661, 20):
+        display.tick()
+    assert "building kube-apiserver (1 of 2, 3:40 of about 4:05)" in out.getvalue()
+    assert "building kube-apiserver (1 of 2, 11:00 of about 12:15)" in out.getvalue()
 
 
 def test_waiting_for_another_build_is_said_once_and_then_now_and_then() -> None:
