@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
 
 GIB = 2**30
+Limit = dict[str, float]
+"""Bytes a second of plain pinned copies, to `park` and to `resume`."""
+Found = dict[str, Any]
+Way = Callable[[Node, Program, int], list[Switch]]
 
 
 def median(values: list[float]) -> float:
@@ -31,7 +36,7 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def summary(name: str, switches: list[Switch], limit: dict[str, float]) -> dict[str, Any]:
+def summary(name: str, switches: list[Switch], limit: Limit) -> Found:
     """Medians of some switches, printed as a row and returned."""
     size = switches[0].size
     found: dict[str, Any] = {
@@ -59,7 +64,7 @@ def summary(name: str, switches: list[Switch], limit: dict[str, float]) -> dict[
     return found
 
 
-WAYS = {
+WAYS: Mapping[str, Way] = {
     "all changed": ways.changed,
     "unchanged": ways.unchanged,
     "5 % changed": ways.some_changed,
@@ -67,16 +72,34 @@ WAYS = {
 }
 
 
-def filled(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
+def filled(node: Node, gib: int, times: int, limit: Limit) -> dict[str, Any]:
     """A program of the driver API, in segments of 20 MiB as PyTorch's allocator has them; every
-    way that the guest parks it."""
-    with program(node, "driver.py", str(gib)) as one:
-        one.wait(bool)
-        found: dict[str, Any] = {
-            name: summary(f"{gib} GiB, {name}", way(node, one, times), limit)
-            for name, way in WAYS.items()
-        }
-        return {**found, "wrong": verified(one), "left": node.mechanism.left(one.body)}
+    way that the guest parks it. After one that fails another program is started for the rest."""
+    found: dict[str, Any] = {}
+    while left := [name for name in WAYS if name not in found]:
+        with program(node, "driver.py", str(gib)) as one:
+            one.wait(bool)
+            for name in left:
+                found[name] = _parked(node, one, f"{gib} GiB, {name}", WAYS[name], times, limit)
+                if "failed" in found[name]:
+                    node.pool.free(one.body.uid)
+                    break
+            else:
+                found |= {"wrong": verified(one), "left": node.mechanism.left(one.body)}
+    return found
+
+
+def _parked(node: Node, one: Program, name: str, way: Way, times: int, limit: Limit) -> Found:
+    return tried(name, lambda: summary(name, way(node, one, times), limit))
+
+
+def tried(what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it found; its error in words where it does not run here."""
+    try:
+        return work()
+    except (RuntimeError, Refused, Retry, OSError, subprocess.CalledProcessError) as error:
+        print(f"{what:28} failed: {error}", flush=True)
+        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def verified(one: Program) -> int:
@@ -85,7 +108,7 @@ def verified(one: Program) -> int:
     return int(one.wait(lambda facts: facts["verified"] == 1)["wrong"])
 
 
-def by_driver(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
+def by_driver(node: Node, gib: int, times: int, limit: Limit) -> dict[str, Any]:
     """The same program without our library, by the driver's checkpoint."""
     with program(node, "driver.py", str(gib), guest=False) as one:
         one.wait(bool)
@@ -96,11 +119,10 @@ def by_driver(node: Node, gib: int, times: int, limit: dict[str, float]) -> dict
         return {**found, "wrong": verified(one)}
 
 
-def through_image(node: Node, gib: int, limit: dict[str, float]) -> dict[str, Any]:
-    """Parked, ended, made again from CRIU's image, resumed; its error in words where it cannot."""
+def through_image(node: Node, gib: int, limit: Limit) -> Found:
+    """Parked, ended, made again from CRIU's image, resumed."""
     if why := ways.why_no_image():
-        print(f"{gib} GiB, through an image: did not run: {why}", flush=True)
-        return {"failed": why}
+        raise RuntimeError(why)
     folder = node.folder / "image"
     folder.mkdir()
     try:
@@ -114,9 +136,6 @@ def through_image(node: Node, gib: int, limit: dict[str, float]) -> dict[str, An
             while not one.facts().get("verified") and time.monotonic() < until:
                 time.sleep(0.01)
             return {**found, "dead_to_running": dead_to_running, "wrong": one.facts()["wrong"]}
-    except (RuntimeError, Refused, Retry, OSError) as error:
-        print(f"{gib} GiB, through an image: failed: {error}", flush=True)
-        return {"failed": str(error)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -125,25 +144,30 @@ def ratios(results: Mapping[str, Any]) -> dict[str, float]:
     """The figures that keep their names (docs/explanation/performance.md), as far as measured."""
     found: dict[str, float] = {}
     for name, rows in results.items():
-        gib = name.removeprefix("driver_")
-        if not (name.startswith("driver_") and gib.isdigit()):
-            continue
-        full, deep = rows["all changed"], rows["deep"]
-        found[f"park_of_limit_{gib}"] = full["park_of_limit"]
-        found[f"resume_of_limit_{gib}"] = full["resume_of_limit"]
-        found[f"park_unchanged_{gib}"] = rows["unchanged"]["park"]
-        found[f"park_some_changed_{gib}"] = rows["5 % changed"]["park"]
-        found[f"deep_extra_{gib}"] = max(deep[w] - full[w] for w in ("park", "resume"))
-        if driver := results.get(f"by_driver_{gib}"):
-            found[f"driver_over_park_{gib}"] = driver["park"] / full["park"]
-            found[f"driver_over_resume_{gib}"] = driver["resume"] / full["resume"]
-    for name, rows in results.items():
-        if name.startswith("image_") and "dead_to_running" in rows:
-            found[f"dead_to_running_{name.removeprefix('image_')}"] = rows["dead_to_running"]
+        kind, _, gib = name.rpartition("_")
+        if kind == "driver" and "failed" not in rows.get("all changed", rows):
+            found |= _of_one_size(gib, rows)
+            driver, park = results.get(f"by_driver_{gib}", {}), rows["all changed"]
+            for way in ("park", "resume"):
+                if way in driver:
+                    found[f"driver_over_{way}_{gib}"] = driver[way] / park[way]
+        if kind == "image" and "dead_to_running" in rows:
+            found[f"dead_to_running_{gib}"] = rows["dead_to_running"]
     return found
 
 
-def served(node: Node, layers: int, times: int, limit: dict[str, float]) -> dict[str, Any]:
+def _of_one_size(gib: str, rows: Mapping[str, Found]) -> dict[str, float]:
+    full, deep = rows["all changed"], rows["deep"]
+    found = {f"{way}_{gib}": full[way] for way in ("park_of_limit", "resume_of_limit")}
+    for name, row in (("park_unchanged", "unchanged"), ("park_some_changed", "5 % changed")):
+        if "park" in rows[row]:
+            found[f"{name}_{gib}"] = rows[row]["park"]
+    if "park" in deep:
+        found[f"deep_extra_{gib}"] = max(deep[way] - full[way] for way in ("park", "resume"))
+    return found
+
+
+def served(node: Node, layers: int, times: int, limit: Limit) -> dict[str, Any]:
     """The language model with a CUDA graph, answers compared."""
     with program(node, "model.py", str(layers)) as one:
         one.wait(bool)
@@ -154,7 +178,7 @@ def served(node: Node, layers: int, times: int, limit: dict[str, float]) -> dict
         return {**found, **told, "left": node.mechanism.left(one.body)}
 
 
-def trained(node: Node, steps: int, limit: dict[str, float]) -> dict[str, Any]:
+def trained(node: Node, steps: int, limit: Limit) -> dict[str, Any]:
     """A training run parked on its way, against one that was not and had no guest."""
     with program(node, "training.py", str(steps), guest=False) as one:
         alone = one.wait(lambda facts: bool(facts.get("ended")))
@@ -182,20 +206,16 @@ OTHERS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
 }
 
 
-def other(node: Node, name: str, limit: dict[str, float]) -> dict[str, Any]:
-    """One of OTHERS; its error in words where it does not run here."""
+def other(node: Node, name: str, limit: Limit) -> Found:
+    """One of OTHERS."""
     (script, *rest), environment = OTHERS[name]
-    try:
-        script = built(node.folder) if script == "static" else script
-        with program(node, script, *rest, more=environment) as one:
-            one.wait(bool)
-            switches = [switch(node, one) for _ in range(3)]
-            facts = one.goes_on()
-            found = summary(name, switches, limit)
-            return {**found, "wrong": facts["wrong"], "left": node.mechanism.left(one.body)}
-    except (RuntimeError, Refused, Retry, OSError, subprocess.CalledProcessError) as error:
-        print(f"{name:28} did not run: {error}", flush=True)
-        return {"failed": str(error)}
+    script = built(node.folder) if script == "static" else script
+    with program(node, script, *rest, more=environment) as one:
+        one.wait(bool)
+        switches = [switch(node, one) for _ in range(3)]
+        facts = one.goes_on()
+        found = summary(name, switches, limit)
+        return {**found, "wrong": facts["wrong"], "left": node.mechanism.left(one.body)}
 
 
 def built(folder: Path) -> str:
@@ -225,7 +245,7 @@ def compared(node: Node, name: str, words: tuple[str, ...], pairs: int) -> dict[
     return {**found, "ratio": ratio}
 
 
-def repeated(node: Node, times: int, limit: dict[str, float]) -> dict[str, Any]:
+def repeated(node: Node, times: int, limit: Limit) -> dict[str, Any]:
     """Many switches of a program whose threads allocate all the time: what is left behind."""
     with program(node, "churn.py", "1.5") as one:
         one.wait(lambda facts: facts["steps"] > 20)
@@ -293,39 +313,51 @@ def main() -> int:
     parser.add_argument("--others", nargs="*", choices=OTHERS, default=list(OTHERS))
     parser.add_argument("--many", type=int, default=100, help="switches in a row; 0: without")
     parser.add_argument("--pairs", type=int, default=3, help="for the overhead; 0: without it")
+    parser.add_argument("--json", type=Path, help="a file for the figures, written as they come")
     asked = parser.parse_args()
     uuid, words = card()
     sizes = [*asked.sizes, *asked.by_driver, *asked.image, asked.layers // 2 + 2, 1]
     node, pinning = prepared(asked.folder, uuid, max(sizes) * GIB)
-    results: dict[str, Any] = {"pinning_seconds": pinning}
+    whole: Found = {"benchmark": "bench-park", "machine": words, "host": platform.release()}
+    results: Found = {"pinning_seconds": pinning}
     try:
         limit = pinned_limit(node, uuid)
-        results |= {f"driver_{g}": filled(node, g, asked.times, limit) for g in asked.sizes}
-        results["restart"] = restarts.after_a_restart(node, uuid, max(asked.sizes))
-        results |= {f"by_driver_{g}": by_driver(node, g, 2, limit) for g in asked.by_driver}
-        results |= {f"image_{g}": through_image(node, g, limit) for g in asked.image}
-        if asked.layers:
-            results["model"] = served(node, asked.layers, asked.times, limit)
-        if asked.steps:
-            results["training"] = trained(node, asked.steps, limit)
-        results["others"] = {name: other(node, name, limit) for name in asked.others}
-        if asked.pairs:
-            results["overhead"] = overhead(node, asked.pairs)
-        if asked.many:
-            results["many"] = repeated(node, asked.many, limit)
+        for name, work in steps(node, uuid, asked, limit).items():
+            results[name] = tried(name, work)
+            whole |= {"ratios": ratios(results), **results, "limit": limit}
+            if asked.json:
+                asked.json.write_text(json.dumps(whole))
     finally:
         node.end()
         shutil.rmtree(asked.folder, ignore_errors=True)
-    whole = {
-        "benchmark": "bench-park",
-        "ratios": ratios(results),
-        **results,
-        "limit": limit,
-        "machine": words,
-        "host": platform.release(),
-    }
     print(json.dumps(whole))
     return 0
+
+
+def steps(
+    node: Node, uuid: GpuUuid, asked: argparse.Namespace, limit: Limit
+) -> dict[str, Callable[[], Found]]:
+    """What is to be measured, by name, in order."""
+    some: dict[str, Callable[[], Found]] = {}
+    for gib in asked.sizes:
+        some[f"driver_{gib}"] = partial(filled, node, gib, asked.times, limit)
+    if asked.sizes:
+        some["restart"] = partial(restarts.after_a_restart, node, uuid, max(asked.sizes))
+    for gib in asked.by_driver:
+        some[f"by_driver_{gib}"] = partial(by_driver, node, gib, 2, limit)
+    for gib in asked.image:
+        some[f"image_{gib}"] = partial(through_image, node, gib, limit)
+    if asked.layers:
+        some["model"] = partial(served, node, asked.layers, asked.times, limit)
+    if asked.steps:
+        some["training"] = partial(trained, node, asked.steps, limit)
+    for name in asked.others:
+        some[name] = partial(other, node, name, limit)
+    if asked.pairs:
+        some["overhead"] = partial(overhead, node, asked.pairs)
+    if asked.many:
+        some["many"] = partial(repeated, node, asked.many, limit)
+    return some
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pynvml
+
 from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.disk.pool import Kept, Pool, Slot
@@ -217,11 +219,7 @@ def release(mechanism: Mechanism, body: Body, parts: tuple[Part, ...]) -> None:
 
 
 def vram_used() -> int:
-    """Bytes, as the driver shows them."""
-    shown = subprocess.run(
-        ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(shown.stdout) * 2**20
+    """Bytes of the first card, as the driver shows them."""
+    pynvml.nvmlInit()
+    card = pynvml.nvmlDeviceGetHandleByIndex(0)
+    return int(pynvml.nvmlDeviceGetMemoryInfo(card, version=pynvml.nvmlMemory_v2).used)

@@ -29,8 +29,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def real_node(libraries, node_on):
-    """An agent on the real card."""
-    folder = Path(tempfile.mkdtemp(prefix="kyb-d-"))
+    """An agent on the real card. Its pool is in a tmpfs: no other file can be pinned."""
+    folder = Path(tempfile.mkdtemp(prefix="kyb-d-", dir="/dev/shm"))
     made = node_on(folder, libraries, real=True)
     yield made
     made.close()
