@@ -8,15 +8,15 @@ connections kept alive between two polls, a deadline for whoever says nothing.
 import ssl
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socket import AF_INET, AF_INET6
 from typing import Any
 
 from controller.bundle_app import App
 from kybernate.clients.clock import Clock
 from kybernate.runtime import addresses
 from kybernate.runtime.logs import get_logger
+from kybernate.runtime.threaded import ThreadedServer
 from kybernate.runtime.tls import TlsFiles
 
 _DEADLINE_S = 15.0  # longer than the pause between two polls
@@ -30,7 +30,8 @@ class BundleServer:
         """Binds at once, so that a taken address is told at start. Raises OSError, ValueError."""
         host, port = addresses.parse_listen(listen)
         self._tls, self._clock = tls, clock
-        self._server = _Server(host, port, app)
+        self._server = _Server(host, port, _Conversation, deadline=_DEADLINE_S)
+        self._server.app = app
         self._stopping = threading.Event()
         self._serving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bundles", daemon=True)
@@ -76,27 +77,8 @@ def _context(folder: Path) -> ssl.SSLContext | None:
         return None
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, host: str, port: int, app: App) -> None:
-        self.address_family = AF_INET6 if ":" in host else AF_INET
-        self.app = app
-        self.context: ssl.SSLContext | None = None
-        super().__init__((host, port), _Conversation)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the connection's own thread: a slow handshake holds nobody else up.
-        request.settimeout(_DEADLINE_S)
-        if self.context is None:
-            super().finish_request(request, client_address)
-            return
-        with self.context.wrap_socket(request, server_side=True) as wrapped:
-            super().finish_request(wrapped, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        get_logger().debug("connection failed", client=str(client_address), exc_info=True)
+class _Server(ThreadedServer):
+    app: App
 
 
 class _Conversation(BaseHTTPRequestHandler):

@@ -5,18 +5,17 @@ Called by: every `__main__`. Rules: it serves GET only, with a deadline per conn
 fails answers 500 and is logged.
 """
 
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET, AF_INET6
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from kybernate.runtime import addresses, metrics
 from kybernate.runtime.health import Health, Report
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.metrics import Metrics
+from kybernate.runtime.threaded import ThreadedServer
 from kybernate.runtime.tls import TlsFiles
 
 _DEADLINE_S = 10.0  # for a client that connects and says nothing
@@ -43,8 +42,9 @@ class HttpServer:
     ) -> None:
         """Binds at once. Raises OSError, ValueError (see `parse_listen`)."""
         host, port = addresses.parse_listen(listen)
-        context = tls.server_context() if tls else None
-        self._server = _Server(host, port, dict(routes), context)
+        self._server = _Server(host, port, _Conversation, deadline=_DEADLINE_S)
+        self._server.context = tls.server_context() if tls else None
+        self._server.routes = dict(routes)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name=f"http-{port}", daemon=True
         )
@@ -90,29 +90,8 @@ def _answer(report: Report) -> Answer:
     return Answer(report.text.encode(), report.status)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(
-        self, host: str, port: int, routes: dict[str, Route], context: ssl.SSLContext | None
-    ) -> None:
-        self.address_family = AF_INET6 if ":" in host else AF_INET
-        self.routes = routes
-        self._context = context
-        super().__init__((host, port), _Conversation)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the connection's own thread: a slow handshake holds nobody else up.
-        request.settimeout(_DEADLINE_S)
-        if self._context is None:
-            super().finish_request(request, client_address)
-            return
-        with self._context.wrap_socket(request, server_side=True) as wrapped:
-            super().finish_request(wrapped, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        get_logger().debug("connection failed", client=str(client_address), exc_info=True)
+class _Server(ThreadedServer):
+    routes: dict[str, Route]
 
 
 class _Conversation(BaseHTTPRequestHandler):
