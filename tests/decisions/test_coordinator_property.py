@@ -105,7 +105,8 @@ class World(RuleBasedStateMachine):
         )
         self.under_way: list[tuple[float, SwitchPlan, bool]] = []
         self.lives = 0
-        self.longest: dict[WorkloadKey, tuple[float, int]] = {}
+        # Since when each waits, and with how many at once at the most: counted here, not by them.
+        self.seen: dict[WorkloadKey, tuple[float, int]] = {}
         self.again_at: float | None = None
         for seat in seats:
             self.a_pod_starts(seat, WorkloadClass.TRAINING, small=False)
@@ -124,6 +125,7 @@ class World(RuleBasedStateMachine):
             workload_class=cls, parkable=self.reliable or self.lives % 7 != 0,
         )  # fmt: skip
         self.books = bk.arrive(self.books, tenancy, self.now)
+        self._count_waiting()
         self._settle()
 
     @rule(pick=st.integers(0, 30))
@@ -131,6 +133,7 @@ class World(RuleBasedStateMachine):
         parked = [t for t in self.books.tenancies.values() if t.state is State.PARKED]
         if parked:
             self.books = bk.want(self.books, parked[pick % len(parked)].key, self.now)
+            self._count_waiting()
             self._settle()
 
     @rule(pick=st.integers(0, 30))
@@ -176,6 +179,13 @@ class World(RuleBasedStateMachine):
             t.vram for t in self.books.tenancies.values() if t.state in parked
         )  # fmt: skip
 
+    def _count_waiting(self):
+        queue = self.books.queue()
+        for waiter in queue:
+            since, most = self.seen.get(waiter.key, (None, 0))
+            most = most if since == waiter.wanted_since else 0
+            self.seen[waiter.key] = waiter.wanted_since, max(most, len(queue))
+
     def _settle(self):
         for _ in range(100):
             self.books = replace(self.books, pool_free=self._pool_free())
@@ -208,6 +218,7 @@ class World(RuleBasedStateMachine):
                 self.books = bk.happen(
                     self.books, key, Happening.PARK_FAILED if fails else Happening.PARKED, self.now
                 )
+                self._count_waiting()
             if not fails and plan.resume in self.books.tenancies:
                 self._resume(plan)
             self.books = bk.end_switch(self.books, plan.key)
@@ -218,6 +229,7 @@ class World(RuleBasedStateMachine):
         for key in parked if self.eager else ():
             if self.books.tenancies[key].state is State.PARKED:
                 self.books = bk.want(self.books, key, self.now)
+                self._count_waiting()
 
     def _resume(self, plan):
         if plan.park:
@@ -246,6 +258,8 @@ class World(RuleBasedStateMachine):
         if not self.reliable:
             return
         for waiter in self.books.queue():
+            _, seats = self.seen[waiter.key]
+            assert 1 <= waiter.most_waiting <= seats
             bound = waiter.most_waiting * (SLICE + SWITCH)
             waited = self.now - waiter.wanted_since
             assert waited <= bound + 0.01, (waiter.key, waited, waiter.most_waiting)
