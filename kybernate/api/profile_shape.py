@@ -25,11 +25,15 @@ _GPUS = "#/$defs/gpus"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The entries that fit. `indices` are the GPUs of the file, of ill-shaped entries too."""
+    """The entries that fit; in `named` and `indices` also those that do not.
+
+    `named` is every profile and group of the file that says anything at all, `indices` every GPU.
+    """
 
     profiles: list[Entry]
     groups: list[Entry]
     gpus: list[Entry]
+    named: list[Entry]
     indices: Collection[int]
 
 
@@ -50,6 +54,7 @@ def read_shape(text: str, faults: Faults, *, only_gpus: bool = False) -> Shape:
         profiles=_fitting(document, "profiles", "profile"),
         groups=_fitting(document, "gpuTopology.groups", "group"),
         gpus=_fitting(document, "gpus", "gpu"),
+        named=[*_entries(document, "profiles"), *_entries(document, "gpuTopology.groups")],
         indices={index for index in indices if isinstance(index, int)},
     )
 
@@ -86,10 +91,14 @@ def _list_at(document: Any, path: str) -> list[Any]:
 
 def _fitting(document: Any, path: str, definition: str) -> list[Entry]:
     validator = _validator(f"#/$defs/{definition}")
+    return [(at, entry) for at, entry in _entries(document, path) if validator.is_valid(entry)]
+
+
+def _entries(document: Any, path: str) -> list[Entry]:
     return [
         (f"{path}[{number}]", entry)
         for number, entry in enumerate(_list_at(document, path))
-        if validator.is_valid(entry)
+        if isinstance(entry, dict)
     ]
 
 

@@ -42,6 +42,7 @@ def load_profiles(text: str) -> ProfileFile:
     """
     faults = Faults()
     shape = read_shape(text, faults)
+    _must_differ(shape.named, faults)
     gpus = _read_gpus(shape, faults, name=None)
     profiles = _read_profiles(shape.profiles, faults)
     sizes = {profile.group_size for profile in profiles}
@@ -67,14 +68,21 @@ def made_up_uuid(name: str, index: int) -> GpuUuid:
     return GpuUuid(f"GPU-{uuid.uuid5(uuid.NAMESPACE_DNS, f'{name}/{index}')}")
 
 
-def _read_profiles(entries: list[Entry], faults: Faults) -> tuple[Profile, ...]:
+def _must_differ(entries: list[Entry], faults: Faults) -> None:
+    """Names and resources; of ill-shaped entries too, or they would be told one file later."""
     seen = _Once(faults)
+    for path, entry in entries:
+        kind = "group" if path.startswith("gpuTopology") else "profile"
+        for key in ("name", "resource"):
+            if isinstance(entry.get(key), str):
+                seen.check(f"{path}.{key}", entry[key], f"a {key} no other {kind} has", of=kind)
+
+
+def _read_profiles(entries: list[Entry], faults: Faults) -> tuple[Profile, ...]:
     profiles = []
     for path, entry in entries:
         size, seats = entry["groupSize"], entry["seatsPerGroup"]
         active = entry.get("activePerGroup", 1)
-        seen.check(f"{path}.name", entry["name"], "a name no other profile has")
-        seen.check(f"{path}.resource", entry["resource"], "a resource no other profile has")
         named = _RESOURCE_SIZE.search(entry["resource"])
         if named and int(named[1]) != size:
             faults.add(f"{path}.resource", entry["resource"], f"kyb.ai/gpu-{size}x-seat")
@@ -101,7 +109,6 @@ def _read_groups(
     seen = _Once(faults)
     for path, entry in entries:
         name, gpus = entry["name"], tuple(sorted(entry["gpus"]))
-        seen.check(f"{path}.name", name, "a name no other group has")
         seen.check(f"{path}.gpus", gpus, "GPUs that no other group has together")
         if _FORMED_NAME.fullmatch(name) and name != group_name(gpus):
             faults.add(f"{path}.name", name, f"{group_name(gpus)}, or a name not made of digits")
@@ -174,15 +181,15 @@ def _memory(text: str) -> int:
 
 
 class _Once:
-    """Reports values that come a second time, by the last part of their path."""
+    """Reports values that come a second time, by the last part of their path, `of` one kind."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._seen: set[tuple[str, object]] = set()
+        self._seen: set[tuple[str, str, object]] = set()
 
-    def check(self, path: str, value: object, expected: str) -> None:
+    def check(self, path: str, value: object, expected: str, of: str = "") -> None:
         """Report `value` at `path` when it was seen at another entry's."""
-        key = (path.rpartition(".")[2], value)
+        key = (of, path.rpartition(".")[2], value)
         if key in self._seen:
             shown = list(value) if isinstance(value, tuple) else value
             self._faults.add(path, shown, expected)

@@ -7,6 +7,7 @@ folder, unless something failed.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder of the cluster; a short path")
     parser.add_argument("--light", action="store_true", help="no real node, also where one can be")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     work = given.work
     folder = work or Path(tempfile.mkdtemp(prefix="kyb-demo-"))
     started = time.monotonic()

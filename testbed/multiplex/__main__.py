@@ -6,6 +6,7 @@ On a real node where this machine can run one and `--real` asks for it, else on 
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -38,6 +39,7 @@ console = Console(highlight=False, soft_wrap=True)
 def main() -> int:
     """See the module's text."""
     given = _flags().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     folder = given.work or Path(tempfile.mkdtemp(prefix="kyb-mux-"))
     started = time.monotonic()
     try:

@@ -134,6 +134,7 @@ profiles:
   - {name: a, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 0}
   - {name: b, resource: kyb.ai/gpu-2x-seat, groupSize: 2, seatsPerGroup: 3}
   - {name: b, resource: kyb.ai/gpu-4x-seat, groupSize: 4, seatsPerGroup: 3}
+  - {name: a, resource: kyb.ai/gpu-1x-seat, groupSize: 1.5, seatsPerGroup: 3}
 extra: 1
 gpuTopology: {groups: [{name: G01, gpus: [0, 9]}, {gpus: []}]}
 gpus:
@@ -144,6 +145,7 @@ gpus:
     assert sorted(faults(text)) == sorted(
         [
             "profiles[0].seatsPerGroup", "profiles[2].name", "extra",
+            "profiles[3].name", "profiles[3].resource", "profiles[3].groupSize",
             "gpuTopology.groups[0].name", "gpuTopology.groups[0].gpus[1]",
             "gpuTopology.groups[1].name", "gpuTopology.groups[1].gpus",
             "gpus[0].memory", "gpus[0].links.5", "gpus[0].links.0", "gpus[1].index",

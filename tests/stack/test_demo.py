@@ -1,10 +1,11 @@
 """
-The demo plays to its end, and leaves nothing running: neither when it ends nor when it is killed.
+The demo plays to its end, and leaves nothing running: not when it ends, is interrupted or killed.
 
 Seen by the working directories and command lines of all processes, not by our own records.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,12 +19,13 @@ ROOT = Path(__file__).parents[2]
 PLAYED_S = 400.0  # about 130 s on an idle machine
 MODEL = "testbed.models serve"
 Living = Callable[[Path], dict[int, str]]
+Eventually = Callable[..., object]
 
 
-def _demo(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def _demo(folder: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "testbed.demo", "--work", str(folder)],
+            [sys.executable, "-m", "testbed.demo", "--work", str(folder), *options],
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -44,21 +46,42 @@ def test_it_plays_to_the_end_and_leaves_nothing_running(
     assert "$ kubectl get gpunodes,gpuworkloads" in said
 
 
+def _await_models(
+    demo: subprocess.Popen[bytes], log: Path, models: Callable[[], bool], eventually: Eventually
+) -> None:
+    eventually(lambda: demo.poll() is not None or models(), within=120.0)
+    assert demo.poll() is None, log.read_text()
+
+
 def test_killed_in_the_middle_it_leaves_nothing_running(
-    assets: object,
-    short_folder: Path,
-    tmp_path: Path,
-    living: Living,
-    eventually: Callable[..., object],
+    assets: object, short_folder: Path, tmp_path: Path, living: Living, eventually: Eventually
 ) -> None:
     work, log = short_folder / "k", tmp_path / "demo.log"
     with _demo(work, log) as demo:
-        eventually(
-            lambda: demo.poll() is not None or any(MODEL in one for one in living(work).values()),
-            within=120.0,
+        _await_models(
+            demo, log, lambda: any(MODEL in one for one in living(work).values()), eventually
         )
-        assert demo.poll() is None, log.read_text()
         demo.kill()
         demo.wait()
     # The watchdog asks first and insists ten seconds later, one process after the other.
     eventually(lambda: not living(work), within=60.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_what_it_started_and_says_where_the_logs_are(
+    assets: object, short_folder: Path, tmp_path: Path, living: Living, eventually: Eventually,
+    number: signal.Signals,
+) -> None:  # fmt: skip
+    work, log = short_folder / number.name, tmp_path / "demo.log"
+    with _demo(work, log, "--light") as demo:
+        _await_models(
+            demo, log, lambda: any(MODEL in one for one in living(work).values()), eventually
+        )
+        demo.send_signal(number)
+        assert demo.wait(60.0) == 130
+    assert living(work) == {}
+    said = log.read_text()
+    assert said.rstrip().endswith(
+        f"demo: interrupted; all it started has ended. Logs are in {work}"
+    ), said
+    assert "Traceback" not in said
