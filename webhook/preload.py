@@ -7,7 +7,7 @@ Rule: a pod that names another mechanism, or none, gets an empty `KYB_GUEST_SOCK
 then replaces nothing. Rule: what parking would break is refused while the pod is to be parked by us
 or by the driver, all of it at once; a pod with `kyb.ai/park: never` may have it, and an engine that
 sleeps by itself keeps it. What only shows at run time is the
-agent's to report (nodeagent/eligibility.py).
+agent's to report (nodeagent/eligibility/).
 """
 
 import re
