@@ -45,6 +45,7 @@ from nodeagent.turns.measures import Measures
 from nodeagent.turns.policychange import PolicyChange
 
 NAMESPACE = "kyb-system"
+BEHIND_S = 1.0  # our watch behind the kubelet's; the device plugin waits 2 s for a preference
 
 
 class Process:
@@ -219,4 +220,4 @@ class Process:
             seated = set(self._engine.seats.seats())
         except KubeletAway:
             seated = set()
-        return self._engine.watching.unseated(resource, seated)
+        return self._engine.watching.unseated(resource, seated, behind=BEHIND_S)

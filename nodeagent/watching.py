@@ -1,5 +1,6 @@
 """What the agent watches: its node's pods, and what people want of workloads."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from kybernate.model.workload import Desired, Wishes, Workload
 
 
 class Watching:
-    """Pods of the node as workloads, and every GpuWorkload's wish. Reads never wait."""
+    """Pods of the node as workloads, and every GpuWorkload's wish. Reads never wait, but one."""
 
     def __init__(
         self,
@@ -22,13 +23,14 @@ class Watching:
         on_pod: Callable[[], None],
         on_desired: Callable[[WorkloadKey, PodUid, Desired], None],
     ) -> None:
-        self._on_desired = on_desired
+        self._on_pod, self._on_desired = on_pod, on_desired
+        self._pod_changed = threading.Condition()
         self._pods: Reflector[Workload] = Reflector(
             kube,
             PODS,
             field_selector=f"spec.nodeName={node}",
             project=_seat_pod,
-            on_change=lambda _: on_pod(),
+            on_change=self._podded,
         )
         # Of all nodes: an API server can select by no field of ours.
         self._wishes: Reflector[Spec] = Reflector(
@@ -68,11 +70,27 @@ class Watching:
         spec = self._wishes.get((key.namespace, key.name))
         return spec.desired if spec and spec.pod_uid == uid else Desired.AUTO
 
-    def unseated(self, resource: str, seated: set[WorkloadKey]) -> tuple[Wishes, ...]:
-        """Wishes of the pods that ask for this resource and have no seat yet."""
+    def unseated(
+        self, resource: str, seated: set[WorkloadKey], behind: float = 0.0
+    ) -> tuple[Wishes, ...]:
+        """Wishes of the pods that ask for this resource and have no seat yet.
+
+        Whoever asks because of such a pod has seen one: where none is known here, our watch is
+        behind the kubelet's, and is waited for, `behind` seconds at most.
+        """
+        with self._pod_changed:
+            self._pod_changed.wait_for(lambda: self._unseated(resource, seated), timeout=behind)
+        return self._unseated(resource, seated)
+
+    def _unseated(self, resource: str, seated: set[WorkloadKey]) -> tuple[Wishes, ...]:
         return tuple(
             pod.wishes for pod in self.pods() if pod.resource == resource and pod.key not in seated
         )
+
+    def _podded(self, _: Change[Workload]) -> None:
+        with self._pod_changed:
+            self._pod_changed.notify_all()
+        self._on_pod()
 
     def _wished(self, change: Change[Spec]) -> None:
         old, new = change.old, change.new

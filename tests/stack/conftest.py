@@ -296,13 +296,21 @@ class Cluster:
 
     # waiting
 
-    def until(self, check: Callable[[], Any], what: str, within: float = PATIENCE_S) -> Any:
-        """The first true answer of `check`."""
-        deadline = time.monotonic() + within
+    def until(
+        self,
+        check: Callable[[], Any],
+        what: str,
+        within: float = PATIENCE_S,
+        moving: Callable[[], object] = lambda: None,
+    ) -> Any:
+        """The first true answer of `check`, `within` seconds of the last change in `moving`."""
+        deadline, stood = time.monotonic() + within, moving()
         while True:
             with suppress(Retry):
                 if answer := check():
                     return answer
+            if (now := moving()) != stood:
+                deadline, stood = time.monotonic() + within, now
             assert time.monotonic() < deadline, f"{what}: not within {within:g} s\n{self._story()}"
             _PAUSE.wait(LOOK_S)
 

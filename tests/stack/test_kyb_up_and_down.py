@@ -14,7 +14,7 @@ from kybernate.clients.kube import Kube
 from kybernate.clients.resources import PODS
 from testbed import record
 
-pytestmark = [pytest.mark.controlplane, pytest.mark.crash]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash, pytest.mark.timeout(600)]
 
 KYB = Path(sys.executable).parent / "kyb"
 SERVE = ["python", "-m", "testbed.models", "serve", "--vram", "4Gi", "--port", "8080"]

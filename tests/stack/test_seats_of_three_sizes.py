@@ -36,8 +36,13 @@ def test_they_take_turns_and_a_gpu_never_has_two(
         cluster.until(lambda: all(map(cluster.workload, TRAINERS)), "all have seats")
         seats = {name: cluster.workload(name) for name in TRAINERS}
         _seats_are_what_was_allocated(cluster, seats)
+        # On a busy machine all of them together take minutes; what counts is that turns go on.
         for name in TRAINERS:
-            cluster.until(lambda name=name: cluster.phase(name) == "Succeeded", f"{name} is done")
+            cluster.until(
+                lambda name=name: cluster.phase(name) == "Succeeded",
+                f"{name} is done",
+                moving=lambda: sum(seen.turns.values()),
+            )
     assert not seen.faults
     assert seen.looks > 100
     assert set(seen.turns) == set(TRAINERS), "everybody had a turn"
