@@ -27,13 +27,13 @@ import grpc
 from benchmarks.harness import report
 from kybernate.api import names
 from kybernate.api.quantity import parse_bytes
+from kybernate.artifacts.facts import Facts
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.checkpoints.lending import Lending
-from nodeagent.checkpoints.manifest import Facts
 from nodeagent.checkpoints.peers import SERVER, Peers, Wanted
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store

@@ -4,6 +4,7 @@ model      what things are: frozen values, standard library only
 decisions  what to do: pure functions from a view and a clock value to a plan or a refusal
 api        Kubernetes objects and files to model values and back; pure
 clients    whom we talk to: the only shared code allowed on the network
+artifacts  what checkpoints are made of in a store: codecs, sealing, signing; pure
 runtime    what every process needs to run: settings, logs, metrics, health, clock
 testing    shipped fakes and builders
 

@@ -13,7 +13,7 @@ Checkpoint artifacts of the provisional local format v0: docs/reference/checkpoi
 
 Called by: the stories that seal and wake; the gRPC service that lends to other agents.
 Rules: what comes from a disk or a peer is hostile until its signature and digests are checked;
-names never become paths before `names` has passed them; a checkpoint holds regular files in
-folders and nothing else (whatever needs links, modes or owners is packed into an archive by its
-maker); a sealed one never changes.
+names never become paths before `kybernate.artifacts.names` has passed them; a checkpoint holds
+regular files in folders and nothing else (whatever needs links, modes or owners is packed into an
+archive by its maker); a sealed one never changes.
 """

@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.clock import Clock
 from kybernate.model.checkpoint import Flaw
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import Cancelled, PeerAway, Unusable
+from nodeagent.checkpoints.faults import Cancelled, PeerAway
 
 _AHEAD = 8  # pieces received and not yet written
 _LOOK_S = 0.2  # how soon a cancellation is seen

@@ -15,10 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from kybernate.artifacts import names
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.faults import Unusable
 from nodeagent.checkpoints import manifest as manifests
-from nodeagent.checkpoints import names, streams, verifying
-from nodeagent.checkpoints.faults import NoRoom, NotSealed, Unusable
-from nodeagent.checkpoints.manifest import Facts, File, Manifest
+from nodeagent.checkpoints import streams, verifying
+from nodeagent.checkpoints.faults import NoRoom, NotSealed
+from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import FULL, Space

@@ -6,12 +6,12 @@ start is written again, because a cluster that was restored from a backup must n
 """
 
 from kybernate.api.checkpoints import read_checkpoint
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.kube import Kube
 from kybernate.clients.reflector import DELETED, Change, Reflector
 from kybernate.clients.resources import GPUCHECKPOINTS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.store import Store
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 import grpc
 
 from kybernate.api import names as kyb
+from kybernate.artifacts import names
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Flaw
-from nodeagent.checkpoints import names, streams
-from nodeagent.checkpoints.faults import Unusable
+from nodeagent.checkpoints import streams
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 

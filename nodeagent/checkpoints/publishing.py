@@ -9,6 +9,7 @@ its next start.
 import threading
 from collections.abc import Callable
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.checkpoints import Checkpoints, Taken
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
@@ -16,7 +17,6 @@ from kybernate.clients.outbox import Outbox, Patience
 from kybernate.model.checkpoint import Checkpoint, Flaw
 from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 
@@ -101,7 +101,7 @@ class Publisher:
         one = sealed.checkpoint
         try:
             self._checkpoints.publish(
-                one, sealed.manifest.fingerprint, Tier.NVME, self._clock.now()
+                one, sealed.manifest.facts.fingerprint, Tier.NVME, self._clock.now()
             )
         except Taken as problem:
             get_logger().error("not published", checkpoint=one.name, why=str(problem))

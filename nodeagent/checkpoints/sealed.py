@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kybernate.artifacts import names
 from kybernate.model.checkpoint import Checkpoint
-from nodeagent.checkpoints import names, streams
+from nodeagent.checkpoints import streams
 from nodeagent.checkpoints.manifest import Manifest
 
 FILES, MANIFEST, SIGNATURE = "files", "manifest.json", "manifest.sig"

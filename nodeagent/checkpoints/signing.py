@@ -20,9 +20,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.disk.durable import seal
 
 SIGNING, TRUSTED = "signing.key", "trusted.pem"

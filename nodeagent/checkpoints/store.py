@@ -18,14 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kybernate.artifacts import names
+from kybernate.artifacts.faults import Unusable
 from kybernate.decisions import compatibility
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.tier import Room
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints import manifest as manifests
-from nodeagent.checkpoints import names, verifying
+from nodeagent.checkpoints import verifying
 from nodeagent.checkpoints.draft import Draft
-from nodeagent.checkpoints.faults import AlreadySealed, Unusable
+from nodeagent.checkpoints.faults import AlreadySealed
 from nodeagent.checkpoints.manifest import Manifest
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys

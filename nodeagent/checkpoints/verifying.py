@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kybernate.artifacts import names
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
 from nodeagent.checkpoints import manifest as manifests
-from nodeagent.checkpoints import names, streams
-from nodeagent.checkpoints.faults import Unusable
+from nodeagent.checkpoints import streams
 from nodeagent.checkpoints.manifest import File, Manifest
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kybernate.artifacts.facts import Facts, GpuPart
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
 from nodeagent import images
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
-from nodeagent.checkpoints.manifest import Facts, GpuPart
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 from nodeagent.disk.pool import Kept, Slot

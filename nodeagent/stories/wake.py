@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kybernate.artifacts.facts import GpuPart
 from kybernate.clients.errors import Refused, Retry
-from nodeagent.checkpoints.manifest import GpuPart
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.disk.pool import Damaged, Kept
 from nodeagent.disk.records import Mark, Record

@@ -8,6 +8,7 @@ every byte of it was compared, and it fits this machine.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kybernate.artifacts.faults import DAMAGE, Unusable
 from kybernate.clients.checkpoints import Checkpoints, Claimed
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 from kybernate.model.checkpoint import Fingerprint, Flaw
@@ -15,7 +16,7 @@ from kybernate.model.ids import NodeName
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.faults import DAMAGE, PeerAway, Unusable
+from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.peers import Peers, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit

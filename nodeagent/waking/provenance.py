@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kybernate.api import identity
+from kybernate.artifacts.facts import Facts
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import ApiError, Unavailable
 from kybernate.clients.resources import DEPLOYMENTS, PODS
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName
 from nodeagent import images
-from nodeagent.checkpoints.manifest import Facts
 from nodeagent.disk.records import Record
 from nodeagent.waking.heritage import Api, siblings
 

@@ -19,6 +19,7 @@ import pytest
 from controller import pki
 from controller.certificates import Want
 from kybernate.api import names
+from kybernate.artifacts.facts import Facts, GpuPart
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
@@ -26,7 +27,6 @@ from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.checkpoints.arriving import Patience
 from nodeagent.checkpoints.lending import Lending
-from nodeagent.checkpoints.manifest import Facts, GpuPart
 from nodeagent.checkpoints.peers import SERVER, Peers
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys

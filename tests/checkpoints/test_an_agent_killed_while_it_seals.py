@@ -19,7 +19,7 @@ SEALS = """
 import sys
 from pathlib import Path
 from kybernate.model.checkpoint import Fingerprint
-from nodeagent.checkpoints.manifest import Facts
+from kybernate.artifacts.facts import Facts
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 made_in = Fingerprint(

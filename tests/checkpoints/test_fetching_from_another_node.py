@@ -12,10 +12,11 @@ from typing import Any
 import grpc
 import pytest
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Flaw
-from nodeagent.checkpoints.faults import Cancelled, NoRoom, PeerAway, Unusable
+from nodeagent.checkpoints.faults import Cancelled, NoRoom, PeerAway
 from nodeagent.checkpoints.lending import AT_ONCE, Lending
 from nodeagent.checkpoints.peers import SERVER, Wanted
 from nodeagent.checkpoints.sealed import Sealed

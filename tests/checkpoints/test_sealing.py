@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
-from nodeagent.checkpoints.faults import AlreadySealed, NoRoom, NotSealed, Unusable
+from nodeagent.checkpoints.faults import AlreadySealed, NoRoom, NotSealed
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 

@@ -52,7 +52,7 @@ def test_what_is_sealed_is_told(
     assert (found.signature, found.size) == (sealed.signature, sealed.size)
     assert (found.copies, found.labels) == ({A: Tier.NVME}, {"app": "llama"})
     obj = kube.get(GPUCHECKPOINTS, NAME, NAMESPACE)
-    assert obj["status"]["fingerprint"] == sealed.manifest.fingerprint
+    assert obj["status"]["fingerprint"] == sealed.manifest.facts.fingerprint
 
 
 def test_what_was_sealed_while_the_cluster_was_away_is_told_afterwards_each_once(

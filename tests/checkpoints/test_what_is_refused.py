@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 import pytest
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from nodeagent.checkpoints import manifest as manifests
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys

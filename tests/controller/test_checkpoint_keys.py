@@ -11,11 +11,11 @@ import pytest
 
 from controller import secrets, signing
 from controller.signing import SECRET, Signing, Terms
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.errors import Conflict
 from kybernate.clients.resources import SECRETS
 from kybernate.testing.clock import FakeClock
 from kybernate.testing.fakekube import FakeKube
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.signing import Keys
 
 SYSTEM = "kyb-system"

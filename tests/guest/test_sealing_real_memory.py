@@ -20,6 +20,7 @@ from uuid import UUID
 import orjson
 import pytest
 
+from kybernate.artifacts.facts import Facts
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import (
@@ -31,7 +32,6 @@ from kybernate.model.ids import (
     WorkloadKey,
 )
 from kybernate.runtime.clock import SystemClock
-from nodeagent.checkpoints.manifest import Facts
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 from nodeagent.disk.journal import FileJournal

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import GpuUuid, NodeName
 from kybernate.model.verdict import Reason
 from kybernate.testing.builders import a_group
 from nodeagent import images
-from nodeagent.checkpoints.faults import Unusable
-from nodeagent.checkpoints.manifest import Facts
 from nodeagent.disk.journal import BreakingJournal
 from nodeagent.disk.records import Mark, Record
 from nodeagent.images import DumpFailed, Unfit, Unfitness

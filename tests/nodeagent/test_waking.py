@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.checkpoints import Claimed
 from kybernate.clients.errors import Unavailable
 from kybernate.clients.runtimecalls import Call, Op
@@ -23,8 +25,6 @@ from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceNa
 from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
-from nodeagent.checkpoints.faults import Unusable
-from nodeagent.checkpoints.manifest import Facts
 from nodeagent.disk.journal import BreakingJournal
 from nodeagent.disk.records import Mark
 from nodeagent.disk.woken import WokenNotes
