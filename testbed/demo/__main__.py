@@ -49,9 +49,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     work = given.work
     folder = work or Path(tempfile.mkdtemp(prefix="kyb-demo-"))
-    started = time.monotonic()
     try:
-        play(folder, started, given.light)
+        play(folder, given.light)
     except FAULTS as fault:
         console.print(f"\ndemo: {fault}", style="red", markup=False)
         console.print(f"logs are in {folder}")
@@ -65,9 +64,10 @@ def main() -> int:
     return 0
 
 
-def play(folder: Path, started: float, light: bool) -> None:
+def play(folder: Path, light: bool) -> None:
     """The whole evening. Raises one of FAULTS."""
     problem = "--light asks for it" if light else realnodes.why_not()
+    started = time.monotonic()  # what a real node runs is built by now
     console.print("== A real control plane, our processes, and a node with one simulated GPU")
     if problem:
         console.print(f"   the node is a light one, pods are local processes: {problem}")
