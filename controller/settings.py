@@ -8,7 +8,7 @@ from kybernate.api import names
 from kybernate.api.errors import Fault, Malformed
 from kybernate.runtime.settings import ProcessSettings, setting
 
-SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller")
+SERVERS = ("kyb-extender", "kyb-webhook", "kyb-nodeagent", "kyb-controller", "kyb-registry")
 # Who calls agents, agents and activators that do, kube-scheduler that calls the extender: each has
 # one name, and whoever is called goes by it.
 CLIENTS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from kyb import faults, local, requesting, show, turns
+from kyb import faults, local, registry, requesting, show, turns
 from kyb.doctor.command import doctor
 from kyb.nodefiles.command import install_node, uninstall_node
 from kyb.top import top
@@ -25,6 +25,7 @@ app.command("resume")(turns.resume)
 app.command("park")(turns.park)
 app.command("checkpoint")(requesting.checkpoint)
 app.command("restore")(requesting.restore)
+app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor)
 app.command("install-node")(install_node)
 app.command("uninstall-node")(uninstall_node)

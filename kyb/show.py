@@ -40,8 +40,12 @@ def ps(
     if not found:
         console.print(f"no workloads that ask for a {names.GROUP} seat")
         return
-    # As kubectl does: rows as long as they are, also in a pipe. Names are there to be copied, and
-    # what a narrow terminal would leave out is the reason.
+    wide(table)
+
+
+def wide(table: Table) -> None:
+    """Print it as kubectl does: rows as long as they are, also in a pipe. Names are there to be
+    copied, and what a narrow terminal would leave out is the reason."""
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     Console(highlight=False, width=max(console.width, needed)).print(table)
 

@@ -86,6 +86,7 @@ class Engine:
             limit=settings.checkpoint_limit,
             keys=settings.checkpoint_keys,
             client_tls=settings.client_tls_dir,
+            registry=settings.registry,
         )
         return Artifacts(place, self.kube, self.node, self._clock)
 

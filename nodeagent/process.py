@@ -82,7 +82,7 @@ class Process:
         runtime = RuntimeSocket(
             engine.containers, engine.coordinator, self._prober(), engine.wakings
         )
-        self.servers = Servers(agent, runtime, engine.artifacts.lending)
+        self.servers = Servers(agent, runtime, engine.artifacts.lending, engine.artifacts.copies)
         self._relearner = Relearner(
             self._settings.runtime_root, runtime.answer, engine.tools.freezer, self._clock
         )

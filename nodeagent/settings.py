@@ -60,6 +60,11 @@ class Settings(ProcessSettings):
     client_tls_dir: Path | None = setting(
         None, help="the certificate agents call each other with, to fetch checkpoints"
     )
+    registry: tuple[str, ...] = setting(
+        (),
+        help="HOST:PORT of the registry, which is told of the checkpoints on this node (needs "
+        "--client-tls-dir); several must be IPv4 addresses. Without it nobody is told",
+    )
     checkpoint_dir: Path | None = setting(
         None,
         help="folder for checkpoints, on a fast disk; it has to outlive the agent. Without it: "

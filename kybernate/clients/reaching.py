@@ -1,5 +1,6 @@
 """
-The agent of a node, from within the cluster: where it is (GpuNode), and who may call it (Secret).
+The agent of a node, from within the cluster: where it is (GpuNode), and who may call it (Secret);
+and the registry, whom the same may ask.
 
 Called by: the controller and `kyb`. Whoever may read the Secret `kyb-client-tls` may call agents.
 """
@@ -10,11 +11,14 @@ import grpc
 
 from kybernate.api import names
 from kybernate.clients.agents import Agent, AgentAway
+from kybernate.clients.copies import Copies
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
+from kybernate.clients.registry import Registry
 from kybernate.clients.resources import GPUNODES, SECRETS
 
 SERVER = f"kyb-nodeagent.{names.SYSTEM_NAMESPACE}.svc"
+REGISTRY = f"kyb-registry.{names.SYSTEM_NAMESPACE}.svc"
 CLIENT_SECRET = "kyb-client-tls"  # noqa: S105 - its name
 
 
@@ -23,6 +27,20 @@ def agent_of(kube: Kube, node: str) -> Agent:
 
     Raises AgentAway where it does not say where it is, ApiError.
     """
+    return Agent.in_cluster(_endpoint(kube, node), _credentials(kube), SERVER)
+
+
+def copies_of(kube: Kube, node: str) -> Copies:
+    """The same agent's Copies service. Raises as `agent_of`."""
+    return Copies.in_cluster(_endpoint(kube, node), _credentials(kube), SERVER)
+
+
+def registry_at(kube: Kube, address: str) -> Registry:
+    """The registry at this `host:port`; nothing is sent yet. Raises AgentAway, ApiError."""
+    return Registry.at([address], _credentials(kube), REGISTRY)
+
+
+def _endpoint(kube: Kube, node: str) -> str:
     try:
         status = kube.get(GPUNODES, node).get("status") or {}
     except NotFound:
@@ -30,7 +48,7 @@ def agent_of(kube: Kube, node: str) -> Agent:
     endpoint = status.get("endpoint")
     if not endpoint:
         raise AgentAway(f"the agent of {node} does not say where it is reached (--advertise)")
-    return Agent.in_cluster(endpoint, _credentials(kube), SERVER)
+    return str(endpoint)
 
 
 def _credentials(kube: Kube) -> grpc.ChannelCredentials:

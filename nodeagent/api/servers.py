@@ -7,11 +7,14 @@ import grpc
 
 from kybernate.clients import runtimecalls
 from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.clients.pb import copies_pb2_grpc
 from kybernate.runtime import addresses
+from kybernate.runtime.callers import Callers
 from kybernate.runtime.tls import TlsFiles
+from nodeagent.api import callers
 from nodeagent.api.agent_service import AgentService
-from nodeagent.api.callers import Callers
 from nodeagent.api.runtime_socket import RuntimeSocket
+from nodeagent.checkpoints.copies import Copies
 from nodeagent.checkpoints.lending import Lending
 
 # A request that waits for its turn keeps a thread. A node has at most tens of seats, each asked for
@@ -29,9 +32,12 @@ _STOP_GRACE_S = 2.0
 class Servers:
     """All of them. `start` returns when they can be called; the address is real then."""
 
-    def __init__(self, agent: AgentService, runtime: RuntimeSocket, lending: Lending) -> None:
-        """`lending` is for the cluster only: it asks who calls."""
-        self._agent, self._runtime, self._lending = agent, runtime, lending
+    def __init__(
+        self, agent: AgentService, runtime: RuntimeSocket, lending: Lending, copies: Copies
+    ) -> None:
+        """`lending` and `copies` are for the cluster only: there it is known who calls."""
+        self._agent, self._runtime = agent, runtime
+        self._lending, self._copies = lending, copies
         self._running: list[grpc.Server] = []
         self.port = 0
 
@@ -61,9 +67,10 @@ class Servers:
 
     def _serve_cluster(self, listen: str, tls: TlsFiles) -> None:
         host, port = addresses.parse_listen(listen)
-        server = _server(Callers())
+        server = _server(callers.door())
         rpc.add_AgentServicer_to_server(self._agent, server)
         rpc.add_CheckpointsServicer_to_server(self._lending, server)
+        copies_pb2_grpc.add_CopiesServicer_to_server(self._copies, server)
         address = f"{host or '[::]'}:{port}"
         credentials = tls.grpc_server_credentials(require_client=True)
         self.port = _bound(server.add_secure_port(address, credentials), address)

@@ -18,24 +18,29 @@ from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUNODES
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
+from kybernate.runtime.registryline import RegistryLine
 from kybernate.runtime.tls import TlsFiles
+from nodeagent.checkpoints import rows
+from nodeagent.checkpoints.copies import Copies
 from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.following import Following
 from nodeagent.checkpoints.lending import Lending
 from nodeagent.checkpoints.peers import Peers
 from nodeagent.checkpoints.publishing import Publisher
+from nodeagent.checkpoints.registering import Registering
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Folders, and the limit in bytes."""
+    """Folders, the limit in bytes, and where the registry is (nowhere: there is none)."""
 
     folder: Path
     limit: int
     keys: Path | None = None
     client_tls: Path | None = None
+    registry: tuple[str, ...] = ()
 
 
 class Artifacts:
@@ -51,6 +56,9 @@ class Artifacts:
         self.publisher = Publisher(self.store, self.claims, clock)
         self.peers = Peers(self.store, self._credentials, self._address_of, clock)
         self.lending = Lending(self.store)
+        self._line, self._registering = self._registry(place, node, clock)
+        reader = rows.of_store(self.store)
+        self.copies = Copies(lambda: rows.inventories(node, reader, clock.now))
         self._following = Following(kube, self.store)
         if not (place.keys and place.client_tls):
             get_logger().warning("checkpoints stay on this node: --checkpoint-keys and "
@@ -60,11 +68,29 @@ class Artifacts:
         """Tell the cluster what is here; listen for what is deleted."""
         self.publisher.start()
         self._following.start()
+        if self._registering:
+            self._registering.start()
 
     def stop(self) -> None:
         """End; what could not be told is told after the next start."""
         self._following.stop()
         self.publisher.stop()
+        if self._registering and self._line:
+            self._registering.stop()
+            self._line.close()
+
+    def _registry(
+        self, place: Place, node: NodeName, clock: Clock
+    ) -> tuple[RegistryLine | None, Registering | None]:
+        if not place.registry:
+            return None, None
+        if self._client is None:
+            get_logger().warning("the registry is not told: it knows agents by --client-tls-dir")
+            return None, None
+        line = RegistryLine(place.registry, self._client)
+        telling = Registering(node, rows.of_store(self.store), line, clock)
+        self.store.listener = telling.changed
+        return line, telling
 
     def _credentials(self) -> grpc.ChannelCredentials:
         if self._client is None:

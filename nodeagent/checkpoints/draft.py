@@ -18,6 +18,7 @@ from typing import Protocol
 from kybernate.artifacts import names
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
+from kybernate.model.artifact import Kind
 from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import streams, verifying
 from nodeagent.checkpoints.faults import NoRoom, NotSealed
@@ -35,7 +36,7 @@ class Keeper(Protocol):
     keys: Keys
     space: Space
 
-    def adopt(self, root: Path, manifest: Manifest) -> None:
+    def adopt(self, root: Path, manifest: Manifest, kind: Kind = Kind.SEALED) -> None:
         """Give it its name. Raises AlreadySealed."""
 
     def folder(self, namespace: str, name: str) -> Path:
@@ -110,7 +111,7 @@ class Draft:
         with self._whole_or_gone():
             if set(self._written.values()) != set(manifest.files):
                 raise NotSealed("not every file of its manifest was written")
-            return self._install(content, manifest, signature)
+            return self._install(content, manifest, signature, Kind.COPIED)
 
     def discard(self) -> None:
         """Leave nothing of it. Twice is fine; after sealing it does nothing."""
@@ -150,13 +151,15 @@ class Draft:
             known |= {file.path: file for file in threads.map(hashed, fresh)}
         return tuple(known[path] for path in sorted(known))
 
-    def _install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
+    def _install(
+        self, content: bytes, manifest: Manifest, signature: str, kind: Kind = Kind.SEALED
+    ) -> Sealed:
         for folder in sorted(manifests.folders_of(manifest.files)):
             sync_folder(self.folder / folder)
         sync_folder(self.folder)
         seal(self._root / MANIFEST, content)
         seal(self._root / SIGNATURE, f"{signature}\n".encode())
-        self._keeper.adopt(self._root, manifest)
+        self._keeper.adopt(self._root, manifest, kind)
         self._over = True
         self._keeper.space.give_back(self)
         files = self._keeper.folder(*self._key)

@@ -18,6 +18,7 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Flaw
+from kybernate.runtime.callers import names_of
 from nodeagent.checkpoints import streams
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
@@ -28,7 +29,6 @@ else:
     Context = object
 
 AT_ONCE = 4  # borrowers; a fifth one would only make all of them slower
-_SAN = "x509_subject_alternative_name"
 
 
 class Lending(rpc.CheckpointsServicer):
@@ -40,7 +40,7 @@ class Lending(rpc.CheckpointsServicer):
 
     def Fetch(self, request: pb.FetchRequest, context: Context) -> Iterator[pb.FetchPiece]:  # noqa: N802
         """Artifact, then content."""
-        if kyb.AGENT_CLIENT.encode() not in context.auth_context().get(_SAN, ()):
+        if kyb.AGENT_CLIENT.encode() not in names_of(context):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "only agents may fetch checkpoints")
         with self._seat(context):
             sealed = self._found(request, context)

@@ -21,11 +21,13 @@ from pathlib import Path
 from kybernate.artifacts import names
 from kybernate.artifacts.faults import Unusable
 from kybernate.decisions import compatibility
+from kybernate.model.artifact import Kind
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.tier import Room
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import verifying
+from nodeagent.checkpoints.changes import Change, Listener
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed
 from nodeagent.checkpoints.manifest import Manifest
@@ -49,6 +51,8 @@ class Store:
         for one in (folder, self._sealed, self._drafts):
             one.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys, self.space = keys, Space(folder, limit, spare, free)
+        self.listener: Listener = lambda _: None
+        """Hears of every copy that came, went, or was compared."""
         self._lock = threading.Lock()
         self._used: Counter[tuple[str, str]] = Counter()
         self._doomed: set[tuple[str, str]] = set()
@@ -86,7 +90,12 @@ class Store:
         """
         sealed = self.peek(namespace, name)
         admit(sealed.manifest, sealed.signature, here, signature)
-        verifying.check(sealed.folder, sealed.manifest)
+        try:
+            verifying.check(sealed.folder, sealed.manifest)
+        except Unusable as problem:
+            self._tell(Kind.DAMAGED, sealed, str(problem))
+            raise
+        self._tell(Kind.VERIFIED, sealed)
         return sealed
 
     def peek(self, namespace: str, name: str) -> Sealed:
@@ -133,7 +142,7 @@ class Store:
         One that is being used goes when it is not used any more.
         """
         names.check_key(namespace, name)
-        grave = self._drafts / uuid.uuid4().hex
+        grave, gone = self._drafts / uuid.uuid4().hex, self._readable(namespace, name)
         with self._lock:
             if self._used[namespace, name]:
                 self._doomed.add((namespace, name))
@@ -148,9 +157,10 @@ class Store:
             grave.unlink()
         shutil.rmtree(grave, ignore_errors=True)
         self.space.give_back((namespace, name))
+        self.listener(Change(kind=Kind.REMOVED, namespace=namespace, name=name, sealed=gone))
         return True
 
-    def adopt(self, root: Path, manifest: Manifest) -> None:
+    def adopt(self, root: Path, manifest: Manifest, kind: Kind = Kind.SEALED) -> None:
         """From a draft that is complete on the disk. Raises AlreadySealed."""
         target = self._root(manifest.namespace, manifest.name)
         with self._lock:
@@ -162,10 +172,24 @@ class Store:
             self.space.put((manifest.namespace, manifest.name), _weight(target))
         sync_folder(target.parent)
         sync_folder(self._sealed)
+        came = self._readable(manifest.namespace, manifest.name)
+        if came is not None:
+            self._tell(kind, came)
 
     def folder(self, namespace: str, name: str) -> Path:
         """Where the files of a sealed one are."""
         return self._root(namespace, name) / FILES
+
+    def _tell(self, kind: Kind, sealed: Sealed, detail: str = "") -> None:
+        namespace, name = sealed.manifest.namespace, sealed.manifest.name
+        told = Change(kind=kind, namespace=namespace, name=name, sealed=sealed, detail=detail)
+        self.listener(told)
+
+    def _readable(self, namespace: str, name: str) -> Sealed | None:
+        try:
+            return self.peek(namespace, name)
+        except Unusable:
+            return None
 
     def _root(self, namespace: str, name: str) -> Path:
         return self._sealed / namespace / name

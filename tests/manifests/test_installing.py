@@ -45,7 +45,7 @@ def _stdin(objects: list[Object]) -> str:
     return yaml.safe_dump_all(objects)
 
 
-@pytest.mark.parametrize("path", ["default", "overlays/scheduler"])
+@pytest.mark.parametrize("path", ["default", "overlays/scheduler", "overlays/registry-postgresql"])
 def test_the_api_server_accepts_everything_strictly(
     cluster: ControlPlane, built: Build, path: str
 ) -> None:

@@ -73,7 +73,13 @@ CAN = {
         (CREATE, OURS),
         *[
             (PUT, f"{OURS}/kyb-{name}")
-            for name in ("ca", "webhook-tls", "nodeagent-client-tls", "checkpoint-keys")
+            for name in (
+                "ca",
+                "webhook-tls",
+                "registry-tls",
+                "nodeagent-client-tls",
+                "checkpoint-keys",
+            )
         ],
         (PATCH, f"{CHECKPOINT}/status"),
         (WATCH, f"{SYSTEM}/configmaps?fieldSelector=metadata.name%3Dkyb-policies"),
@@ -110,6 +116,7 @@ CAN = {
         (CREATE, OUR_RECORD),
         (PATCH, f"{LEASES}/kyb-activator-x"),
     ],
+    "kyb-registry": [],
 }
 CANNOT = {
     "kyb-extender": [
@@ -184,6 +191,12 @@ CANNOT = {
         (CREATE, LEASES),
         (LIST, f"{SYSTEM}/secrets"),
         (GET, f"{OURS}/kyb-activator-client-tls"),
+        (CREATE, EVENTS),
+    ],
+    "kyb-registry": [
+        (LIST, f"{KYB}/gpucheckpoints"),
+        (LIST, f"{CORE}/pods"),
+        (LIST, f"{SYSTEM}/secrets"),
         (CREATE, EVENTS),
     ],
 }

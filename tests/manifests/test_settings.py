@@ -20,9 +20,14 @@ WHERE = {
     "activator": "activator.settings",
     "nodeagent": "nodeagent.settings",
     "deviceplugin": "deviceplugin.settings",
+    "registry": "registry.settings",
 }
 # What the kubelet puts in.
-KNOWN_THERE = {"fieldRef": "node-a", "resourceFieldRef": "68719476736"}
+KNOWN_THERE = {
+    "fieldRef": "node-a",
+    "resourceFieldRef": "68719476736",
+    "secretKeyRef": "postgresql://kyb@db/kyb",
+}
 
 
 @pytest.mark.parametrize("process", WHERE)
@@ -40,6 +45,23 @@ def test_the_webhook_sends_seat_pods_to_the_second_scheduler_where_there_is_one(
     alone = _read("webhook", _container(built("default"), "webhook"))
     beside = _read("webhook", _container(built("overlays/scheduler"), "webhook"))
     assert (alone.scheduler, beside.scheduler) == ("", "kybernate")
+
+
+def test_on_postgresql_several_replicas_keep_nothing_themselves(
+    built: Callable[[str], list[Object]],
+) -> None:
+    objects = built("overlays/registry-postgresql")
+    container = _container(objects, "registry")
+    read = _read("registry", container)
+    assert read.url.get_backend_name() == "postgresql"
+    assert {one["name"] for one in container["volumeMounts"]} == {"tls", "tmp"}
+    (deployment,) = [
+        one
+        for one in objects
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "kyb-registry"
+    ]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
 def _container(objects: list[Object], name: str) -> Object:

@@ -5,6 +5,8 @@ Real: SQLite, PostgreSQL (one server a session, a database for each test), gRPC,
 processes where a test kills one. Faked: nothing; artifacts are made up.
 """
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -14,11 +16,18 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from controller import pki
+from controller.certificates import Want
+from kybernate.clients.registry import Registry
 from kybernate.model.artifact import Artifact, Identity, Kind, Occurrence, Place
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
+from kybernate.runtime.clock import SystemClock
+from kybernate.runtime.tls import TlsFiles
 from registry.catalogue import Catalogue
+from registry.doors import Server
 from registry.memory import Memory
+from registry.service import Service
 from registry.sql import Sql
 from testbed import postgres
 from testbed.postgres import Postgres
@@ -114,3 +123,72 @@ def _make(request: pytest.FixtureRequest, folder: Path) -> Catalogue:
         return Sql(make_url(f"sqlite:///{folder}/registry.db"))
     url = make_url(request.getfixturevalue("postgres_url"))
     return Sql(url.set(drivername="postgresql+psycopg"))
+
+
+NAME = "kyb-registry.kyb-system.svc"
+
+
+class Served:
+    """A registry over mutual TLS, and identities to call it with. It may be lost, and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._authority = pki.make_authority(SystemClock().now(), 7200.0)
+        self._server: Server | None = None
+        self.port = 0
+        self.catalogue: Catalogue = Memory()
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def as_(self, name: str) -> Registry:
+        """A client with this name in its certificate."""
+        tls = self.identity(name, client=True)
+        return Registry.at([self.address], tls.grpc_channel_credentials(), NAME)
+
+    def start(self, catalogue: Catalogue | None = None) -> None:
+        """At the address it had before. With another catalogue: what was told is forgotten."""
+        self.catalogue = catalogue or self.catalogue
+        self._server = Server(Service(self.catalogue))
+        self._server.start(f"127.0.0.1:{self.port}", self.identity(NAME))
+        self.port = self._server.port
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def identity(self, name: str, *, client: bool = False) -> TlsFiles:
+        folder = self._folder / name
+        if not folder.exists():
+            want = Want(secret=name, names=frozenset({name}), client=client)
+            pair = pki.make_leaf(self._authority, want, now=SystemClock().now(), lifetime=3600.0)
+            folder.mkdir()
+            (folder / "ca.crt").write_bytes(self._authority.certificate)
+            (folder / "tls.crt").write_bytes(pair.certificate)
+            (folder / "tls.key").write_bytes(pair.key)
+        return TlsFiles(folder)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """One in memory."""
+    made = Served(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """`eventually(check)` answers the first true answer of `check`, or fails after a minute."""
+
+    def wait(check: Callable[[], Any], within: float = 60.0) -> Any:
+        deadline = time.monotonic() + within
+        while not (answer := check()):
+            assert time.monotonic() < deadline, f"not within {within:g} s"
+            threading.Event().wait(0.02)
+        return answer
+
+    return wait

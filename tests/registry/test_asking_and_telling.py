@@ -2,72 +2,28 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from controller import pki
-from controller.certificates import Want
 from kybernate.api import names
 from kybernate.clients.pb import registry_pb2 as pb
 from kybernate.clients.registry import Registry, RegistryAway, RegistryRefused, messages
 from kybernate.clients.registry.errors import translated
 from kybernate.model.artifact import Artifact, Inventory, Kind, Occurrence, Place, Wanted
-from kybernate.runtime.clock import SystemClock
-from kybernate.runtime.tls import TlsFiles
-from registry.doors import Server
-from registry.memory import Memory
-from registry.service import Service
 
-NAME = "kyb-registry.kyb-system.svc"
 Make = Callable[..., Artifact]
 Tell = Callable[..., Occurrence]
 
 
-class Served:
-    """A registry in memory, and identities to call it with."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._authority = pki.make_authority(SystemClock().now(), 7200.0)
-        self._server = Server(Service(Memory()))
-        self._server.start("127.0.0.1:0", self._identity(NAME))
-
-    def as_(self, name: str) -> Registry:
-        tls = self._identity(name, client=True)
-        address = f"127.0.0.1:{self._server.port}"
-        return Registry.at([address], tls.grpc_channel_credentials(), NAME)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def _identity(self, name: str, *, client: bool = False) -> TlsFiles:
-        folder = self._folder / name
-        if not folder.exists():
-            want = Want(secret=name, names=frozenset({name}), client=client)
-            pair = pki.make_leaf(self._authority, want, now=SystemClock().now(), lifetime=3600.0)
-            folder.mkdir()
-            (folder / "ca.crt").write_bytes(self._authority.certificate)
-            (folder / "tls.crt").write_bytes(pair.certificate)
-            (folder / "tls.key").write_bytes(pair.key)
-        return TlsFiles(folder)
-
-
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    made = Served(tmp_path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def agent(served: Served) -> Iterator[Registry]:
+def agent(served: Any) -> Iterator[Registry]:
     with served.as_(names.AGENT_CLIENT) as registry:
         yield registry
 
 
 def test_what_an_agent_tells_anybody_of_ours_may_ask(
-    served: Served, agent: Registry, artifact: Make, told: Tell, place: Callable[..., Place]
+    served: Any, agent: Registry, artifact: Make, told: Tell, place: Callable[..., Place]
 ) -> None:
     one = artifact(gold=True)
     first = agent.record([told(Kind.SEALED, one), told(Kind.VERIFIED, one)])
@@ -82,13 +38,13 @@ def test_what_an_agent_tells_anybody_of_ours_may_ask(
         assert people.get("default", "llama-1") == ()
 
 
-def test_people_ask_and_do_not_tell(served: Served, artifact: Make, told: Tell) -> None:
+def test_people_ask_and_do_not_tell(served: Any, artifact: Make, told: Tell) -> None:
     with served.as_(names.CLIENT) as people, pytest.raises(RegistryRefused, match="PERMISSION"):
         people.record([told(Kind.SEALED, artifact())])
 
 
 @pytest.mark.parametrize("name", [names.ACTIVATOR_CLIENT, names.SCHEDULER_CLIENT])
-def test_others_with_a_certificate_of_ours_are_refused(served: Served, name: str) -> None:
+def test_others_with_a_certificate_of_ours_are_refused(served: Any, name: str) -> None:
     with served.as_(name) as other, pytest.raises(RegistryRefused, match="PERMISSION_DENIED"):
         other.list(Wanted())
 
@@ -157,7 +113,7 @@ def test_a_token_that_is_none_is_refused(agent: Registry) -> None:
         agent.list(Wanted(), token="next")
 
 
-def test_a_registry_that_stops_is_away(served: Served, agent: Registry) -> None:
+def test_a_registry_that_stops_is_away(served: Any, agent: Registry) -> None:
     agent.list(Wanted())
     served.stop()
     with pytest.raises(RegistryAway):

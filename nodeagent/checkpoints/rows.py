@@ -1,0 +1,60 @@
+"""
+Artifacts as the registry has them: what a manifest says, whatever its format.
+
+Called by: `registering`, the Copies service. Rule: only what was signed goes in, so that reading
+the same bytes again, on any node, gives an equal artifact. A further format joins with a reader of
+its own.
+"""
+
+from collections.abc import Callable, Iterator
+
+from kybernate.model.artifact import Artifact, Identity, Inventory, Place
+from kybernate.model.ids import NodeName
+from kybernate.model.tier import Tier
+from nodeagent.checkpoints.manifest import VERSION
+from nodeagent.checkpoints.sealed import Sealed
+from nodeagent.checkpoints.store import Store
+
+Reader = Callable[[], Iterator[tuple[Tier, Artifact]]]
+"""Everything of one format that is on this node, with the tier it is in."""
+
+FORMAT = f"v{VERSION}"
+TIERS = (Tier.NVME,)  # those whose copies belong to a node
+
+
+def of_store(store: Store) -> Reader:
+    """Of format v0, as far as its manifests are signed."""
+    return lambda: ((Tier.NVME, artifact_of(sealed)) for sealed in store.all())
+
+
+def artifact_of(sealed: Sealed) -> Artifact:
+    """One of format v0."""
+    manifest, facts = sealed.manifest, sealed.manifest.facts
+    made_in = facts.made_in
+    names = ("image", "mechanism", "product", "driver", "kernel", "architecture")
+    return Artifact(
+        identity=Identity(
+            namespace=manifest.namespace, name=manifest.name, signature=sealed.signature
+        ),
+        format=FORMAT,
+        workload=facts.workload,
+        pod=facts.pod,
+        node=facts.node,
+        sealed_at=facts.sealed_at,
+        size=manifest.size,
+        gold=facts.gold,
+        boot_bound=facts.boot_bound,
+        fingerprint=manifest.fingerprint,
+        made_in={name: getattr(made_in, name) for name in names},
+        labels=dict(facts.labels),
+    )
+
+
+def inventories(node: NodeName, reader: Reader, now: Callable[[], float]) -> Iterator[Inventory]:
+    """What is here, one for each tier; each as of a moment before it was looked for."""
+    as_of = now()
+    found = list(reader())
+    for tier in TIERS:
+        here = {one.identity: one for at, one in found if at is tier}
+        place = Place(node=node, tier=tier)
+        yield Inventory(place=place, as_of=as_of, artifacts=tuple(here.values()))
