@@ -14,10 +14,12 @@ from kybernate.model.ids import NO_REVISION, GroupName, WorkloadKey
 from kybernate.model.policy import (
     AdmissionQuestion,
     Calendar,
+    CheckpointFacts,
     GroupFacts,
     NodeClass,
     PlacementQuestion,
     PreemptionQuestion,
+    RetentionQuestion,
     TenantFacts,
     TieringQuestion,
     TimesliceQuestion,
@@ -71,10 +73,21 @@ _TIMESLICE = TimesliceQuestion(
 )
 _TIERING = TieringQuestion(workload=_HOLDER, waiting=0, ram_free=400 * _GIB, calendar=_MONDAY_NOON)
 
+_RETENTION = RetentionQuestion(
+    namespace="default",
+    workload="statefulset.llama.0",
+    keep=1,
+    checkpoints=(
+        CheckpointFacts(name="old", age_seconds=3600.0, size=40 * _GIB),
+        CheckpointFacts(name="new", age_seconds=60.0, size=40 * _GIB),
+    ),
+)
+
 QUESTIONS: Mapping[str, dict[str, Any]] = {
     "admission": policy.write_admission(_ADMISSION),
     "placement": policy.write_placement(_PLACEMENT),
     "preemption": policy.write_preemption(_PREEMPTION),
+    "retention": policy.write_retention(_RETENTION),
     "tiering": policy.write_tiering(_TIERING),
     "timeslice": policy.write_timeslice(_TIMESLICE),
 }
@@ -84,6 +97,7 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "admission": lambda result: policy.read_admission(result, NO_REVISION),
     "placement": lambda result: policy.read_placement(result, NO_REVISION),
     "preemption": lambda result: policy.read_preemption(result, NO_REVISION),
+    "retention": lambda result: policy.read_retention(result, NO_REVISION),
     "tiering": lambda result: policy.read_tiering(result, NO_REVISION),
     "timeslice": lambda result: policy.read_timeslice(result, _TIMESLICE, NO_REVISION),
 }

@@ -25,7 +25,7 @@ from controller.policies import CONFIGMAP, Announcer, Outcome, Policies, Waking
 from controller.publication import Publication
 from controller.readiness import Readiness
 from controller.restoring import Restoring
-from controller.retiring import Retiring
+from controller.retiring import Asks, NoPolicy, Retiring
 from controller.sealers import AgentSealer
 from controller.serving import BundleServer
 from controller.settings import Settings
@@ -65,7 +65,7 @@ class Process:
         self._waking = self._make_waking()
         self._openings = Openings(kube, clock, self._workloads.any_unplaced)
         self._claims = Claims(kube, clock)
-        self._retiring = Retiring(kube, clock)
+        self._retiring = Retiring(kube, clock, self._policy())
         self._workloads.on_gone = self._claims.pod_gone
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
@@ -141,6 +141,10 @@ class Process:
             self._readiness.names,
             self._settings.policy_settle,
         )
+
+    def _policy(self) -> Asks:
+        url = self._settings.opa_url
+        return OpaPolicy(url) if url else NoPolicy()
 
     def _make_issuing(self) -> Issuing:
         settings = self._settings

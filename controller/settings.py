@@ -29,7 +29,8 @@ class Settings(ProcessSettings):
     opa: Path = setting(Path("opa"), help="the program that checks policies; looked for on PATH")
     opa_url: str = setting(
         "",
-        help="the OPA beside us, if any: refused pods are tried again once it has new policies",
+        help="the OPA beside us, if any: it judges which checkpoints are kept (without it all "
+        "are), and refused pods are tried again once it has new policies",
     )
     bundle_dir: Path = setting(
         Path("/tmp/kyb-bundle"),  # noqa: S108 - a volume of our own, and it is made for us alone

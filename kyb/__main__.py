@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from kyb import faults, local, registry, requesting, show, turns
+from kyb.collecting import gc
 from kyb.doctor.command import doctor
 from kyb.nodefiles.command import install_node, uninstall_node
 from kyb.top import top
@@ -25,6 +26,7 @@ app.command("resume")(turns.resume)
 app.command("park")(turns.park)
 app.command("checkpoint")(requesting.checkpoint)
 app.command("restore")(requesting.restore)
+app.command("gc")(gc)
 app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor)
 app.command("install-node")(install_node)

@@ -6,6 +6,7 @@ the agent that seals, claims and fetches, the controller that frees and retires.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kybernate.api import fields, timestamps
@@ -90,6 +91,53 @@ def write_sealed(checkpoint: Checkpoint, fingerprint: str, now: float) -> dict[s
         "sealedAt": timestamps.rfc3339(checkpoint.sealed_at),
         "conditions": [ready],
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The condition Kept: whether the checkpoint stays, why, and since when that is so (seconds
+    since the epoch; whole ones, as the API server has them)."""
+
+    holds: bool
+    reason: str
+    message: str = ""
+    since: float = 0.0
+
+
+KEPT = "Kept"
+
+
+def read_kept(obj: Mapping[str, Any]) -> Kept | None:
+    """None before anybody judged it."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        if condition["type"] == KEPT:
+            return Kept(
+                holds=condition["status"] != "False",
+                reason=condition["reason"],
+                message=condition.get("message", ""),
+                since=timestamps.parse_rfc3339(condition["lastTransitionTime"]),
+            )
+    return None
+
+
+def with_kept(obj: Mapping[str, Any], kept: Kept) -> list[dict[str, Any]]:
+    """The object's conditions with this one. Its time stays where only the words change."""
+    before = read_kept(obj)
+    same = before is not None and before.holds == kept.holds
+    since = before.since if same and before is not None else kept.since
+    others = [
+        dict(condition)
+        for condition in (obj.get("status") or {}).get("conditions") or ()
+        if condition["type"] != KEPT
+    ]
+    written = {
+        "type": KEPT,
+        "status": "True" if kept.holds else "False",
+        "reason": kept.reason,
+        "message": kept.message,
+        "lastTransitionTime": timestamps.rfc3339(since),
+    }
+    return [*others, written]
 
 
 def _copies(status: Reader) -> tuple[dict[NodeName, Tier], bool]:

@@ -22,6 +22,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    RetentionQuestion,
+    RetentionVerdict,
     TenantFacts,
     TieringQuestion,
     TieringVerdict,
@@ -155,6 +157,41 @@ def read_timeslice(
         reason=_text(verdict.get("reason"), "reason", _REASON, faults),
         terms=_terms(verdict.get("terms"), question, faults),
         retry_seconds=_maybe_seconds(verdict.get("retry_seconds"), "retry_seconds", faults),
+        revision=revision,
+    )
+    faults.check()
+    return read
+
+
+def write_retention(question: RetentionQuestion) -> Document:
+    """The input of `kyb.retention`."""
+    return {
+        "namespace": question.namespace,
+        "workload": question.workload,
+        "keep": question.keep,
+        "checkpoints": [
+            {
+                "name": one.name,
+                "age_seconds": one.age_seconds,
+                "size": one.size,
+                "gold": one.gold,
+                "ready": one.ready,
+                "claimed": one.claimed,
+            }
+            for one in question.checkpoints
+        ],
+    }
+
+
+def read_retention(result: object, revision: Revision) -> RetentionVerdict:
+    """A verdict of `kyb.retention`. Raises Malformed."""
+    faults = Faults()
+    verdict = _mapping(result, "verdict", faults)
+    quota = verdict.get("quota_bytes")
+    read = RetentionVerdict(
+        keep=_texts(verdict.get("keep"), "keep", faults),
+        grace_seconds=_seconds(verdict.get("grace_seconds"), "grace_seconds", faults),
+        quota_bytes=None if quota is None else int(_seconds(quota, "quota_bytes", faults)),
         revision=revision,
     )
     faults.check()

@@ -18,6 +18,7 @@ ENTRYPOINTS = (
     "kyb/admission/verdict",
     "kyb/placement/verdict",
     "kyb/preemption/verdict",
+    "kyb/retention/verdict",
     "kyb/tiering/verdict",
     "kyb/timeslice/verdict",
 )

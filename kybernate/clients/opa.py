@@ -32,6 +32,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    RetentionQuestion,
+    RetentionVerdict,
     TieringQuestion,
     TieringVerdict,
     TimesliceQuestion,
@@ -129,6 +131,10 @@ class OpaPolicy:
     def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
         """As the port says."""
         return self._verdict("tiering", policy.write_tiering(question), policy.read_tiering)
+
+    def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
+        """As the port says."""
+        return self._verdict("retention", policy.write_retention(question), policy.read_retention)
 
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says. Data, which Rego need not compute."""

@@ -2,7 +2,7 @@
 The port to policy: its questions, and which policy would answer them.
 
 Asked by: extender (placement), webhook (admission), node agent (preemption,
-timeslice, tiering).
+timeslice, tiering), controller (retention).
 Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
 or unreadable is `Refusal(POLICY_UNAVAILABLE, detail)`, and undefined protects.
 Rule 2: a verdict says what policy wants; invariants are the caller's, whatever it says.
@@ -21,6 +21,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    RetentionQuestion,
+    RetentionVerdict,
     TieringQuestion,
     TieringVerdict,
     TimesliceQuestion,
@@ -50,6 +52,10 @@ class Policy(Protocol):
 
     def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
         """Whether a holder that nobody asks for may leave its GPU."""
+        ...
+
+    def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
+        """Which checkpoints of a workload are kept. Whatever is not said keeps."""
         ...
 
     def ignored_callers(self) -> Callers | Refusal:

@@ -129,6 +129,40 @@ class TieringVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """A checkpoint as policy sees it. `size` is in bytes, `age_seconds` since it was sealed."""
+
+    name: str
+    age_seconds: float
+    size: int
+    gold: bool = False
+    ready: bool = True
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionQuestion:
+    """Which checkpoints of a workload are kept? `keep` is what the CheckpointPolicies that select
+    it say; None where none does."""
+
+    namespace: str
+    workload: str
+    keep: int | None
+    checkpoints: tuple[CheckpointFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionVerdict:
+    """`keep` has a reason for each name that is kept. `grace_seconds`: how long one stays that is
+    not kept any more. `quota_bytes` is the whole namespace's; None: no limit."""
+
+    keep: Mapping[str, str]
+    grace_seconds: float
+    quota_bytes: int | None = None
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
     """Nodes that policy cannot tell apart. `id` is stable for the same content."""
 

@@ -21,6 +21,8 @@ from kybernate.model.policy import (
     PlacementVerdict,
     PreemptionQuestion,
     PreemptionVerdict,
+    RetentionQuestion,
+    RetentionVerdict,
     TenantFacts,
     TieringQuestion,
     TieringVerdict,
@@ -32,13 +34,29 @@ from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
 
 Question = (
-    AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TieringQuestion | TimesliceQuestion
+    AdmissionQuestion
+    | PlacementQuestion
+    | PreemptionQuestion
+    | RetentionQuestion
+    | TieringQuestion
+    | TimesliceQuestion
 )
 Verdict = (
-    AdmissionVerdict | PlacementVerdict | PreemptionVerdict | TieringVerdict | TimesliceVerdict
+    AdmissionVerdict
+    | PlacementVerdict
+    | PreemptionVerdict
+    | RetentionVerdict
+    | TieringVerdict
+    | TimesliceVerdict
 )
 V = TypeVar(
-    "V", AdmissionVerdict, PlacementVerdict, PreemptionVerdict, TieringVerdict, TimesliceVerdict
+    "V",
+    AdmissionVerdict,
+    PlacementVerdict,
+    PreemptionVerdict,
+    RetentionVerdict,
+    TieringVerdict,
+    TimesliceVerdict,
 )
 
 _REVISION = Revision("sha256:0123456789ab")
@@ -60,6 +78,9 @@ class FakePolicy:
     switches_per_minute_max: int = 20
     running_request_grace_seconds: float = 10.0
     park_idle: str = "asked"  # or always, contested
+    keep_newest: int | None = None
+    grace_seconds: float = 600.0
+    quota_bytes: int | None = None
     defaults: dict[str, str] = field(default_factory=lambda: {"kyb.ai/class": "inference"})
     denials: tuple[tuple[str, str], ...] = ()
     denied_classes: dict[str, str] = field(default_factory=dict)
@@ -131,6 +152,16 @@ class FakePolicy:
         why, after = stays or ("Idle", None)
         tier = Tier.VRAM if stays else Tier.RAM
         return TieringVerdict(tier=tier, reason=why, after_seconds=after, revision=self.in_force)
+
+    def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
+        """As the port says."""
+        verdict = RetentionVerdict(
+            keep=_kept(question, question.keep or self.keep_newest),
+            grace_seconds=self.grace_seconds,
+            quota_bytes=self.quota_bytes,
+            revision=self.in_force,
+        )
+        return self._answer(question, verdict)
 
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says."""
@@ -291,3 +322,22 @@ def _order(holder: TenantFacts) -> float:
     reload_ = 1.0 if holder.reload_seconds is None else max(holder.reload_seconds, 0.001)
     expected = max(0.0, holder.idle_seconds or 0.0, holder.asked_every_seconds or 0.0)
     return holder.priority + 0.99 * (reload_ / (reload_ + expected))
+
+
+def _kept(question: RetentionQuestion, keep: int | None) -> dict[str, str]:
+    """In the order of `_reason` in retention.rego."""
+    counted = [one for one in question.checkpoints if one.ready and not one.gold]
+    newest = sorted(counted, key=lambda one: (one.age_seconds, one.name))[:keep]
+    reasons = {}
+    for one in question.checkpoints:
+        found = (
+            ("Gold", one.gold),
+            ("NotReady", not one.ready),
+            ("Claimed", one.claimed),
+            ("NoPolicy", keep is None),
+            ("Newest", one in newest),
+        )
+        reason = next((why for why, holds in found if holds), None)
+        if reason is not None:
+            reasons[one.name] = reason
+    return reasons

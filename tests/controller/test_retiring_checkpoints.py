@@ -1,18 +1,21 @@
-"""Old checkpoints are deleted as a CheckpointPolicy says, and none that is claimed meanwhile."""
+"""Old checkpoints go when nobody keeps them any more, and none that somebody needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from controller.retiring import Retiring
+from controller.retiring import EVERY, NoPolicy, Retiring
 from kybernate.api import names, timestamps
 from kybernate.api.checkpointpolicies import read_policy
 from kybernate.api.errors import Malformed
 from kybernate.clients.errors import Conflict
 from kybernate.clients.resources import CHECKPOINTPOLICIES, GPUCHECKPOINTS
 from kybernate.runtime.clock import SystemClock
+from kybernate.testing.clock import FakeClock
 from kybernate.testing.fakekube import FakeKube
+from kybernate.testing.policy import FakePolicy
 
 Wait = Callable[..., Any]
 READY = {"type": "Ready", "status": "True", "reason": "Sealed"}
@@ -46,30 +49,153 @@ def left(kube: FakeKube) -> list[str]:
     return sorted(one["metadata"]["name"] for one in kube.list(GPUCHECKPOINTS))
 
 
+def retiring(kube: FakeKube, policy: FakePolicy | None = None) -> Retiring:
+    return Retiring(kube, SystemClock(), policy or FakePolicy(grace_seconds=0.0))
+
+
+def kept(kube: FakeKube, name: str) -> dict[str, Any]:
+    conditions = kube.get(GPUCHECKPOINTS, name, "default")["status"]["conditions"]
+    return next((one for one in conditions if one["type"] == "Kept"), {})
+
+
 def test_the_old_go_when_a_newer_one_is_sealed(running: Wait, eventually: Wait) -> None:
     kube = FakeKube(policy(2), checkpoint(1), checkpoint(2))
-    with running(Retiring(kube, SystemClock())):
+    with running(retiring(kube)):
         kube.seed(checkpoint(3))
         eventually(lambda: left(kube) == ["llama-2", "llama-3"])
+    assert kept(kube, "llama-3")["reason"] == "Newest"
 
 
 def test_they_go_when_a_policy_comes(running: Wait, eventually: Wait) -> None:
     kube = FakeKube(*(checkpoint(number) for number in range(4)))
-    with running(Retiring(kube, SystemClock())):
+    with running(retiring(kube)):
         kube.create(CHECKPOINTPOLICIES, policy(1, {"matchLabels": {"kind": "training"}}), "default")
         eventually(lambda: left(kube) == ["llama-3"])
 
 
-def _looked(kube: FakeKube) -> None:
-    part = Retiring(kube, SystemClock())
+def test_they_stay_for_the_grace_time_and_say_so(running: Wait, eventually: Wait) -> None:
+    kube, clock = FakeKube(policy(1), checkpoint(1), checkpoint(2)), FakeClock(1_800_000_000.0)
+    part = Retiring(kube, clock, FakePolicy(grace_seconds=600.0))
+    with _watched(part):
+        assert part.look("default") == EVERY  # sooner than its 600 s are over
+        told = eventually(lambda: kept(kube, "llama-1"))
+        assert (told["status"], told["reason"]) == ("False", "Replaced")
+        assert kept(kube, "llama-2")["status"] == "True"
+        clock.advance(599)
+        eventually(lambda: _seen(part) is False)
+        again = part.look("default")
+        assert again is not None
+        assert 0 < again <= 2.0
+        assert len(left(kube)) == 2
+        clock.advance(2)
+        part.look("default")
+        assert left(kube) == ["llama-2"]
+
+
+def test_another_leader_goes_on_counting_where_the_first_began(eventually: Wait) -> None:
+    kube, clock = FakeKube(policy(1), checkpoint(1), checkpoint(2)), FakeClock(1_800_000_000.0)
+    with _watched(Retiring(kube, clock, FakePolicy(grace_seconds=600.0))) as first:
+        first.look("default")
+    clock.advance(601)
+    with _watched(Retiring(kube, clock, FakePolicy(grace_seconds=600.0))) as second:
+        second.look("default")
+    assert left(kube) == ["llama-2"]
+
+
+def test_one_that_is_kept_again_begins_anew(eventually: Wait) -> None:
+    kube, clock = FakeKube(policy(1), checkpoint(1), checkpoint(2)), FakeClock(1_800_000_000.0)
+    asked = FakePolicy(grace_seconds=600.0)
+    part = Retiring(kube, clock, asked)
+    with _watched(part):
+        for advanced, away in ((0, False), (300, True), (600, False)):
+            clock.advance(advanced)
+            asked.away = away
+            part.look("default")
+            wanted = "True" if away else "False"
+            eventually(lambda wanted=wanted: _seen(part) is (wanted == "True"))  # type: ignore[misc]
+    assert len(left(kube)) == 2
+
+
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {
+        "name": "again",
+        "namespace": "default",
+        "annotations": {"kyb.ai/restore-from": "llama-9, llama-1"},
+    },
+    "spec": {},
+    "status": {"phase": "Pending"},
+}
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "again", "namespace": "default"},
+    "spec": {"template": {"metadata": POD["metadata"]}},
+}
+RESTORE = {
+    "apiVersion": names.API_VERSION,
+    "kind": "RestoreRequest",
+    "metadata": {"name": "again", "namespace": "default"},
+    "spec": {"checkpoint": "llama-1", "owner": {"kind": "Deployment", "name": "llama"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("obj", "who"),
+    [(POD, "pod again"), (DEPLOYMENT, "deployment again"), (RESTORE, "restorerequest again")],
+    ids=["pod", "deployment", "restorerequest"],
+)
+def test_one_that_somebody_names_stays(obj: dict[str, Any], who: str) -> None:
+    kube = FakeKube(policy(1), checkpoint(1), checkpoint(2), obj)
+    _looked(kube)
+    _looked(kube)
+    assert len(left(kube)) == 2
+    assert (kept(kube, "llama-1")["reason"], kept(kube, "llama-1")["message"]) == (
+        "Referenced",
+        who,
+    )
+
+
+def test_a_finished_request_and_a_pod_that_ended_name_nothing() -> None:
+    ended = {**POD, "status": {"phase": "Succeeded"}}
+    finished = {**RESTORE, "status": {"state": "Succeeded"}}
+    kube = FakeKube(policy(1), checkpoint(1), checkpoint(2), ended, finished)
+    _looked(kube)
+    _looked(kube)
+    assert left(kube) == ["llama-2"]
+
+
+def test_without_a_verdict_nothing_goes() -> None:
+    kube = FakeKube(policy(1), checkpoint(1), checkpoint(2))
+    for asks in (FakePolicy(away=True), NoPolicy()):
+        for _ in range(2):
+            _looked(kube, asks)
+    assert len(left(kube)) == 2
+    assert kept(kube, "llama-1")["reason"] == "NoVerdict"
+
+
+def _seen(part: Retiring) -> bool | None:
+    """Whether its watch has the old one as kept."""
+    found = part._checkpoints.get(("default", "llama-1"))
+    return found[1].holds if found and found[1] else None
+
+
+@contextmanager
+def _watched(part: Retiring) -> Iterator[Retiring]:
     for watch in part.watches:
         watch.start()
         assert watch.wait_synced(60)
     try:
-        part.look("default")
+        yield part
     finally:
         for watch in part.watches:
             watch.stop()
+
+
+def _looked(kube: FakeKube, policy: Any = None) -> None:
+    with _watched(retiring(kube, policy)) as part:
+        part.look("default")
 
 
 @pytest.mark.parametrize(
@@ -82,12 +208,14 @@ def _looked(kube: FakeKube) -> None:
 )
 def test_nothing_goes_that_no_policy_lets_go(policies: list[Any]) -> None:
     kube = FakeKube(*policies, *(checkpoint(number) for number in range(3)))
-    _looked(kube)
+    for _ in range(2):
+        _looked(kube)
     assert len(left(kube)) == 3
 
 
 def test_one_that_is_claimed_between_reading_and_deleting_stays() -> None:
     kube = FakeKube(policy(1), checkpoint(1), checkpoint(2))
+    _looked(kube)
     kube.fail("DELETE", "gpucheckpoints", Conflict(409, "Conflict", "it was claimed"))
     with pytest.raises(Conflict):
         _looked(kube)
@@ -99,7 +227,8 @@ def test_one_that_is_claimed_between_reading_and_deleting_stays() -> None:
 def test_a_claimed_one_stays() -> None:
     claim = {"podUID": "u", "node": "a", "pod": "p"}
     kube = FakeKube(policy(1), checkpoint(1, claim=claim), checkpoint(2))
-    _looked(kube)
+    for _ in range(2):
+        _looked(kube)
     assert left(kube) == ["llama-1", "llama-2"]
 
 

@@ -116,7 +116,7 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
     assert head == ["NAME", "WORKLOAD", "READY", "SIZE", "NODE", "CLAIM", "AGE"]
     assert row[:-1] == ["one", "statefulset.llama.0", "True", "40.0 GiB", "node-a", "llama-0"]
     wide, _ = _table(installed.kubectl("get", "gcp", "-n", namespace, "-o", "wide"))
-    assert {"GOLD", "SEALED-ON", "SEALED", "TIER", "CLAIM-NODE", "WHY"} <= set(wide)
+    assert {"GOLD", "SEALED-ON", "SEALED", "TIER", "CLAIM-NODE", "WHY", "KEPT"} <= set(wide)
     policy = {"selector": {}, "every": "5m"}
     _write(admin, f"{path}/checkpointpolicies", "one", "CheckpointPolicy", policy, {"workloads": 2})
     head, row = _table(installed.kubectl("get", "cpol", "-n", namespace))

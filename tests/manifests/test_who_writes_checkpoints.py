@@ -145,6 +145,23 @@ def test_the_controller_ends_claims_and_writes_nothing_else(
     assert "of a GpuCheckpoint the controller only ends claims" in refused.message
 
 
+def test_the_controller_says_whether_one_is_kept_and_no_other_condition(
+    agents: Any, made: Any, account: Any
+) -> None:
+    (_, agent), (_, other_agent) = agents
+    controller, path = account("kyb-controller"), made()
+    kept = {**READY, "type": "Kept", "reason": "Newest"}
+    there = agent.get(path.removesuffix("/status")).body["status"].get("conditions", [])
+    assert controller.merge(path, {"status": {"conditions": [*there, kept]}}).status == 200
+    ready = {**READY, "status": "False"}
+    refused = controller.merge(path, {"status": {"conditions": [ready, kept]}})
+    assert refused.status == 403
+    refused = other_agent.merge(
+        path, {"status": {"conditions": [*there, {**kept, "status": "False"}]}}
+    )
+    assert "did not seal this checkpoint" in refused.message
+
+
 def test_no_user_writes_a_checkpoint_or_its_status(
     user: Any, made: Any, namespace: str, agents: Any
 ) -> None:

@@ -20,10 +20,12 @@ from kybernate.model.ids import GroupName, WorkloadKey
 from kybernate.model.policy import (
     AdmissionQuestion,
     Calendar,
+    CheckpointFacts,
     GroupFacts,
     NodeClass,
     PlacementQuestion,
     PreemptionQuestion,
+    RetentionQuestion,
     TenantFacts,
     TieringQuestion,
     TimesliceQuestion,
@@ -34,7 +36,12 @@ from testbed import assets
 from testbed.opa import Opa
 
 Question = (
-    AdmissionQuestion | PlacementQuestion | PreemptionQuestion | TieringQuestion | TimesliceQuestion
+    AdmissionQuestion
+    | PlacementQuestion
+    | PreemptionQuestion
+    | RetentionQuestion
+    | TieringQuestion
+    | TimesliceQuestion
 )
 GIB = 1024**3
 MORNING = Calendar(weekday=1, hour=10, minute=30)
@@ -243,10 +250,16 @@ def _admission(document: dict[str, Any]) -> AdmissionQuestion:
     return AdmissionQuestion(**document)
 
 
+def _retention(document: dict[str, Any]) -> RetentionQuestion:
+    given = [CheckpointFacts(**one) for one in document["checkpoints"]]
+    return RetentionQuestion(**{**document, "checkpoints": tuple(given)})
+
+
 _READERS: dict[str, Callable[[dict[str, Any]], Question]] = {
     "admission": _admission,
     "placement": _placement,
     "preemption": _preemption,
+    "retention": _retention,
     "tiering": _tiering,
     "timeslice": _timeslice,
 }

@@ -14,9 +14,12 @@ from kybernate.model.callers import NOBODY
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.policy import (
     AdmissionVerdict,
+    CheckpointFacts,
     NodeClass,
     PlacementVerdict,
     PreemptionVerdict,
+    RetentionQuestion,
+    RetentionVerdict,
     TenantFacts,
     TieringVerdict,
     TimesliceVerdict,
@@ -283,3 +286,35 @@ def test_of_holders_the_one_asked_for_seldom_goes_before_the_one_asked_for_often
 
 def test_nobodys_connections_are_ignored_unless_data_says_so(policy: Policy) -> None:
     assert policy.ignored_callers() == NOBODY
+
+
+CHECKPOINTS = st.lists(
+    st.builds(
+        CheckpointFacts,
+        name=st.uuids().map(str),
+        age_seconds=st.floats(0, 10**6),
+        size=st.integers(0, 2**40),
+        gold=st.booleans(),
+        ready=st.booleans(),
+        claimed=st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(CHECKPOINTS.map(tuple), st.none() | st.integers(1, 4))
+def test_the_fake_keeps_what_rego_keeps(
+    opa_policy: OpaPolicy, checkpoints: tuple[CheckpointFacts, ...], keep: int | None
+) -> None:
+    question = RetentionQuestion(
+        namespace="default", workload="statefulset.llama.0", keep=keep, checkpoints=checkpoints
+    )
+    told, fake = opa_policy.retention(question), FakePolicy().retention(question)
+    assert isinstance(told, RetentionVerdict)
+    assert isinstance(fake, RetentionVerdict)
+    assert (told.keep, told.grace_seconds, told.quota_bytes) == (
+        fake.keep, fake.grace_seconds, fake.quota_bytes,
+    )  # fmt: skip

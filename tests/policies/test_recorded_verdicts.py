@@ -19,6 +19,7 @@ WRITERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "admission": policy.write_admission,
     "placement": policy.write_placement,
     "preemption": policy.write_preemption,
+    "retention": policy.write_retention,
     "tiering": policy.write_tiering,
     "timeslice": policy.write_timeslice,
 }

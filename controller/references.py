@@ -1,0 +1,34 @@
+"""Who names a checkpoint: pods and templates that wake from it, requests that are not finished.
+
+Called by: `retiring`. Projections of watched objects, pure; what cannot be read names nothing, and
+is told by its own part.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kybernate.api import names, pods
+from kybernate.api.restorerequests import read_request
+
+
+def of_pod(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Checkpoints a pod may wake from; None for one that names none, or has ended."""
+    return None if pods.is_finished(obj) else _named(obj)
+
+
+def of_deployment(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Checkpoints its next pod may wake from."""
+    return _named(obj["spec"]["template"])
+
+
+def of_restore(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The checkpoint of a request that is not finished."""
+    request = read_request(obj)
+    return None if request.status.is_finished else (request.checkpoint,)
+
+
+def _named(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    given = str(annotations.get(names.RESTORE_FROM, ""))
+    found = tuple(name.strip() for name in given.split(",") if name.strip())
+    return found or None
