@@ -7,7 +7,9 @@ its own.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
+from kybernate.artifacts.facts import Facts
 from kybernate.model.artifact import Artifact, Identity, Inventory, Place
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
@@ -27,16 +29,38 @@ def of_store(store: Store) -> Reader:
     return lambda: ((Tier.NVME, artifact_of(sealed)) for sealed in store.all())
 
 
+class Described(Protocol):
+    """What manifests of every format say."""
+
+    @property
+    def namespace(self) -> str:
+        """Of its GpuCheckpoint."""
+
+    @property
+    def name(self) -> str:
+        """Of its GpuCheckpoint."""
+
+    @property
+    def facts(self) -> Facts:
+        """What whoever sealed it knew."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+
+
 def artifact_of(sealed: Sealed) -> Artifact:
     """One of format v0."""
-    manifest, facts = sealed.manifest, sealed.manifest.facts
-    made_in = facts.made_in
+    return described(sealed.manifest, sealed.signature, FORMAT)
+
+
+def described(manifest: Described, signature: str, version: str) -> Artifact:
+    """One of any format, whose signature was checked."""
+    facts = manifest.facts
     names = ("image", "mechanism", "product", "driver", "kernel", "architecture")
     return Artifact(
-        identity=Identity(
-            namespace=manifest.namespace, name=manifest.name, signature=sealed.signature
-        ),
-        format=FORMAT,
+        identity=Identity(namespace=manifest.namespace, name=manifest.name, signature=signature),
+        format=version,
         workload=facts.workload,
         pod=facts.pod,
         node=facts.node,
@@ -44,8 +68,8 @@ def artifact_of(sealed: Sealed) -> Artifact:
         size=manifest.size,
         gold=facts.gold,
         boot_bound=facts.boot_bound,
-        fingerprint=manifest.fingerprint,
-        made_in={name: getattr(made_in, name) for name in names},
+        fingerprint=facts.fingerprint,
+        made_in={name: getattr(facts.made_in, name) for name in names},
         labels=dict(facts.labels),
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
-from nodeagent.checkpoints.faults import Unusable
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 

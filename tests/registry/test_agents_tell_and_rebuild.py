@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from kyb.__main__ import app
 from kybernate.api import names
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.pb import copies_pb2_grpc
 from kybernate.clients.reaching import SERVER
 from kybernate.model.artifact import Kind, Wanted
@@ -27,8 +29,6 @@ from kybernate.testing.fakehttp import FakeHttp
 from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints import registering, rows
 from nodeagent.checkpoints.copies import Copies
-from kybernate.artifacts.faults import Unusable
-from kybernate.artifacts.facts import Facts
 from nodeagent.checkpoints.registering import Registering
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
