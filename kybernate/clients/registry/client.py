@@ -24,7 +24,7 @@ PAGE = 500
 # A replica that was restarted is found within a second; gRPC's default grows to two minutes.
 _PATIENCE = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # how long one attempt may take, handshake included
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),  # a replica whose node lost its power ends no connection
 )
