@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.controlplane, pytest.mark.crash, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.controlplane, pytest.mark.crash, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
-PLAYED_S = 400.0  # about 130 s on an idle machine
+SILENT_S = 180.0  # it plays for 130 s on an idle machine, and for many minutes on a busy one
 MODEL = "testbed.models serve"
 Living = Callable[[Path], dict[int, str]]
 Eventually = Callable[..., object]
@@ -38,12 +39,23 @@ def test_it_plays_to_the_end_and_leaves_nothing_running(
 ) -> None:
     work, log = short_folder / "d", tmp_path / "demo.log"
     with _demo(work, log) as demo:
-        code = demo.wait(PLAYED_S)
+        code = _end_of(demo, log)
     said = log.read_text()
     assert code == 0, said
     assert said.rstrip().endswith("demo: ok"), said
     assert living(work) == {}
     assert "$ kubectl get gpunodes,gpuworkloads" in said
+
+
+def _end_of(demo: subprocess.Popen[bytes], log: Path) -> int | None:
+    """Its exit code; None where it said nothing for SILENT_S, and was killed."""
+    said = -1
+    while said != (now := log.stat().st_size):
+        said = now
+        with suppress(subprocess.TimeoutExpired):
+            return demo.wait(SILENT_S)
+    demo.kill()
+    return None
 
 
 def _await_models(
