@@ -17,6 +17,8 @@
 
 #define VERSION "libkybguest 0.1"
 static const struct timespec AGAIN = {0, 200 * 1000 * 1000};  // an agent that is away costs this
+static const struct timespec SOON = {0, 10 * 1000 * 1000};  // after it hung up, or we were an image:
+enum { SOON_TIMES = 100 };                                   // somebody may wait for us
 static const uint32_t LONGEST_MS = 600 * 1000;
 
 static uint64_t epoch;
@@ -232,13 +234,14 @@ static void serve(int agent) {
 static void *control(void *unused) {
     (void)unused;
     prctl(PR_SET_NAME, "kyb-guest");
-    for (;;) {
+    for (int soon = 0;; soon -= soon > 0) {
         int agent = packet_socket(agent_socket(), strlen(agent_socket()), false);
         if (agent >= 0) {
             serve(agent);
             close(agent);
+            soon = SOON_TIMES;
         }
-        nanosleep(&AGAIN, NULL);
+        nanosleep(soon ? &SOON : &AGAIN, NULL);
     }
     return NULL;
 }
