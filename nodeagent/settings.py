@@ -37,6 +37,11 @@ class Settings(ProcessSettings):
         unit="bytes",
         help="VRAM contents kept in host memory; the agent's memory request has to be as much",
     )
+    pool_pressing: bool = setting(
+        True,
+        help="make what the pool holds of real GPUs smaller, on the card, while nothing moves: "
+        "bf16 weights by a third",
+    )
     socket: Path = setting(
         Path("/run/kyb/agent.sock"), help="where runtime, guests and device plugin reach us"
     )

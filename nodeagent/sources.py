@@ -98,6 +98,8 @@ def mechanism_of(
     if settings.guest_socket is not None and isinstance(pool.bulk, BulkOfChunks):
         guests, workers = Guests(settings.guest_socket), settings.socket.parent / WORKERS
         guest = GuestMechanism(guests, pool.bulk, workers, freezer, cgroups)
+        if settings.pool_pressing:
+            guest.press_in_the_background()
         return _real(guest, pool, freezer, cgroups, inventory)
     return NoMechanism()
 

@@ -17,7 +17,7 @@ from kybernate.clients.errors import Refused, Retry
 from nodeagent.gpuworker import wire
 from nodeagent.gpuworker.process import Hello, WorkerProcess
 
-_CONTINUING = frozenset({"take", "compare", "move", "finish", "drop", "end"})
+_CONTINUING = frozenset({"take", "compare", "move", "finish", "drop", "end", "store"})
 """Of work that a new worker knows nothing of."""
 
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from nodeagent.gpuworker.driver import GRAIN, Driver
+from nodeagent.gpuworker.slabs import mapped
 
 SIZE = 16
 _PRIME = 2**61 - 1
@@ -37,7 +38,8 @@ class Fingerprints:
         self._zeros: dict[bytes, bytes] = {}
 
     def take(self, at: int, size: int, into: int, key: bytes, stream: Any) -> None:
-        """Fingerprint `size` bytes (a multiple of 2 MiB) into the card's memory, some time."""
+        """Fingerprint `size` bytes (a multiple of 2 MiB) into memory that the card can write to,
+        some time."""
         self._driver.launch(
             self._kernel,
             size // GRAIN,
@@ -66,20 +68,23 @@ class Fingerprints:
 
 
 class Room:
-    """The card's memory that fingerprints are written to: given back to us, kept for the next."""
+    """Host memory that the card writes fingerprints to by itself: copied out they would wait for
+    the large copies before them. Given back to us, kept for the next."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._free: list[tuple[int, int]] = []
 
     def take(self, size: int) -> tuple[int, int]:
-        """Address and size of at least `size` bytes. Raises DriverError."""
+        """Address and size of at least `size` bytes. Raises DriverError, OSError."""
         for one in sorted(self._free, key=lambda one: one[1]):
             if one[1] >= size:
                 self._free.remove(one)
                 return one
-        size = -(-size // GRAIN) * GRAIN  # what the driver takes anyhow: 256 GiB's fingerprints
-        return self._driver.allocate(size), size
+        size = -(-size // GRAIN) * GRAIN  # 256 GiB's fingerprints
+        at = mapped(-1, size)
+        self._driver.pin(at, size)
+        return at, size
 
     def give(self, one: tuple[int, int]) -> None:
         """It is free again."""

@@ -10,13 +10,14 @@ told as runs: the first of the part, the first of the pool, how many.
 import ctypes
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodeagent.gpuworker.driver import GRAIN, Driver
 from nodeagent.gpuworker.fingerprints import SIZE, Fingerprints, Room
+from nodeagent.gpuworker.pressing import Pressed, Pressing
 from nodeagent.gpuworker.slabs import Slabs
 
 Run = tuple[int, int, int]
@@ -40,6 +41,7 @@ class Part:
     room: Room
     streams: Streams
     slabs: Slabs
+    pressing: Pressing
     key: bytes
     out: bool
     total: int
@@ -93,6 +95,12 @@ class Part:
         for chunk, count in runs:
             self.driver.set_zero(self._at(chunk, count), count * GRAIN, self.streams.copies)
 
+    def expand(self, chunks: Sequence[Pressed]) -> None:
+        """Begin to copy pressed chunks into the card, and to expand them there."""
+        for chunk, _, _ in chunks:
+            self._at(chunk, 1)
+        self.copied += self.pressing.expand(self._base, chunks, self.slabs, self.streams.copies)
+
     def at(self, chunk: int) -> int:
         """Where one of its chunks is on the card. Raises ValueError."""
         return self._at(chunk, 1)
@@ -101,6 +109,7 @@ class Part:
         """All of these are asked for: they are fingerprinted once they have been copied."""
         at = self._at(chunk, count) - self._base
         self.driver.after(self.streams.after, self.streams.copies)
+        self.pressing.awaited(self.streams.after)
         self._print(at, count * GRAIN, self._after[0], self.streams.after)
 
     def finish(self) -> float:
@@ -109,6 +118,7 @@ class Part:
         if self._end != self.total:
             raise ValueError(f"{self._end} of {self.total} bytes arrived")
         self.driver.wait(self.streams.copies)
+        self.pressing.wait()
         seconds = time.monotonic() - self._began
         streams = self.streams
         self._leave(0, self.total, self._after[0], streams.after, self._prints_size)
@@ -118,6 +128,7 @@ class Part:
         """Let go of everything; nothing is copied any more. Raises DriverError."""
         for stream in (self.streams.before, self.streams.copies, self.streams.after):
             self.driver.wait(stream)
+        self.pressing.wait()
         if self._end:
             self.driver.unmap(self._base, self._end)
         if self._base:
@@ -138,14 +149,13 @@ class Part:
         self.prints.take(self._base + begin, size, into + place, self.key, stream)
 
     def _leave(self, begin: int, size: int, at: int, stream: Any, shift: int) -> None:
-        """Fingerprints of some bytes, from the card into the file."""
+        """Fingerprints of some bytes into the file, once the card has made them."""
         place, count = begin // GRAIN * SIZE, size // GRAIN * SIZE
-        into = ctypes.create_string_buffer(count)
-        self.driver.copy_out(ctypes.addressof(into), at + place, count, stream)
         self.driver.wait(stream)
         file = os.open(self.file, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            if os.pwrite(file, into, shift + place) != count:
+            made = (ctypes.c_char * count).from_address(at + place)
+            if os.pwrite(file, made, shift + place) != count:
                 raise OSError("the fingerprints were cut")
         finally:
             os.close(file)

@@ -18,6 +18,7 @@ from nodeagent.gpuworker.checkpoints import Checkpoints
 from nodeagent.gpuworker.driver import Driver, DriverError
 from nodeagent.gpuworker.fingerprints import Fingerprints, Room
 from nodeagent.gpuworker.parts import Part, Streams
+from nodeagent.gpuworker.pressing import Pressing
 from nodeagent.gpuworker.slabs import Slabs
 
 Message = dict[str, Any]
@@ -36,7 +37,8 @@ class Serving:
         )
         self._parts: dict[str, Part] = {}
         self._dropped: list[Part] = []
-        self._room, self._alike = Room(driver), Alike(driver)
+        self._pressing = Pressing(driver, self._prints)
+        self._room, self._alike = Room(driver), Alike(driver, self._pressing)
         self._operations: dict[str, Callable[[Message, list[int]], Message]] = {
             "pool": self._pool,
             "pin": self._pin,
@@ -47,6 +49,8 @@ class Serving:
             "finish": self._finish,
             "drop": self._drop,
             "end": self._end,
+            "press": self._press,
+            "store": self._store,
             "barrier": self._barrier,
             "probe": self._probe,
             "about": self._about,
@@ -114,6 +118,7 @@ class Serving:
             room=self._room,
             streams=self._streams,
             slabs=self._slabs,
+            pressing=self._pressing,
             key=key,
             out=asked["out"],
             total=asked["total"],
@@ -134,6 +139,7 @@ class Serving:
     def _move(self, asked: Message, _: list[int]) -> Message:
         part = self._parts[asked["part"]]
         part.move(asked.get("runs", ()))
+        part.expand(asked.get("pressed", ()))
         part.clear(asked.get("zeros", ()))
         if "arrived" in asked:
             part.arrived(*asked["arrived"])
@@ -159,6 +165,17 @@ class Serving:
     def _let_go(self) -> None:
         while self._dropped:
             self._dropped.pop().end()
+
+    def _press(self, asked: Message, _: list[int]) -> Message:
+        """Plain chunks of the pool, for `store`: how large each would be."""
+        copies = self._streams.copies
+        return {"sizes": self._pressing.press(asked["places"], self._slabs, copies)}
+
+    def _store(self, asked: Message, _: list[int]) -> Message:
+        """Some of what was pressed; the fingerprints of what comes out of it again."""
+        key, copies = bytes.fromhex(asked["key"]), self._streams.copies
+        prints = self._pressing.store(asked["chunks"], self._slabs, key, copies)
+        return {"prints": [one.hex() for one in prints]}
 
     def _barrier(self, asked: Message, _: list[int]) -> Message:
         """The driver's own lock, taken and given back: nothing that passed us by is under way."""

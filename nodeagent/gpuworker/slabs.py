@@ -73,6 +73,13 @@ class Slabs:
             yield slab.at + inside * GRAIN, here * GRAIN
             place, count = place + here, count - here
 
+    def address(self, at: int, size: int) -> int:
+        """Where some bytes are, counted over all slabs; one slab has them. Raises OSError."""
+        number, inside = divmod(at, self._size)
+        if not 0 < size <= self._size - inside:
+            raise OSError(f"{size} bytes at {at} are not in one slab")
+        return self.slab(number).at + inside
+
     def let_go(self) -> None:
         """Of all of them. Raises DriverError."""
         for number in tuple(self._pinned):

@@ -10,21 +10,27 @@ rename, and an older spare goes only when the new copy is sealed: at each moment
 import hashlib
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
+from kybernate.clients.errors import Retry
 from nodeagent.disk.durable import seal
-from nodeagent.disk.pool import SEALED, Damaged, Kept, Slot
+from nodeagent.disk.pool import SEALED, Damaged, Kept, NoRoom, Slot
 from nodeagent.gpuworker.driver import GRAIN
-from nodeagent.gpuworker.fingerprints import KEY_SIZE, new_key
+from nodeagent.gpuworker.fingerprints import KEY_SIZE, SIZE, new_key
+from nodeagent.gpuworker.places import UNIT, pressed, stood
 from nodeagent.mechanisms import carrying, copies
 from nodeagent.mechanisms.chunks import Chunks
-from nodeagent.mechanisms.copies import SUFFIX, ZERO, Copy, named
+from nodeagent.mechanisms.copies import SUFFIX, Copy, named
 from nodeagent.mechanisms.slabs import ANYWHERE
 
 SPARES = ".spares"
+_TOGETHER = 48  # pressed chunks of a stream: 64 MiB and less
 
 Copies = dict[str, Copy]
 """A workload's, by the name of the file."""
@@ -40,7 +46,8 @@ class BulkOfChunks:
         self._slots: dict[str, Copies] = {}
         self._spares: dict[str, Copies] = {}  # the oldest first
         self._sealed: set[str] = set()
-        self._parked: Counter[int] = Counter()  # by place: how many slots need it
+        self._parked: Counter[int] = Counter()  # by 2 MiB of the slabs: how many slots need it
+        self._plain: deque[tuple[str, str]] = deque()  # copies that may have chunks to press
         self._spare_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._find()
 
@@ -103,9 +110,15 @@ class BulkOfChunks:
 
     def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
         """As the port says. Of every part, also where its file is all there is."""
-        copy = self._listed(slot.name, part.name)
-        index = b"".join(slot.checked(part))
-        return carrying.stream(index, copy, self.chunks.slabs)
+        with self.chunks.lock:
+            copy = self._listed(slot.name, part.name)
+            held = list(copy.stored) if copy is not None else []
+            self.chunks.hold(held)  # while it is read some may be pressed, and stand elsewhere then
+        try:
+            index = b"".join(slot.checked(part))
+            yield from carrying.stream(index, copy, self.chunks.slabs)
+        finally:
+            self.chunks.let(held)
 
     def brought(self, slot: Slot, name: str, content: Iterator[bytes]) -> tuple[int, str]:
         """As the port says."""
@@ -118,9 +131,9 @@ class BulkOfChunks:
 
     def _bring(self, name: str, file: str, copy: Copy, chunks: Iterator[bytes]) -> None:
         """Into fresh chunks, kept as a copy."""
-        stored = set(copy.stored)
-        places = self.take(len(stored), ANYWHERE) if stored else []
+        places: list[int] = []
         try:
+            self._make_room(copy, places)
             carrying.write(self.chunks.slabs, places, chunks)
             ours = carrying.placed(copy, places)
             again = list((Counter(ours.stored) - Counter(places)).elements())
@@ -130,6 +143,32 @@ class BulkOfChunks:
         except BaseException:
             self.chunks.let(places)
             raise
+
+    def _make_room(self, copy: Copy, places: list[int]) -> None:
+        """Add fresh places for the chunks of a stream, by their number. Raises NoRoom, Damaged."""
+        sizes = carrying.numbered(copy)
+        plain = [number for number, size in enumerate(sizes) if size == GRAIN]
+        smaller = [number for number, size in enumerate(sizes) if size != GRAIN]
+        found: dict[int, int] = {}
+        try:
+            if plain:
+                found.update(zip(plain, self.take(len(plain), ANYWHERE), strict=True))
+            for first in range(0, len(smaller), _TOGETHER):
+                some = smaller[first : first + _TOGETHER]
+                units = [sizes[number] // UNIT for number in some]
+                found.update(zip(some, self._take_pressed(units), strict=True))
+        finally:
+            places += [found[number] for number in sorted(found)]
+
+    def _take_pressed(self, sizes: Sequence[int]) -> list[int]:
+        """Places for pressed chunks of so many units. Raises NoRoom."""
+        count = -(-sum(sizes) * UNIT // GRAIN)
+        strip = self.take_together(count, count, urgent=True)
+        ends = accumulate(sizes, initial=strip.start * GRAIN // UNIT)
+        places = [pressed(at, size) for at, size in zip(ends, sizes, strict=False)]
+        self.chunks.hold(places)
+        self.chunks.let(strip)
+        return places
 
     def _listed(self, name: str, part: str) -> Copy | None:
         """Raises Damaged. None: its file is all there is."""
@@ -141,6 +180,20 @@ class BulkOfChunks:
     def take(self, count: int, node: int) -> list[int]:
         """Free chunks; spares are given up for them. Raises NoRoom."""
         return self.chunks.take(count, node, self._give_up_oldest)
+
+    def take_together(self, most: int, least: int, *, urgent: bool = False) -> range:
+        """Chunks one behind the other that nobody needs, held for the caller: `most` of them, or
+        half as many, ... `urgent`: spares are given up for it. Raises NoRoom."""
+        give_up = self._give_up_oldest if urgent else _nothing
+        for anew in (False, True):
+            count = most
+            while count >= least:
+                if anew:  # where the limit allows a slab it is made
+                    self.chunks.let(self.chunks.take(count, ANYWHERE, give_up))
+                if (first := self.chunks.take_together(count)) is not None:
+                    return range(first, first + count)
+                count //= 2
+        raise NoRoom(f"no {least} chunks of the pool are free one behind the other")
 
     def spare(self, name: str, file: str) -> Copy | None:
         """An older copy of a part; its chunks are held for the caller, who lets them go."""
@@ -167,6 +220,51 @@ class BulkOfChunks:
             held[file] = copy
             self._count({file: copy}, 1)
             self.chunks.learn(copy)
+            self._plain.append((name, file))
+
+    # for pressing
+
+    def to_press(self) -> tuple[str, str, Copy] | None:
+        """A finished copy that may have chunks to press: its slot or spare, its file, the list."""
+        with self.chunks.lock:
+            while self._plain:
+                name, file = self._plain[0]
+                if (copy := self._finished(name).get(file)) is not None:
+                    return name, file, copy
+                self._plain.popleft()
+            return None
+
+    def pressed(self, name: str, file: str) -> None:
+        """This one has none any more."""
+        with self.chunks.lock, suppress(ValueError):
+            self._plain.remove((name, file))
+
+    def swap(self, name: str, file: str, copy: Copy, made: Mapping[int, int]) -> None:
+        """Other places for chunks of a copy, which the caller holds once each until now. Raises
+        OSError, and Retry where the copy is another one by now: nothing is changed."""
+        with self.chunks.lock:
+            held = self._finished(name)
+            if held.get(file) is not copy:
+                raise Retry("the copy that was pressed is not there any more")
+            ours = array("Q", (made.get(place, place) for place in copy.places))
+            swapped = replace(copy, places=ours)
+            above = self._folder if held is self._slots.get(name) else self._spare_folder
+            copies.write(above / name / f"{file}{SUFFIX}", swapped)
+            for number, place in enumerate(copy.places):
+                if place in made:
+                    print_ = copy.prints[number * SIZE : (number + 1) * SIZE]
+                    self.chunks.become(copy.key, print_, made[place])
+            left = [place for place in copy.places if place in made]
+            self.chunks.hold(made[place] for place in left)
+            self.chunks.let(made.values())
+            if above == self._folder:
+                self._count({file: copy}, -1)
+                self._count({file: swapped}, 1)
+            held[file] = swapped
+            self.chunks.let(left)
+
+    def _finished(self, name: str) -> Copies:
+        return self._slots.get(name) or self._spares.get(name) or {}
 
     def copy(self, name: str, file: str) -> Copy:
         """A part's, from the disk. Raises Damaged."""
@@ -200,11 +298,14 @@ class BulkOfChunks:
 
     def _count(self, held: Copies, by: int) -> None:
         for copy in held.values():
-            for place in copy.places:
-                if place != ZERO:
-                    self._parked[place] += by
-                    if not self._parked[place]:
-                        del self._parked[place]
+            stands = stood(copy.stored)
+            if by > 0:
+                self._parked.update(stands)
+                continue
+            for one in stands:
+                self._parked[one] -= 1
+                if not self._parked[one]:
+                    del self._parked[one]
 
     def _let(self, held: Copies) -> None:
         for copy in held.values():
@@ -235,8 +336,13 @@ class BulkOfChunks:
                 if self.chunks.are_there(copy.places):
                     self.chunks.begin(copy.places)
                     self.chunks.learn(copy)
+                    self._plain.append((folder.name, path.name.removesuffix(SUFFIX)))
                     held[path.name.removesuffix(SUFFIX)] = copy
         return held
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _folders(above: Path) -> Iterator[Path]:

@@ -1,18 +1,19 @@
 """
 Who needs which 2 MiB of the slabs: chunks are taken, shared, held and let go, and counted.
 
-Called by `bulk` and `guestcopy`. A chunk's place is its number over all slabs. All of this is made
-again from the copies on disk after a restart; nothing is kept twice.
+Called by `bulk`, `pressing` and `guestcopy`. What places are: `gpuworker.places`. All of
+this is made again from the copies on disk after a restart; nothing is kept twice.
 Rule: a chunk that a finished copy needs is never written again. What changed goes elsewhere.
 """
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from nodeagent.disk.pool import NoRoom
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import SIZE
+from nodeagent.gpuworker.places import begins, grains, is_pressed
 from nodeagent.mechanisms.copies import ZERO, Copy
 from nodeagent.mechanisms.slabs import Slab, Slabs
 
@@ -41,9 +42,9 @@ class Chunks:
 
     @property
     def used(self) -> int:
-        """How many are needed by anybody."""
+        """How many 2 MiB of the slabs are needed by anybody."""
         with self.lock:
-            return len(self._needed)
+            return sum(not is_pressed(place) for place in self._needed)
 
     def take(self, count: int, node: int, give_up: Callable[[], bool]) -> list[int]:
         """So many that nobody needs, in order, few slabs, near to a NUMA node. `give_up` is called
@@ -56,19 +57,38 @@ class Chunks:
                     raise NoRoom(f"{short / 2**30:.2f} GiB are missing in the pool's slabs")
             return self._taken(count, node)
 
+    def take_together(self, count: int) -> int | None:
+        """The first of so many that nobody needs, one behind the other in a slab; None where there
+        are none. No slab is made, and nothing given up, for this."""
+        with self.lock:
+            for slab, free in self._free.items():
+                first = _together(free, count)
+                if first is not None:
+                    taken = range(first, first + count)
+                    self._free[slab] = [place for place in free if place not in taken]
+                    self._needed.update(dict.fromkeys(taken, 1))
+                    return first
+            return None
+
     def hold(self, places: Iterable[int]) -> None:
-        """One more needs each of these."""
+        """One more needs each of these. Of pressed ones, the 2 MiB they stand in are needed."""
         with self.lock:
             for place in places:
                 if place != ZERO:
-                    self._needed[place] = self._needed.get(place, 0) + 1
+                    held = self._needed.get(place, 0)
+                    self._needed[place] = held + 1
+                    if not held and is_pressed(place):
+                        self.hold(grains(place))
 
     def let(self, places: Iterable[int]) -> None:
         """One less needs each of these; those that nobody needs are free."""
         with self.lock:
-            touched = {self._left(place) for place in places if place != ZERO}
-            for slab in touched - {None}:
-                self._free[slab or 0].sort(reverse=True)
+            touched: set[int] = set()
+            for place in places:
+                if place != ZERO:
+                    self._leave(place, touched)
+            for slab in touched:
+                self._free[slab].sort(reverse=True)
 
     def alike(self, key: bytes, print_: bytes) -> int | None:
         """A chunk that may have the same contents, held; its bytes have to be compared."""
@@ -80,26 +100,43 @@ class Chunks:
 
     def learn(self, copy: Copy) -> None:
         """What a finished copy's chunks contain; others may share them from now on."""
+        prints = (copy.prints[at : at + SIZE] for at in range(0, len(copy.prints), SIZE))
         with self.lock:
-            known = self._known[copy.key]
-            for number, place in enumerate(copy.places):
-                if place == ZERO or place in self._contents:
-                    continue
-                print_ = copy.prints[number * SIZE : (number + 1) * SIZE]
-                if print_ not in known:
-                    known[print_] = place
-                    self._contents[place] = (copy.key, print_)
+            known, contents = self._known[copy.key], self._contents
+            fresh = {
+                print_: place
+                for print_, place in zip(prints, copy.places, strict=True)
+                if place != ZERO and place not in contents and print_ not in known
+            }
+            known.update(fresh)
+            contents.update((place, (copy.key, print_)) for print_, place in fresh.items())
+
+    def become(self, key: bytes, print_: bytes, place: int) -> None:
+        """From now on these contents are shared in this place."""
+        with self.lock:
+            former = self._known[key].get(print_)
+            if former is not None:
+                del self._contents[former]
+            self._known[key][print_] = place
+            self._contents[place] = (key, print_)
+
+    def contains(self, place: int, key: bytes, print_: bytes) -> bool:
+        """Whether a chunk that somebody needs is known to have these contents."""
+        with self.lock:
+            return self._contents.get(place) == (key, print_)
 
     def are_there(self, places: Iterable[int]) -> bool:
         """Whether all of these stand in slabs that exist."""
         with self.lock:
-            return {place // self.each for place in places if place != ZERO} <= self._free.keys()
+            size = self._slabs.size
+            slabs = {begins(place) // size for place in set(places) if place != ZERO}
+            return slabs <= self._free.keys()
 
     def begin(self, places: Iterable[int]) -> None:
         """As `hold`, for copies that are found after a restart: they are not free."""
         with self.lock:
             places = [place for place in places if place != ZERO]
-            fresh = set(places) - self._needed.keys()
+            fresh = {one for place in set(places) for one in grains(place)} - self._needed.keys()
             for slab in {place // self.each for place in fresh}:
                 self._free[slab] = [place for place in self._free[slab] if place not in fresh]
             self.hold(places)
@@ -138,15 +175,27 @@ class Chunks:
         self._needed.update(dict.fromkeys(taken, 1))
         return taken
 
-    def _left(self, place: int) -> int | None:
-        """The slab, where the chunk is free now."""
+    def _leave(self, place: int, touched: set[int]) -> None:
+        """One less needs it; slabs that have more free chunks by that are added to `touched`."""
         needed = self._needed[place] - 1
         if needed:
             self._needed[place] = needed
-            return None
+            return
         del self._needed[place]
         if (contents := self._contents.pop(place, None)) is not None:
             del self._known[contents[0]][contents[1]]
+        if is_pressed(place):
+            for one in grains(place):
+                self._leave(one, touched)
+            return
         slab = place // self.each
         self._free[slab].append(place)
-        return slab
+        touched.add(slab)
+
+
+def _together(free: Sequence[int], count: int) -> int | None:
+    """The first of `count` neighbours; `free` has the lowest last."""
+    for end in range(len(free) - 1, count - 2, -1):
+        if free[end - count + 1] == free[end] + count - 1:
+            return free[end]
+    return None

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nodeagent.gpuworker.fingerprints import SIZE
+from nodeagent.gpuworker.places import is_pressed, span
+from nodeagent.gpuworker.pressing import Pressed
 from nodeagent.mechanisms.copies import ZERO
 
 FRESH = -1  # a place that is not known yet: the chunk has to be copied
@@ -53,7 +55,7 @@ def sort(
 
 def runs(places: Sequence[int], first: int) -> Iterator[tuple[int, int, int]]:
     """Chunks that stand one behind the other on both sides: the first of the part (the batch's
-    begins at `first`), the first of the pool, how many. ZERO and FRESH are left out."""
+    begins at `first`), the first of the pool, how many. Left out: ZERO, FRESH, pressed ones."""
     begin, count = 0, 0
     for number, place in enumerate(places):
         if count and place == places[begin] + count != ZERO:
@@ -61,9 +63,16 @@ def runs(places: Sequence[int], first: int) -> Iterator[tuple[int, int, int]]:
             continue
         if count:
             yield first + begin, places[begin], count
-        begin, count = number, int(place not in (ZERO, FRESH))
+        begin, count = number, int(place not in (ZERO, FRESH) and not is_pressed(place))
     if count:
         yield first + begin, places[begin], count
+
+
+def pressed(places: Sequence[int], first: int) -> Iterator[Pressed]:
+    """Those that are pressed: the chunk, and where its bytes are."""
+    for number, place in enumerate(places):
+        if is_pressed(place):
+            yield first + number, *span(place)
 
 
 def zeros(places: Sequence[int], first: int) -> Iterator[tuple[int, int]]:

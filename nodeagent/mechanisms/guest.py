@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
@@ -30,6 +31,8 @@ from nodeagent.mechanisms.guests import Guest, Guests
 from nodeagent.mechanisms.guestwire import Answer, Verb
 from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
+from nodeagent.mechanisms.pressing import InTheBackground, Press
+from nodeagent.mechanisms.quiet import Quiet
 
 _LOOK_S = 0.2
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
@@ -64,12 +67,20 @@ class GuestMechanism:
         self.tallies: deque[Tally] = deque(maxlen=_TALLIES)  # of the latest copies
         for path in sorted(workers.glob("*.sock")):
             self._worker(GpuUuid(path.stem)).adopt()
+        self._quiet = Quiet()
+        self.press = Press(bulk, self._any, self._quiet)
+        self._pressing = InTheBackground(self.press)
 
     def close(self) -> None:
         """Go away; guests stay as they are, and workers wait for the next agent."""
+        self._pressing.stop()
         for worker in self._workers.values():
             worker.close()
         self._guests.close()
+
+    def press_in_the_background(self) -> None:
+        """Make what the pool holds smaller, from now on, while nothing moves."""
+        self._pressing.start()
 
     def dismiss(self) -> None:
         """End the workers."""
@@ -131,7 +142,8 @@ class GuestMechanism:
     def copy_out(self, body: Body, part: Part, slot: Slot, moved: Moved) -> Kept:
         """As the port says. Raises Refused where the contents changed meanwhile."""
         way = self._way(body, part.name, slot)
-        tally = self._told(way.out(self._bulk.key(body.key.namespace), moved))
+        with self._quiet.moving():
+            tally = self._told(way.out(self._bulk.key(body.key.namespace), moved))
         if tally.wrong:
             raise Refused(f"{tally.wrong} chunks of part {part.name} were written meanwhile")
         holding = self._holding(body, part.name)
@@ -147,9 +159,10 @@ class GuestMechanism:
     def copy_in(self, body: Body, kept: Kept, slot: Slot, moved: Moved) -> str:
         """As the port says. What does not arrive right is copied once more, then it is Damaged."""
         way = self._way(body, kept.name, slot)
-        wrong = self._told(way.back(moved)).wrong
-        if wrong:
-            wrong = self._told(way.back(lambda _: None)).wrong
+        with self._quiet.moving():
+            wrong = self._told(way.back(moved)).wrong
+            if wrong:
+                wrong = self._told(way.back(lambda _: None)).wrong
         if wrong:
             raise Damaged(f"{wrong} chunks of part {kept.name} do not have their fingerprints")
         way.holding.every(Verb.FILLED, ANSWER_S)
@@ -231,6 +244,11 @@ class GuestMechanism:
     def workers(self) -> Mapping[str, int]:
         """The workers' process numbers by card."""
         return {uuid: worker.pid for uuid, worker in self._workers.items() if worker.pid}
+
+    def _any(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """Of any card's worker, where there is one: all of them have the pool."""
+        worker = next((one for one in self._workers.values() if one.pid), None)
+        return worker.ask(asked, ANSWER_S) if worker else None
 
     def _worker(self, uuid: GpuUuid) -> Worker:
         slabs = self._bulk.chunks.slabs

@@ -8,16 +8,17 @@ is dead.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nodeagent.disk.pool import NoRoom, Slot
 from nodeagent.gpuworker.client import Worker
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import SIZE
+from nodeagent.gpuworker.places import is_pressed
 from nodeagent.mechanisms import Moved, NotPossible, NotYet, differences
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.copies import ZERO, Copy, laid_out
@@ -39,6 +40,7 @@ class Tally:
     chunks: int = 0
     same: int = 0
     zeros: int = 0
+    pressed: int = 0
     shared: int = 0
     fresh: int = 0
     wrong: int = 0
@@ -184,7 +186,7 @@ class _Out:
         shared = self._compared(handing, first, found)
         fresh = self._taken(found, first + count)
         crossed = [place if place in fresh else ZERO for place in found.places]
-        _moved(handing, differences.runs(crossed, first), [], (first, count))
+        _moved(handing, {"runs": differences.runs(crossed, first)}, (first, count))
         self.places += found.places
         self._count(found, shared, len(fresh))
         self.moved((len(found.alike) + len(fresh)) * GRAIN)
@@ -263,6 +265,7 @@ class _Back:
             self.way.holding.name,
             chunks=len(self.copy.places),
             zeros=self.copy.places.count(ZERO),
+            pressed=sum(map(is_pressed, self.copy.places)),
             wrong=differences.differing(self.copy.prints, self.way.read(size, size)),
             copied=told["copied"],
             seconds=told["seconds"],
@@ -270,23 +273,27 @@ class _Back:
 
     def _batch(self, handing: Handing, first: int, count: int) -> None:
         places = self.copy.places[first : first + count]
-        zeros = list(differences.zeros(places, first))
-        _moved(handing, differences.runs(places, first), zeros, (first, count))
+        asked = {
+            "runs": differences.runs(places, first),
+            "pressed": differences.pressed(places, first),
+            "zeros": differences.zeros(places, first),
+        }
+        _moved(handing, asked, (first, count))
         self.moved((count - places.count(ZERO)) * GRAIN)
 
 
 def _moved(
-    handing: Handing,
-    runs: Iterator[tuple[int, int, int]],
-    zeros: Sequence[tuple[int, int]],
-    arrived: tuple[int, int],
+    handing: Handing, asked: Mapping[str, Iterator[Sequence[int]]], arrived: tuple[int, int]
 ) -> None:
     """Have all of this copied and cleared, and then fingerprinted. Mostly it is one request."""
-    asked: list[dict[str, Any]] = [{"runs": some} for some in _some(list(runs))]
-    asked += [{"zeros": some} for some in _some(zeros)]
-    last = asked.pop() if asked else {}
-    for one in (*asked, {**last, "arrived": arrived}):
-        handing.ask("move", one)
+    whole = {kind: list(some) for kind, some in asked.items()}
+    if sum(map(len, whole.values())) <= _RUNS:
+        handing.ask("move", {**whole, "arrived": arrived})
+        return
+    for kind, one in whole.items():
+        for some in _some(one):
+            handing.ask("move", {kind: some})
+    handing.ask("move", {"arrived": arrived})
 
 
 def _some(of: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

@@ -5,7 +5,7 @@ Called by `guestcopy`. While the card copies what it has, the worker maps the ne
 guest hands over those after them. Rule: a descriptor lives here only until the worker has it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from nodeagent.mechanisms.guestwire import Answer, Verb
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, done, heard
 
 COPY_S = 120.0  # a whole card over a slow bus
-_AT_ONCE = 32  # 640 MiB of PyTorch's segments: 12 ms of a fast bus
+_FIRST, _AT_ONCE = 4, 32  # of PyTorch's segments 640 MiB: 12 ms of a fast bus
+
+Handed = tuple[Answer, list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +36,17 @@ class Handing:
     def each(self, arrived: Callable[[int, int], None]) -> None:
         """Hand all of it over; told after each batch: its first chunk, and how many. Raises the
         port's errors."""
-        places = range(0, len(self.holding.segments), _AT_ONCE)
+        spans = list(_spans(len(self.holding.segments)))
         chunks = 0
         with ThreadPoolExecutor(1, "handing-over") as ahead:
-            coming = ahead.submit(self._handed_over, 0)
-            for first in places:
-                answer, descriptors = coming.result()
-                if first + _AT_ONCE in places:
-                    coming = ahead.submit(self._handed_over, first + _AT_ONCE)
+            coming = ahead.submit(self._handed_over, *spans[0]) if spans else None
+            for number, (first, some) in enumerate(spans):
+                answer, descriptors = _came(coming)
+                coming = None
+                if number + 1 < len(spans):
+                    coming = ahead.submit(self._handed_over, *spans[number + 1])
                 try:
-                    count = self._take(first, answer, descriptors)
+                    count = self._take(first, some, answer, descriptors)
                     arrived(chunks, count)
                     chunks += count
                 except BaseException:
@@ -65,15 +68,15 @@ class Handing:
         except WorkerRefused as error:
             raise (CardFull if error.code == OUT_OF_MEMORY else NotPossible)(str(error)) from error
 
-    def _handed_over(self, first: int) -> tuple[Answer, list[int]]:
+    def _handed_over(self, first: int, count: int) -> Handed:
         guest, card = self.holding.guest, self.holding.card
-        return heard(guest, self.verb, ANSWER_S, card=card, first=first, count=_AT_ONCE)
+        return heard(guest, self.verb, ANSWER_S, card=card, first=first, count=count)
 
-    def _take(self, first: int, answer: Answer, descriptors: list[int]) -> int:
+    def _take(self, first: int, some: int, answer: Answer, descriptors: list[int]) -> int:
         """How many chunks came."""
         try:
             done(answer, self.holding.guest)
-            expected = self.holding.segments[first : first + _AT_ONCE]
+            expected = self.holding.segments[first : first + some]
             if [one.id for one in answer.segments] != [one.id for one in expected]:
                 raise NotPossible(f"process {self.holding.guest.pid} changed its memory")
             sizes = [one.size for one in answer.segments]
@@ -84,7 +87,22 @@ class Handing:
         return sum(sizes) // GRAIN
 
 
-def _throw_away(coming: Future[tuple[Answer, list[int]]]) -> None:
+def _spans(segments: int) -> Iterator[tuple[int, int]]:
+    """The first segment of each batch, and how many. The first ones are small, so that the bus is
+    busy at once, and each is copied for longer than the next one, twice as large, takes to map."""
+    first, count = 0, _FIRST
+    while first < segments:
+        yield first, min(count, segments - first)
+        first, count = first + count, min(2 * count, _AT_ONCE)
+
+
+def _came(coming: Future[Handed] | None) -> Handed:
+    assert coming is not None
+    return coming.result()
+
+
+def _throw_away(coming: Future[Handed] | None) -> None:
     """Descriptors that nobody will take; those that were taken are closed already."""
-    with suppress(Refused, Retry):
-        closed(coming.result()[1])
+    if coming is not None:
+        with suppress(Refused, Retry):
+            closed(coming.result()[1])

@@ -4,7 +4,8 @@
 // and can be given to another process by descriptor; touching an address without memory is a crash;
 // the card's size is shared by all processes; work takes time where a test asks for it.
 // A process can be locked, checkpointed and restored from another one (checkpoint.c).
-// Not there: arithmetic. Two kernels are known by name, `kyb_fingerprint` and `busy`.
+// Not there: arithmetic. Kernels are known by name: `kyb_fingerprint`, `kyb_press`, `kyb_expand`, which
+// do in C what ours do, and `busy`.
 //
 // KYB_FAKE_CARD: a file of this struct; all processes that name it share the card.
 // KYB_FAKE_DEVICE: a device that a process keeps open while it is tied to the card, as the real
@@ -67,4 +68,7 @@ void context_use(void);       // the first context of a process takes its part o
 bool memory_leave(void);      // all of it into host memory, off the card; false: it was another's
 int memory_return(void);
 void fingerprint(const void *base, uint64_t *out, const void *key, unsigned chunks);
+void press_all(const void *from, void *to, void *rooms, uint32_t *sizes, uint32_t most,
+              unsigned chunks);
+void expand_all(void *to, const void *from, const void *places, unsigned chunks);
 #endif

@@ -1,11 +1,15 @@
-// Streams, events, copies and the two kernels. Copies are made at once; `busy` only takes time.
+// Streams, events, copies and the kernels. Copies are made at once; `busy` only takes time.
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "fake.h"
 
-enum { FINGERPRINT = 1, BUSY = 2 };
+enum { BUSY = 1, FINGERPRINT, PRESS, EXPAND, KERNELS };
+static const char *const kernels[KERNELS] = {
+    [BUSY] = "busy", [FINGERPRINT] = "kyb_fingerprint", [PRESS] = "kyb_press",
+    [EXPAND] = "kyb_expand"};
+enum { BLOCKS_OF_EXPAND = 4 };  // for each chunk
 static struct stream usual;
 static _Atomic double busy_until;
 static atomic_int capturing;
@@ -129,7 +133,8 @@ API int cuModuleLoadData(void **module, const void *image) { return *module = (v
 API int cuModuleUnload(void *module) { return (void)module, OK; }
 API int cuModuleGetFunction(void **function, void *module, const char *name) {
     (void)module;
-    uintptr_t which = !strcmp(name, "kyb_fingerprint") ? FINGERPRINT : !strcmp(name, "busy") ? BUSY : 0;
+    uintptr_t which = KERNELS - 1;
+    while (which && strcmp(name, kernels[which])) which--;
     return *function = (void *)which, which ? OK : NOT_FOUND;
 }
 // busy: its one argument is a double, the seconds it takes.
@@ -140,6 +145,12 @@ API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsig
     enter();
     if ((uintptr_t)function == FINGERPRINT)
         fingerprint(*(void **)arguments[0], *(uint64_t **)arguments[1], arguments[2], x);
+    else if ((uintptr_t)function == PRESS)
+        press_all(*(void **)arguments[0], *(void **)arguments[1], *(void **)arguments[2],
+                 *(uint32_t **)arguments[3], *(uint32_t *)arguments[4], x);
+    else if ((uintptr_t)function == EXPAND)
+        expand_all(*(void **)arguments[0], *(void **)arguments[1], arguments[2],
+                   x / BLOCKS_OF_EXPAND);
     else if ((uintptr_t)function == BUSY)
         busy_until = now() + *(double *)arguments[0];
     else

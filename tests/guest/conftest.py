@@ -20,6 +20,7 @@ import pytest
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.disk.pool import Pool
+from nodeagent.gpuworker import places
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezer
@@ -149,10 +150,8 @@ class Later(threading.Thread):
 class Node:
     """What an agent has, with small slabs, on one card: the fake one, or the machine's first."""
 
-    slab = SLAB
-
-    def __init__(self, folder, libraries, *, real=False, limit=POOL, agent=True):
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder, libraries, *, real=False, limit=POOL, agent=True, slab=SLAB):
+        self.folder, self.limit, self.slab = folder, limit, slab
         self.library, self._driver = libraries
         self._real = real
         self.card = Card(folder / "card")
@@ -175,7 +174,7 @@ class Node:
         if self.mechanism:
             self.mechanism.close()
         folder = self.folder / "pool"
-        chunks = Chunks(Slabs(folder / ".chunks", size=SLAB), self.limit)
+        chunks = Chunks(Slabs(folder / ".chunks", size=self.slab), self.limit)
         self.bulk = BulkOfChunks(folder, chunks)
         self.pool = Pool(folder, self.limit, self.bulk)
         self.mechanism = GuestMechanism(
@@ -232,9 +231,10 @@ class Node:
         """Change a bit of a part's byte `at` in the pool; `slot` may be a folder."""
         (path,) = getattr(slot, "folder", slot).glob("*.copy")
         place = copies.read(path).places[at // GRAIN]
-        (slab,) = (s for s in self.bulk.chunks.slabs.all() if s.number == place * GRAIN // SLAB)
+        number, inside = divmod(places.begins(place), self.slab)
+        (slab,) = (one for one in self.bulk.chunks.slabs.all() if one.number == number)
         with slab.path.open("r+b") as file:
-            at = place * GRAIN % SLAB + at % GRAIN
+            at = inside + at % GRAIN % places.size(place)
             file.seek(at)
             byte = file.read(1)[0]
             file.seek(at)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -68,6 +69,17 @@ def free_in_order(at):
 def fill(at, size, seed):
     data = random.Random(seed).randbytes(size)
     do("cuMemcpyHtoD_v2", U64(at), data, SIZE(size))
+
+
+def fill_weights(at, size, seed):
+    """Numbers of a normal distribution as bf16, every 2 MiB another mixture of some thousand."""
+    mixture = random.Random(seed)
+    for first in range(0, size, 2**21):
+        numbers = (mixture.gauss(0, 0.02) for _ in range(4096))
+        tile = b"".join(struct.pack("<f", number)[2:] for number in numbers)
+        count = min(2**21, size - first)
+        data = (tile * (count // len(tile) + 1))[:count]
+        do("cuMemcpyHtoD_v2", U64(at + first), data, SIZE(count))
 
 
 def clear(at, size):

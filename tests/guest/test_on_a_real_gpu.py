@@ -24,7 +24,7 @@ pytestmark = [
 def real_node(libraries, node_on):
     """An agent on the real card. Its pool is in a tmpfs: no other file can be pinned."""
     folder = Path(tempfile.mkdtemp(prefix="kyb-r-", dir="/dev/shm"))
-    made = node_on(folder, libraries, real=True)
+    made = node_on(folder, libraries, real=True, slab=64 * MIB)
     yield made
     made.close()
     shutil.rmtree(folder, ignore_errors=True)
@@ -98,6 +98,24 @@ def test_replicas_share_what_they_have_alike(real_node, told):
         assert real_node.mechanism.tallies[-2].shared >= 31
         assert other.holds(at, 64 * MIB, 1)
         assert told.whole()
+
+
+def test_weights_are_pressed_and_come_back_as_they_were(real_node, told):
+    at = told.alloc(96 * MIB)
+    told.fill_weights(at, 96 * MIB, 1)
+    was = told.hashed(at, 96 * MIB)
+    slot, kept = real_node.park(told)
+    before = real_node.pool.room().used
+    while real_node.mechanism.press.round():
+        pass
+    assert before - real_node.pool.room().used >= 0.28 * 96 * MIB
+    real_node.resume(told, slot, kept)
+    assert real_node.mechanism.tallies[-1].pressed >= 48
+    assert told.hashed(at, 96 * MIB) == was
+    assert told.whole()
+    real_node.resume(told, *real_node.park(told))
+    assert real_node.mechanism.tallies[-2].copied == 0
+    assert told.hashed(at, 96 * MIB) == was
 
 
 @pytest.mark.crash

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from nodeagent.disk.pool import Damaged, NoRoom
+from nodeagent.gpuworker import places
 from nodeagent.gpuworker.driver import GRAIN
 from nodeagent.gpuworker.fingerprints import KEY_SIZE, SIZE
+from nodeagent.gpuworker.places import UNIT
 from nodeagent.mechanisms import carrying, copies, differences
 from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.copies import ZERO, Copy
@@ -124,6 +126,52 @@ class TestTaking:
         assert chunks.alike(b"K" * KEY_SIZE, print_of(2)) is None
         chunks.let([*places, places[1]])
         assert chunks.alike(KEY, print_of(2)) is None
+
+
+class TestPressed:
+    @given(at=some.integers(0, 2**40), size=some.integers(1, GRAIN // UNIT))
+    def test_a_place_says_where_its_bytes_are(self, at: int, size: int) -> None:
+        place = places.pressed(at, size)
+        assert places.is_pressed(place)
+        assert not places.is_pressed(ZERO)
+        assert places.span(place) == (at, size)
+        grains = places.grains(place)
+        assert grains.start * GRAIN <= places.begins(place) < grains.start * GRAIN + GRAIN
+        assert 0 <= grains.stop * GRAIN - places.begins(place) - places.size(place) < GRAIN
+
+    def test_what_stands_in_two_is_held_by_both_and_frees_what_nobody_else_needs(
+        self, tmp_path: Path
+    ) -> None:
+        chunks = chunks_in(tmp_path)
+        first = chunks.take(3, -1, never)[0] * GRAIN // UNIT
+        one, two, three = (places.pressed(first + n * 6000, 6000) for n in range(3))
+        chunks.hold([one, two, two, three])
+        chunks.let(range(3))
+        assert chunks.used == 3
+        chunks.let([one, two])
+        assert chunks.used == 3  # two is needed once more, and begins where one ends
+        chunks.let([two])
+        assert chunks.used == 2
+        chunks.let([three])
+        assert chunks.used == 0
+
+    def test_an_agent_that_comes_later_counts_the_same(self, tmp_path: Path) -> None:
+        chunks = chunks_in(tmp_path)
+        first = chunks.take(2, -1, never)[0] * GRAIN // UNIT
+        held = [places.pressed(first, 5000), places.pressed(first + 5000, 5000), ZERO]
+        later = chunks_in(tmp_path)
+        assert later.are_there(held)
+        later.begin(held)
+        assert later.used == 2
+        assert set(later.take(10, -1, never)).isdisjoint(range(2))
+
+    def test_neighbours_are_taken_together_or_not_at_all(self, tmp_path: Path) -> None:
+        chunks = chunks_in(tmp_path)
+        taken = chunks.take(12, -1, never)
+        chunks.let([1, 3, 5, 6])
+        assert chunks.take_together(3) is None
+        assert chunks.take_together(2) == 5
+        assert chunks.used == len(taken) - 2
 
 
 class TestSorting:
