@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import restarts, ways
-from benchmarks.harness.gpuprograms import PROGRAMS, Node, Program, Switch, program, switch
+from benchmarks.harness.gpuprograms import (
+    PROGRAMS,
+    Node,
+    Program,
+    Switch,
+    park,
+    program,
+    resume,
+    switch,
+)
+from benchmarks.harness.ratios import ratios
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
 
@@ -48,6 +58,7 @@ def summary(name: str, switches: list[Switch], limit: Limit) -> Found:
             phase: median([one.seconds[phase] for one in switches]) for phase in switches[0].seconds
         },
         "vram_used": switches[0].used,
+        "copying": median([one.copying for one in switches]),
     }
     for way in ("park", "resume"):
         found[f"{way}_of_limit"] = size / limit[way] / found[way]
@@ -58,11 +69,13 @@ def summary(name: str, switches: list[Switch], limit: Limit) -> Found:
         f" ({found['park_of_limit']:.2f} of the limit)  resume {found['resume']:.3f} s"
         f" ({found['resume_of_limit']:.2f})  "
         + " ".join(f"{phase} {s * 1e3:.0f}" for phase, s in found["phases"].items())
-        + " ms",
+        + f" copying {found['copying'] * 1e3:.0f} ms",
         flush=True,
     )
     return found
 
+
+_HOST_MIB = "1800"  # what is in an image beside the program's contents on the card
 
 WAYS: Mapping[str, Way] = {
     "all changed": ways.changed,
@@ -126,45 +139,72 @@ def through_image(node: Node, gib: int, limit: Limit) -> Found:
     folder = node.folder / "image"
     folder.mkdir()
     try:
-        with program(node, "driver.py", str(gib)) as one, ways.woken(one):
+        with program(node, "driver.py", str(gib), "20", _HOST_MIB) as one, ways.woken(one):
             one.wait(bool)
             done = ways.through_image(node, one, folder)
+            image = sum(file.stat().st_size for file in folder.iterdir())
             found = summary(f"{gib} GiB, through an image", [done], limit)
             dead_to_running = sum(done.seconds[p] for p in ("restore", "adopt")) + done.resume
             one.ask("verify")
             until = time.monotonic() + 60.0
             while not one.facts().get("verified") and time.monotonic() < until:
                 time.sleep(0.01)
-            return {**found, "dead_to_running": dead_to_running, "wrong": one.facts()["wrong"]}
+            print(f"  dead to running {dead_to_running:.2f} s, host image {image / 1e9:.2f} GB")
+            told = {"image_bytes": image, "dead_to_running": dead_to_running}
+            return {**found, **told, "wrong": one.facts()["wrong"]}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def ratios(results: Mapping[str, Any]) -> dict[str, float]:
-    """The figures that keep their names (docs/explanation/performance.md), as far as measured."""
-    found: dict[str, float] = {}
-    for name, rows in results.items():
-        kind, _, gib = name.rpartition("_")
-        if kind == "driver" and "failed" not in rows.get("all changed", rows):
-            found |= _of_one_size(gib, rows)
-            driver, park = results.get(f"by_driver_{gib}", {}), rows["all changed"]
-            for way in ("park", "resume"):
-                if way in driver:
-                    found[f"driver_over_{way}_{gib}"] = driver[way] / park[way]
-        if kind == "image" and "dead_to_running" in rows:
-            found[f"dead_to_running_{gib}"] = rows["dead_to_running"]
+def compressed(node: Node, gib: int, times: int, limit: Limit) -> Found:
+    """bf16 weights, pressed in the pool while they are parked."""
+    with program(node, "weights.py", str(gib)) as one:
+        one.wait(bool)
+        switches, facts = ways.pressed(node, one, times)
+        found = summary(f"{gib} GiB of bf16, pressed", switches, limit)
+        print(
+            f"  pressed in {facts['pressing_seconds']:.1f} s: {facts['of_the_ram']:.3f} of the RAM"
+        )
+        found |= facts | {"copied": switches[-1].copied, "wrong": verified(one)}
+        node.pool.free(one.body.uid)
+        return found
+
+
+def beside(node: Node, gib: int) -> Found:
+    """Token steps of a model that is active, alone and while another one's weights, which are
+    parked, are pressed by the same card. Milliseconds."""
+    found: Found = {}
+    with program(node, "weights.py", str(gib), name="parked") as one:
+        one.wait(bool)
+        kept = park(node, one, Switch(), node.mechanism)
+        for name in ("alone", "pressing"):
+            with program(node, "model.py", "8", "1500") as other:
+                other.wait(bool)
+                if name == "pressing":
+                    node.mechanism.press_in_the_background()
+                facts = other.wait(lambda facts: bool(facts.get("ended")))
+                found |= {name: facts["median_ms"], f"{name}_p99": facts["p99_ms"]}
+        node.restart()  # which ends the pressing
+        resume(node, one, Switch(), node.mechanism, kept)
+        found["wrong"] = verified(one)
+        node.pool.free(one.body.uid)
+    words = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    print(f"token step beside the pressing of {gib} GiB, ms: {words}", flush=True)
     return found
 
 
-def _of_one_size(gib: str, rows: Mapping[str, Found]) -> dict[str, float]:
-    full, deep = rows["all changed"], rows["deep"]
-    found = {f"{way}_{gib}": full[way] for way in ("park_of_limit", "resume_of_limit")}
-    for name, row in (("park_unchanged", "unchanged"), ("park_some_changed", "5 % changed")):
-        if "park" in rows[row]:
-            found[f"{name}_{gib}"] = rows[row]["park"]
-    if "park" in deep:
-        found[f"deep_extra_{gib}"] = max(deep[way] - full[way] for way in ("park", "resume"))
-    return found
+def turns(node: Node, gib: int, times: int) -> Found:
+    """Two programs of so many GiB take turns on the card; of neither anything changes."""
+    with program(node, "driver.py", str(gib), name="one") as one:
+        one.wait(bool)
+        with program(node, "driver.py", str(gib), name="other") as other:
+            other.wait(bool)
+            whole, alone = ways.taken_turns(node, one, other, times)
+            print(f"{gib} GiB for {gib}: {whole:.3f} s; the resume alone {alone:.3f} s")
+            wrong = verified(one) + verified(other)
+            for each in (one, other):
+                node.pool.free(each.body.uid)
+            return {"switch": whole, "resume": alone, "wrong": wrong}
 
 
 def served(node: Node, layers: int, times: int, limit: Limit) -> dict[str, Any]:
@@ -307,6 +347,9 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="*", default=[2, 16, 32], help="GiB")
     parser.add_argument("--by-driver", type=int, nargs="*", default=[2, 16], help="GiB")
     parser.add_argument("--image", type=int, nargs="*", default=[13], help="GiB")
+    parser.add_argument("--compressed", type=int, nargs="*", default=[32], help="GiB")
+    parser.add_argument("--beside", type=int, nargs="*", default=[16], help="GiB that are pressed")
+    parser.add_argument("--turns", type=int, nargs="*", default=[32], help="GiB of each of two")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--layers", type=int, default=32, help="of the model; 0: without it")
     parser.add_argument("--steps", type=int, default=300, help="of training; 0: without it")
@@ -316,7 +359,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="a file for the figures, written as they come")
     asked = parser.parse_args()
     uuid, words = card()
-    sizes = [*asked.sizes, *asked.by_driver, *asked.image, asked.layers // 2 + 2, 1]
+    sizes = [*asked.sizes, *asked.image, *asked.compressed, *asked.beside, asked.layers // 2 + 2, 1]
+    sizes += [2 * gib for gib in asked.turns]
     node, pinning = prepared(asked.folder, uuid, max(sizes) * GIB)
     whole: Found = {"benchmark": "bench-park", "machine": words, "host": platform.release()}
     results: Found = {"pinning_seconds": pinning}
@@ -338,26 +382,24 @@ def steps(
     node: Node, uuid: GpuUuid, asked: argparse.Namespace, limit: Limit
 ) -> dict[str, Callable[[], Found]]:
     """What is to be measured, by name, in order."""
-    some: dict[str, Callable[[], Found]] = {}
-    for gib in asked.sizes:
-        some[f"driver_{gib}"] = partial(filled, node, gib, asked.times, limit)
-    if asked.sizes:
-        some["restart"] = partial(restarts.after_a_restart, node, uuid, max(asked.sizes))
-    for gib in asked.by_driver:
-        some[f"by_driver_{gib}"] = partial(by_driver, node, gib, 2, limit)
-    for gib in asked.image:
-        some[f"image_{gib}"] = partial(through_image, node, gib, limit)
-    if asked.layers:
-        some["model"] = partial(served, node, asked.layers, asked.times, limit)
-    if asked.steps:
-        some["training"] = partial(trained, node, asked.steps, limit)
-    for name in asked.others:
-        some[name] = partial(other, node, name, limit)
-    if asked.pairs:
-        some["overhead"] = partial(overhead, node, asked.pairs)
-    if asked.many:
-        some["many"] = partial(repeated, node, asked.many, limit)
-    return some
+    by_size: list[tuple[str, list[int], Callable[[int], Found]]] = [
+        ("driver", asked.sizes, lambda gib: filled(node, gib, asked.times, limit)),
+        ("compressed", asked.compressed, lambda gib: compressed(node, gib, asked.times, limit)),
+        ("turns", asked.turns, lambda gib: turns(node, gib, asked.times + 1)),
+        ("beside", asked.beside, lambda gib: beside(node, gib)),
+        ("restart", asked.sizes[-1:], lambda gib: restarts.after_a_restart(node, uuid, gib)),
+        ("by_driver", asked.by_driver, lambda gib: by_driver(node, gib, 2, limit)),
+        ("image", asked.image, lambda gib: through_image(node, gib, limit)),
+    ]
+    others: list[tuple[str, int, Callable[[], Found]]] = [
+        ("model", asked.layers, lambda: served(node, asked.layers, asked.times, limit)),
+        ("training", asked.steps, lambda: trained(node, asked.steps, limit)),
+        *((name, 1, partial(other, node, name, limit)) for name in asked.others),
+        ("overhead", asked.pairs, lambda: overhead(node, asked.pairs)),
+        ("many", asked.many, lambda: repeated(node, asked.many, limit)),
+    ]
+    sized = {f"{name}_{gib}": partial(work, gib) for name, some, work in by_size for gib in some}
+    return {**sized, **{name: work for name, wanted, work in others if wanted}}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-`driver.py REPORT GIB [SEGMENT_MIB]`: a program of the driver API alone, through ctypes.
+`driver.py REPORT GIB [SEGMENT_MIB [HOST_MIB]]`: a program of the driver API alone, through ctypes.
 
 Fills VRAM with random bytes, every segment with others, copies on the card without end, and
 compares every byte when asked to (REPORT with the suffix .verify). Every twentieth segment gets
@@ -84,6 +84,7 @@ def main() -> None:
     check(_CUDA.cuInit(0))
     check(_CUDA.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
     check(_CUDA.cuCtxSetCurrent(context))
+    of_the_host = os.urandom(int(sys.argv[4]) * _MIB) if len(sys.argv) > 4 else b""
     memory = Memory(int(float(sys.argv[2]) * 2**30), size)
     scratch, small = allocate(64 * _MIB), allocate(1000)
     check(_CUDA.cuMemsetD8_v2(small, ctypes.c_ubyte(7), ctypes.c_size_t(1000)))
@@ -104,7 +105,8 @@ def main() -> None:
             told = 0.0
         if time.monotonic() - told > 0.01:
             told = time.monotonic()
-            report.write(steps=steps, wrong=wrong, verified=verified, changed=changed)
+            report.write(steps=steps, wrong=wrong, verified=verified, changed=changed,
+                         host=len(of_the_host))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -92,11 +92,12 @@ class Program:
     process: subprocess.Popen[bytes]
     report: Path
     cards: tuple[GpuUuid, ...] = ()
+    name: str = "bench"
 
     @property
     def body(self) -> Body:
         """As a mechanism knows it."""
-        key, uid = WorkloadKey("bench", "program"), PodUid("bench")
+        key, uid = WorkloadKey("bench", self.name), PodUid(self.name)
         return Body(key=key, uid=uid, pid=self.process.pid, gpus=self.cards)
 
     def facts(self) -> dict[str, Any]:
@@ -128,10 +129,14 @@ class Program:
 
 @contextmanager
 def program(
-    node: Node, *arguments: str, guest: bool = True, more: Mapping[str, str] | None = None
+    node: Node,
+    *arguments: str,
+    guest: bool = True,
+    more: Mapping[str, str] | None = None,
+    name: str = "bench",
 ) -> Iterator[Program]:
     """Start one of gpuworkloads with `more` in its environment; killed at the end."""
-    report = node.folder / "report.json"
+    report = node.folder / f"{name}.json"
     report.unlink(missing_ok=True)
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", **(more or {})}
     if guest:
@@ -148,7 +153,7 @@ def program(
         start_new_session=True,
     )
     try:
-        yield Program(process, report, node.cards)
+        yield Program(process, report, node.cards, name)
     finally:
         process.kill()
         process.wait()
@@ -156,12 +161,13 @@ def program(
 
 @dataclass(slots=True)
 class Switch:
-    """Seconds of one park and one resume, by phase; bytes, and how many of them the park copied;
-    VRAM used before and while parked."""
+    """Seconds of one park and one resume, by phase; bytes, and how many of them the park copied, in
+    which seconds; VRAM used before and while parked."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     size: int = 0
     copied: int = 0
+    copying: float = 0.0
     used: tuple[int, ...] = ()
 
     def timed(self, phase: str, work: Callable[[], Any]) -> Any:
@@ -187,29 +193,44 @@ def switch(
 ) -> Switch:
     """Park, look that it stands still for `hold` seconds, resume, and see it go on. By the guest,
     shallow, if not by another. `keep`: the pool's copy, as an agent does."""
-    done, mechanism, body = Switch(), by or node.mechanism, one.body
+    done, mechanism = Switch(), by or node.mechanism
     before = vram_used() if hold else 0
-    done.timed("close and drain", lambda: mechanism.lock(body, _DRAIN_S))
-    parts: tuple[Part, ...] = done.timed("list", lambda: mechanism.parts(body))
-    done.size = sum(part.size for part in parts)
-    slot: Slot = node.pool.reserve("bench", done.size)
-    kept: list[Kept] = done.timed(
-        "copy out", lambda: [mechanism.copy_out(body, p, slot, lambda _: None) for p in parts]
-    )
-    slot.seal(tuple(kept))
-    done.copied = sum(tally.copied for tally in list(node.mechanism.tallies)[-len(parts) :])
-    done.timed("release", lambda: release(mechanism, body, parts))
+    kept = park(node, one, done, mechanism)
     done.used = (before, vram_used() if hold else 0)
     held = one.facts()["steps"]
     time.sleep(hold)
     if one.facts()["steps"] != held:
         raise RuntimeError("it went on while it was parked")
+    resume(node, one, done, mechanism, kept)
+    (node.pool.retire if keep else node.pool.free)(one.body.uid)
+    one.goes_on()
+    return done
+
+
+def park(node: Node, one: Program, done: Switch, mechanism: Mechanism) -> list[Kept]:
+    """Its first half. What is in the slot."""
+    body = one.body
+    done.timed("close and drain", lambda: mechanism.lock(body, _DRAIN_S))
+    parts: tuple[Part, ...] = done.timed("list", lambda: mechanism.parts(body))
+    done.size = sum(part.size for part in parts)
+    slot: Slot = node.pool.reserve(body.uid, done.size)
+    kept: list[Kept] = done.timed(
+        "copy out", lambda: [mechanism.copy_out(body, p, slot, lambda _: None) for p in parts]
+    )
+    slot.seal(tuple(kept))
+    tallies = list(node.mechanism.tallies)[-len(parts) :]
+    done.copied = sum(tally.copied for tally in tallies)
+    done.copying = max((tally.seconds for tally in tallies), default=0.0)
+    done.timed("release", lambda: release(mechanism, body, parts))
+    return kept
+
+
+def resume(node: Node, one: Program, done: Switch, mechanism: Mechanism, kept: list[Kept]) -> None:
+    """Its second half."""
+    body, slot = one.body, node.pool.slot(one.body.uid)
     done.timed("list again", lambda: mechanism.parts(body))
     done.timed("copy in", lambda: [mechanism.copy_in(body, k, slot, lambda _: None) for k in kept])
     done.timed("open", lambda: mechanism.unlock(body, _DRAIN_S))
-    (node.pool.retire if keep else node.pool.free)("bench")
-    one.goes_on()
-    return done
 
 
 def release(mechanism: Mechanism, body: Body, parts: tuple[Part, ...]) -> None:

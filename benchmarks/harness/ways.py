@@ -14,7 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.harness.gpuprograms import Node, Program, Switch, release, switch
+from benchmarks.harness.gpuprograms import (
+    Node,
+    Program,
+    Switch,
+    park,
+    release,
+    resume,
+    switch,
+)
 from nodeagent.linux import processes
 from testbed.assets import native
 
@@ -46,6 +54,48 @@ def deep(node: Node, one: Program, times: int) -> list[Switch]:
 def by_driver(node: Node, one: Program, times: int) -> list[Switch]:
     """By the driver alone; the program has no library of ours."""
     return [switch(node, one, by=node.driver) for _ in range(times)]
+
+
+def pressed(node: Node, one: Program, times: int) -> tuple[list[Switch], dict[str, float]]:
+    """Resumed out of a pool that was pressed while it was parked; and how long that took, and what
+    it left of the bytes."""
+    done: list[Switch] = []
+    facts: dict[str, float] = {}
+    for number in range(times):
+        done.append(found := Switch())
+        kept = park(node, one, found, node.mechanism)
+        before, began = node.pool.bulk.used(), time.monotonic()
+        while node.mechanism.press.round():
+            pass
+        if not number:
+            facts = {
+                "pressing_seconds": time.monotonic() - began,
+                "of_the_ram": node.pool.bulk.used() / before,
+            }
+        resume(node, one, found, node.mechanism, kept)
+        found.copied = node.mechanism.tallies[-1].copied
+        node.pool.retire(one.body.uid)
+        one.goes_on()
+    return done, facts
+
+
+def taken_turns(node: Node, one: Program, other: Program, times: int) -> tuple[float, float]:
+    """Seconds from the lock of an active program, of which nothing changed, until another one goes
+    on; and those of its resume alone. Medians."""
+    whole, alone = [], []
+    kept = park(node, one, Switch(), node.mechanism)
+    for _ in range(times):
+        leaving, coming = Switch(), Switch()
+        others = park(node, other, leaving, node.mechanism)
+        resume(node, one, coming, node.mechanism, kept)
+        whole.append(leaving.park + coming.resume)
+        alone.append(coming.resume)
+        node.pool.retire(one.body.uid)
+        one.goes_on()
+        kept, one, other = others, other, one
+    resume(node, one, Switch(), node.mechanism, kept)
+    steady = slice(1, None)  # the first park copies all
+    return sorted(whole[steady])[len(whole) // 2 - 1], sorted(alone[steady])[len(alone) // 2 - 1]
 
 
 def why_no_image() -> str:
@@ -107,7 +157,7 @@ def _kept(node: Node, one: Program) -> Iterator[None]:
     try:
         yield
     finally:
-        node.pool.free("bench")
+        node.pool.free(one.body.uid)
 
 
 def _change_and_switch(node: Node, one: Program) -> Switch:
