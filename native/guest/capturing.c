@@ -1,5 +1,6 @@
 // How many graphs are being captured: the gate closes between captures only, and memory is not
 // given back inside one.
+#include "collectives.h"
 #include "hooks.h"
 
 static CUresult begun(CUresult wrong) {
@@ -34,11 +35,12 @@ CAPTURING_INTO(cuStreamBeginCaptureToGraph)
 CAPTURING_INTO(cuStreamBeginCaptureToGraph_ptsz)
 
 // A capture that went wrong ends here too. One that was never begun does not count.
-static CUresult ended(CUresult wrong) {
+static CUresult ended(CUresult wrong, void **graph) {
     int now = atomic_load(&captures);
     if (wrong == CUDA_ILLEGAL_STATE) return wrong;
     while (now && !atomic_compare_exchange_weak(&captures, &now, now - 1)) {
     }
+    graphs_captured(!wrong && graph ? *graph : NULL);
     return wrong;
 }
 
@@ -47,7 +49,7 @@ static CUresult ended(CUresult wrong) {
     CUresult name(CUstream stream, void **graph) { \
         NEED(name); \
         gate_enter(); \
-        CUresult wrong = ended(REAL(name)(stream, graph)); \
+        CUresult wrong = ended(REAL(name)(stream, graph), graph); \
         gate_leave(); \
         return wrong; \
     }

@@ -11,7 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "collectives.h"
 #include "guest.h"
+#include "holding.h"
 #include "packets.h"
 #include "protocol.h"
 
@@ -138,14 +140,19 @@ static bool answer_export(int to, const struct request *asked, bool anew) {
     return sent;
 }
 
-static bool answer_close(int to, const struct request *asked) {
+static double until(const struct request *asked) {
     uint32_t limit = asked->milliseconds < LONGEST_MS ? asked->milliseconds : LONGEST_MS;
-    double until = seconds_now() + limit / 1000.0;
+    return seconds_now() + limit / 1000.0;
+}
+
+static bool answer_close(int to, const struct request *asked) {
+    double end = until(asked);
     bool was_closed = gate_is_closed();
     struct answer head = answer_to(CLOSE, DONE);
     const char *why = "";
-    if (!gate_close(until)) why = "calls into the driver, or a graph's capture, did not end";
-    else if (!drain(until)) why = "submitted work did not end";
+    if (!hold_keep()) why = "its collectives were let go meanwhile";
+    else if (!gate_close(end)) why = "calls into the driver, or a graph's capture, did not end";
+    else if (!drain(end)) why = "submitted work did not end";
     if (*why) {
         if (!was_closed) gate_open();
         head = answer_to(CLOSE, STILL_BUSY);
@@ -169,6 +176,7 @@ static bool answer_open(int to) {
     for (size_t i = 0; whole && i < segment_count; i++) segments[i]->touched = false;
     lock_give(&table_lock);
     if (whole) gate_open();
+    if (whole) hold_release();
     struct answer head = answer_to(OPEN, whole ? DONE : NOT_WHOLE);
     return send_answer(to, &head, NULL, 0);
 }
@@ -193,9 +201,36 @@ static bool answer_moved(int to, const struct moved *asked) {
     return send_answer(to, &head, NULL, 0);
 }
 
+// The gate of collectives is let go by itself when the time is over; the other gate is not touched.
+static bool answer_hold(int to, const struct request *asked) {
+    struct answer head = answer_to(HOLD, DONE);
+    head.count = hold_begin(until(asked));
+    return send_answer(to, &head, NULL, 0);
+}
+
+static bool answer_counts(int to, const struct request *asked) {
+    uint8_t counted[COUNTS_ROOM];
+    struct answer head = answer_to(COUNTS, DONE);
+    size_t size = holding_counts(asked, &head, counted);
+    return send_answer(to, &head, counted, size);
+}
+
+static bool answer_upto(int to, const void *packet, size_t size) {
+    struct answer head = answer_to(UPTO, holding_upto(packet, size) ? DONE : NOT_UNDERSTOOD);
+    return send_answer(to, &head, NULL, 0);
+}
+
+static bool answer_settle(int to, const struct request *asked) {
+    struct answer head = answer_to(SETTLE, drain(until(asked)) ? DONE : STILL_BUSY);
+    return send_answer(to, &head, NULL, 0);
+}
+
 // One request. Zero: the connection is of no use any more.
 int control_answer(int to, const void *packet, size_t size) {
     struct moved moved = {0};
+    uint32_t verb = 0;
+    if (size >= sizeof verb) memcpy(&verb, packet, sizeof verb);
+    if (verb == UPTO) return answer_upto(to, packet, size);
     if (size == sizeof moved.asked || size == sizeof moved) memcpy(&moved, packet, size);
     struct request asked = moved.asked;
     if (size == sizeof moved) asked.verb = asked.verb == MOVED ? MOVED : 0;
@@ -211,6 +246,9 @@ int control_answer(int to, const void *packet, size_t size) {
         case LEFT: return answer_left(to);
         case WHERE: return answer_where(to);
         case MOVED: return answer_moved(to, &moved);
+        case HOLD: return answer_hold(to, &asked);
+        case COUNTS: return answer_counts(to, &asked);
+        case SETTLE: return answer_settle(to, &asked);
         default: {
             struct answer head = answer_to(asked.verb, NOT_UNDERSTOOD);
             return send_answer(to, &head, NULL, 0);
@@ -219,7 +257,7 @@ int control_answer(int to, const void *packet, size_t size) {
 }
 
 static void serve(int agent) {
-    char packet[256];
+    char packet[sizeof(struct request) + BATCH * sizeof(struct upto) + 1];
     struct answer hello = answer_to(HELLO, DONE);
     memcpy(hello.why, VERSION, sizeof VERSION);
     bool goes_on = send_answer(agent, &hello, NULL, 0);
@@ -227,6 +265,7 @@ static void serve(int agent) {
         long size = packet_receive(agent, packet, sizeof packet, NULL);
         goes_on = size > 0 && control_answer(agent, packet, (size_t)size);
     }
+    if (!gate_is_closed()) hold_release();
 }
 
 // The agent knows by the name who has called cuInit, and will say hello: a forked child has not this

@@ -4,6 +4,7 @@
 // descriptor of the card's memory. The child's first cuInit makes it a guest of its own.
 #include <pthread.h>
 
+#include "collectives.h"
 #include "guest.h"
 
 static void before(void) {
@@ -20,6 +21,8 @@ static void in_child(void) {
     ordered_forked();
     left_forked();
     sharing_forked();
+    collectives_forked();
+    graphs_forked();
     control_forked();
     segments_forked();  // the table's lock last: the others are ours already
 }

@@ -17,6 +17,8 @@ enum { CARDS = 16, MIB = 1 << 20, GRAIN = 2 * MIB };  // GRAIN: the driver's own
 
 // objects.c: functions of loaded libraries, found without the loader's calls.
 void *object_symbol(const char *library, const char *name);
+void *object_symbol_beyond(const void *ours, const char *name);  // of those loaded after us
+void *object_base(const void *address);  // where the object begins that holds it; NULL: none
 bool object_holds(const char *library, const void *address);
 
 // lock.c: a mutex that a fork may reset and that needs no thread library.
@@ -125,7 +127,8 @@ bool thread_start(void *(*body)(void *));
 
 // left.c: what stays on the card when everything else leaves, by name.
 enum left_kind { MANAGED, ARRAY, GRAPH_MEMORY, EXPORTED_MEMORY, IMPORTED_MEMORY, POOL_MEMORY,
-                 NCCL_MEMORY, NO_VMM, MAPPED_IN_PIECES, LEFT_KINDS };
+                 NCCL_MEMORY, NO_VMM, MAPPED_IN_PIECES, NCCL_IMPORTED, COMMUNICATORS, NCCL_WINDOWS,
+                 SECOND_NCCL, LEFT_KINDS };
 void left_note(enum left_kind kind, size_t bytes);
 size_t left_text(char *out, size_t room);
 void left_forked(void);

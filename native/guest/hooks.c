@@ -1,16 +1,10 @@
 // Which function of ours stands in for which of the driver's, however the program finds it: as a
 // symbol it was linked with, by dlsym, or by cuGetProcAddress (names.c).
 //
-// A call that is only gated is passed on as twelve words: no call of the driver has more arguments,
-// and words of the caller's stack that are read without being arguments harm nobody.
+// A call that is only gated is passed on as words (words.h).
 #include "hooks.h"
 
 #include <string.h>
-
-#define WORDS uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e, uintptr_t f, \
-              uintptr_t g, uintptr_t h, uintptr_t i, uintptr_t j, uintptr_t k, uintptr_t l
-#define PASSED a, b, c, d, e, f, g, h, i, j, k, l
-typedef CUresult any_call(WORDS);
 
 static inline CUresult passed(any_call *real, WORDS) {
     if (!real) return CUDA_NO_DEVICE;

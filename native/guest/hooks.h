@@ -3,6 +3,7 @@
 #define KYB_GUEST_HOOKS_H
 
 #include "guest.h"
+#include "words.h"
 
 enum hook_id {
 #define GATED(name) HOOK_##name,

@@ -11,6 +11,10 @@ static const char *const names[LEFT_KINDS] = {
     [IMPORTED_MEMORY] = "memory of other processes",
     [POOL_MEMORY] = "memory of shareable pools",
     [NCCL_MEMORY] = "memory of NCCL",
+    [NCCL_IMPORTED] = "memory that NCCL has of other processes",
+    [COMMUNICATORS] = "communicators of NCCL",
+    [NCCL_WINDOWS] = "windows of NCCL",
+    [SECOND_NCCL] = "functions of a second NCCL",
     [MAPPED_IN_PIECES] = "memory mapped in pieces or for the host",
     [NO_VMM] = "memory of a card without virtual memory management",
 };

@@ -17,6 +17,7 @@ struct tables {
 struct search {
     const char *library, *name;
     const void *address;
+    bool beyond;  // the object that holds `address` was seen
     void *found;
 };
 
@@ -92,18 +93,49 @@ void *object_symbol(const char *library, const char *name) {
     return wanted.found;
 }
 
-static int holds(struct dl_phdr_info *one, size_t size, void *argument) {
-    struct search *wanted = argument;
-    (void)size;
-    if (!is_named(one->dlpi_name, wanted->library)) return 0;
-    uintptr_t at = (uintptr_t)wanted->address;
+static bool has(const struct dl_phdr_info *one, const void *address) {
+    uintptr_t at = (uintptr_t)address;
     for (int i = 0; i < one->dlpi_phnum; i++) {
         uintptr_t from = one->dlpi_addr + one->dlpi_phdr[i].p_vaddr;
         if (one->dlpi_phdr[i].p_type == PT_LOAD && at >= from &&
             at - from < one->dlpi_phdr[i].p_memsz)
-            return 1;
+            return true;
     }
+    return false;
+}
+
+static int look_beyond(struct dl_phdr_info *one, size_t size, void *argument) {
+    struct search *wanted = argument;
+    if (wanted->beyond) return look(one, size, wanted);
+    wanted->beyond = has(one, wanted->address);
     return 0;
+}
+
+// As dlsym(RTLD_NEXT) finds it from us.
+void *object_symbol_beyond(const void *ours, const char *name) {
+    struct search wanted = {.library = "", .name = name, .address = ours};
+    dl_iterate_phdr(look_beyond, &wanted);
+    return wanted.found;
+}
+
+static int holds(struct dl_phdr_info *one, size_t size, void *argument) {
+    struct search *wanted = argument;
+    (void)size;
+    return is_named(one->dlpi_name, wanted->library) && has(one, wanted->address);
+}
+
+static int find_base(struct dl_phdr_info *one, size_t size, void *argument) {
+    struct search *wanted = argument;
+    (void)size;
+    if (!has(one, wanted->address)) return 0;
+    wanted->found = (void *)one->dlpi_addr;
+    return 1;
+}
+
+void *object_base(const void *address) {
+    struct search wanted = {.address = address};
+    dl_iterate_phdr(find_base, &wanted);
+    return wanted.found;
 }
 
 bool object_holds(const char *library, const void *address) {

@@ -4,6 +4,7 @@
 // and used again where the driver would: on the same stream, or once its work has ended.
 // Rule: inside a graph's capture they are the driver's, since they become part of the graph.
 // All that is kept stands under `table_lock`.
+#include "collectives.h"
 #include "hooks.h"
 
 #include <stdlib.h>
@@ -102,12 +103,6 @@ void ordered_forked(void) {
     kept_count = kept_bytes = 0;
 }
 
-static bool is_capturing(CUstream stream) {
-    int status = 0;
-    return atomic_load(&captures) && driver.cuStreamIsCapturing &&
-           !driver.cuStreamIsCapturing(stream, &status) && status;
-}
-
 static bool reuse(size_t size, CUstream stream, CUdeviceptr *at) {
     CUcontext owner;
     size_t whole = (size + GRAIN - 1) / GRAIN * GRAIN;
@@ -127,7 +122,7 @@ static bool reuse(size_t size, CUstream stream, CUdeviceptr *at) {
 // CUDA_NOT_SUPPORTED: it is for the driver.
 static CUresult ordered_new(CUdeviceptr *at, size_t size, CUstream stream) {
     if (!wanted() || !size || !at || !driver_load()) return CUDA_NOT_SUPPORTED;
-    if (is_capturing(stream)) {
+    if (is_captured(stream)) {
         left_note(GRAPH_MEMORY, size);
         return CUDA_NOT_SUPPORTED;
     }
@@ -164,7 +159,7 @@ static bool find(CUdeviceptr at, struct kept *one) {
 // CUDA_NOT_SUPPORTED: it is not ours.
 static CUresult ordered_free(CUdeviceptr at, CUstream stream) {
     struct kept one;
-    if (!at || is_capturing(stream) || !find(at, &one)) return CUDA_NOT_SUPPORTED;
+    if (!at || is_captured(stream) || !find(at, &one)) return CUDA_NOT_SUPPORTED;
     one.stream = stream;
     if (driver.cuEventCreate(&one.event, 2)) return free_ours(at, one.owner);  // 2: without a time
     if (driver.cuEventRecord(one.event, stream)) {

@@ -21,6 +21,10 @@ enum verb {
     LEFT = 9,     // text: what stays on the card
     WHERE = 10,   // text: a line for each card, its name and which card it is now
     MOVED = 11,   // `struct moved`: a card is another one now
+    HOLD = 12,    // collectives, where they are, for `milliseconds` unless CLOSE comes; OPEN ends it
+    COUNTS = 13,  // `struct standing`, then `struct counted` from `first`
+    UPTO = 14,    // after the request `count` times `struct upto`: how far they may go
+    SETTLE = 15,  // wait for submitted work, gate open, within `milliseconds`
 };
 
 enum status {  // above zero: the driver's own error
@@ -58,6 +62,25 @@ struct entry {
     uint8_t card[CARD_ID];
 };
 
+struct standing {
+    uint32_t inside;      // calls that started and have not returned
+    uint32_t setting_up;  // calls that make or end communicators
+    uint32_t waiting;     // threads that are held
+    uint32_t holding;
+};
+
+struct counted {  // collectives.h: struct line
+    uint64_t key, started, wanted;
+    uint32_t member, members, ended, between;
+};
+
+struct upto {
+    uint64_t key, target;
+};
+
+_Static_assert(sizeof(struct standing) == 16, "no padding");
+_Static_assert(sizeof(struct counted) == 40, "no padding");
+_Static_assert(sizeof(struct upto) == 16, "no padding");
 _Static_assert(sizeof(struct request) == 32, "no padding");
 _Static_assert(sizeof(struct moved) == 48, "no padding");
 _Static_assert(sizeof(struct answer) == 112, "no padding");

@@ -142,7 +142,7 @@ static bool remember(CUdeviceptr at, const struct ticket *shown) {
     return false;
 }
 
-static CUresult open_ticket(CUdeviceptr *given, const struct ticket *shown) {
+static CUresult open_ticket(CUdeviceptr *given, const struct ticket *shown, bool theirs) {
     CUhandle shared;
     CUdeviceptr at;
     if (!given || !driver_load() || !shown->size || shown->offset >= shown->size)
@@ -160,7 +160,7 @@ static CUresult open_ticket(CUdeviceptr *given, const struct ticket *shown) {
     bool noted = remember(at, shown);
     lock_give(&table_lock);
     *given = at + shown->offset;
-    if (noted) left_note(IMPORTED_MEMORY, shown->size);
+    if (noted) left_note(theirs ? NCCL_IMPORTED : IMPORTED_MEMORY, shown->size);
     return CUDA_SUCCESS;
 }
 
@@ -170,8 +170,11 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *at, struct ipc_handle handle, unsign
     struct ticket shown;
     memcpy(&shown, &handle, sizeof shown);
     bool ours = wanted() && !memcmp(shown.magic, MAGIC, sizeof MAGIC);
+    bool theirs = wanted() && returned_to(__builtin_return_address(0));
     gate_enter();
-    CUresult wrong = ours ? open_ticket(at, &shown) : REAL(cuIpcOpenMemHandle_v2)(at, handle, flags);
+    CUresult wrong = ours ? open_ticket(at, &shown, theirs)
+                          : REAL(cuIpcOpenMemHandle_v2)(at, handle, flags);
+    if (!ours && !wrong && wanted()) left_note(theirs ? NCCL_IMPORTED : IMPORTED_MEMORY, 0);
     gate_leave();
     return wrong;
 }

@@ -153,9 +153,10 @@ CUresult cuMemExportToShareableHandle(void *shared, CUhandle handle, int type,
 EXPORTED CUresult cuMemImportFromShareableHandle(CUhandle *, void *, int);
 CUresult cuMemImportFromShareableHandle(CUhandle *handle, void *shared, int type) {
     NEED(cuMemImportFromShareableHandle);
+    bool theirs = wanted() && returned_to(__builtin_return_address(0));
     gate_enter();
     CUresult wrong = REAL(cuMemImportFromShareableHandle)(handle, shared, type);
-    if (!wrong && wanted()) left_note(IMPORTED_MEMORY, 0);
+    if (!wrong && wanted()) left_note(theirs ? NCCL_IMPORTED : IMPORTED_MEMORY, 0);
     gate_leave();
     return wrong;
 }

@@ -13,7 +13,7 @@ from testbed.assets import native
 LIBRARY = "libcuda.so.1"
 UUID = "GPU-face0000-1111-2222-3333-444444444444"
 NVML = "libnvidia-ml.so.1"
-_FLAGS = (
+FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"),
     *("-O2", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"),
 )
@@ -23,10 +23,10 @@ _HERE = Path(__file__).parent
 def build() -> Path:
     """The folder with the library, for LD_LIBRARY_PATH. Raises BuildFailed."""
     sources = sorted(_HERE.glob("*.[ch]"))
-    return native.compiled(LIBRARY, sources, (*_FLAGS, f"-Wl,-soname,{LIBRARY}")).parent
+    return native.compiled(LIBRARY, sources, (*FLAGS, f"-Wl,-soname,{LIBRARY}")).parent
 
 
 def build_nvml() -> Path:
     """Likewise. What asks it has to see the processes of the card: a node, not a container."""
     sources = [_HERE / "nvml" / "nvml.c", _HERE / "fake.h"]
-    return native.compiled(NVML, sources, (*_FLAGS, f"-Wl,-soname,{NVML}")).parent
+    return native.compiled(NVML, sources, (*FLAGS, f"-Wl,-soname,{NVML}")).parent

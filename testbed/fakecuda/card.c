@@ -1,6 +1,7 @@
 // The card, its contexts, and the names of the driver's functions.
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,10 +17,7 @@ static int primary_users;
 static __thread void *stack[16];
 static __thread int depth;
 
-struct card *card(void) {
-    static struct card *shared;
-    if (shared) return shared;
-    const char *path = getenv("KYB_FAKE_CARD");
+static struct card *card_in(const char *path) {
     int file = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
     struct card *found = &own;
     if (file >= 0 && !ftruncate(file, sizeof *found)) {
@@ -31,7 +29,35 @@ struct card *card(void) {
     if (atomic_compare_exchange_strong(&found->size, &none, CARD_SIZE_DEFAULT) && !found->uuid[0])
         memcpy(found->uuid, "\xfa\xce\x00\x00\x11\x11\x22\x22\x33\x33\x44\x44\x44\x44\x44\x44",
                UUID_SIZE);
-    return shared = found;
+    return found;
+}
+
+static bool is_visible(const struct card *one, int number) {
+    const char *asked = getenv("CUDA_VISIBLE_DEVICES");
+    char uuid[16 + 2 * UUID_SIZE] = "GPU-";
+    if (!asked) return true;
+    if (strncmp(asked, uuid, 4)) return atoi(asked) == number;
+    for (int i = 0; i < UUID_SIZE; i++)
+        sprintf(uuid + strlen(uuid), "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+                one->uuid[i]);
+    return !strcmp(asked, uuid);
+}
+
+struct card *card(void) {
+    static struct card *shared;
+    char paths[1024] = "", *rest = NULL;
+    const char *given = getenv("KYB_FAKE_CARD");
+    if (shared) return shared;
+    if (given) strncpy(paths, given, sizeof paths - 1);
+    struct card *found = NULL, *first = NULL;
+    int number = 0;
+    for (char *one = strtok_r(paths, ":", &rest); one && !found;
+         one = strtok_r(NULL, ":", &rest), number++) {
+        struct card *there = card_in(one);
+        if (!first) first = there;
+        if (is_visible(there, number)) found = there;
+    }
+    return shared = found ? found : first ? first : card_in(NULL);
 }
 
 API int cuInit(unsigned flags) { return flags ? INVALID : (checkpoint_begin(), OK); }

@@ -4,10 +4,12 @@
 // and can be given to another process by descriptor; touching an address without memory is a crash;
 // the card's size is shared by all processes; work takes time where a test asks for it.
 // A process can be locked, checkpointed and restored from another one (checkpoint.c).
-// Not there: arithmetic. Kernels are known by name: `kyb_fingerprint`, `kyb_press`, `kyb_expand`, which
-// do in C what ours do, and `busy`.
+// Not there: arithmetic. Kernels are known by name: `kyb_fingerprint`, `kyb_press`, `kyb_expand`,
+// which do in C what ours do, `busy`, and `kyb_collective` (collective.c), of which alone graphs can
+// be made.
 //
-// KYB_FAKE_CARD: a file of this struct; all processes that name it share the card.
+// KYB_FAKE_CARD: a file of this struct; all processes that name it share the card. Of several, with
+// colons between, a process sees one: the one CUDA_VISIBLE_DEVICES names by number or UUID.
 // KYB_FAKE_DEVICE: a device that a process keeps open while it is tied to the card, as the real
 // driver does: no image can be made of it then.
 #ifndef FAKE_CUDA_H
@@ -54,11 +56,22 @@ struct physical;  // memory.c
 struct stream {
     _Atomic double busy_until;
     bool capturing;
+    void *graph;  // what is captured
 };
 struct stream *stream_of(void *handle);
 void *current_context(void);
 bool is_busy(void);
 void wait_for_all(void);
+
+struct collective {
+    _Atomic uint64_t *mine;  // how often this rank launched it
+    int others;
+    _Atomic uint64_t *theirs[];
+};
+void collective(const struct collective *one);
+bool awaits_others(void);
+void *capture_begin(void);
+void capture_collective(struct stream *stream, const struct collective *one);
 
 // Every call into the driver is between these: a locked process waits in enter().
 void enter(void);

@@ -5,10 +5,10 @@
 
 #include "fake.h"
 
-enum { BUSY = 1, FINGERPRINT, PRESS, EXPAND, KERNELS };
+enum { BUSY = 1, FINGERPRINT, PRESS, EXPAND, COLLECTIVE, KERNELS };
 static const char *const kernels[KERNELS] = {
     [BUSY] = "busy", [FINGERPRINT] = "kyb_fingerprint", [PRESS] = "kyb_press",
-    [EXPAND] = "kyb_expand"};
+    [EXPAND] = "kyb_expand", [COLLECTIVE] = "kyb_collective"};
 enum { BLOCKS_OF_EXPAND = 4 };  // for each chunk
 static struct stream usual;
 static _Atomic double busy_until;
@@ -20,7 +20,9 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-bool is_busy(void) { return atomic_load(&card()->endless) || now() < busy_until; }
+bool is_busy(void) {
+    return atomic_load(&card()->endless) || now() < busy_until || awaits_others();
+}
 
 void wait_for_all(void) {
     while (is_busy()) nanosleep(&(struct timespec){0, 1000000}, NULL);
@@ -72,13 +74,14 @@ API int cuStreamBeginCapture_v2(void *stream, int mode) {
     (void)mode;
     if (stream_of(stream)->capturing) return ILLEGAL;
     stream_of(stream)->capturing = true;
+    stream_of(stream)->graph = capture_begin();
     capturing++;
     return OK;
 }
 API int cuStreamEndCapture(void *stream, void **graph) {
     if (!stream_of(stream)->capturing) return ILLEGAL;
     stream_of(stream)->capturing = false;
-    *graph = NULL;
+    *graph = stream_of(stream)->graph;
     capturing--;
     return OK;
 }
@@ -140,7 +143,7 @@ API int cuModuleGetFunction(void **function, void *module, const char *name) {
 // busy: its one argument is a double, the seconds it takes.
 API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by,
                        unsigned bz, unsigned shared, void *stream, void **arguments, void **extra) {
-    (void)y, (void)z, (void)bx, (void)by, (void)bz, (void)shared, (void)stream, (void)extra;
+    (void)y, (void)z, (void)bx, (void)by, (void)bz, (void)shared, (void)extra;
     int wrong = OK;
     enter();
     if ((uintptr_t)function == FINGERPRINT)
@@ -153,6 +156,10 @@ API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsig
                    x / BLOCKS_OF_EXPAND);
     else if ((uintptr_t)function == BUSY)
         busy_until = now() + *(double *)arguments[0];
+    else if ((uintptr_t)function == COLLECTIVE && stream_of(stream)->capturing)
+        capture_collective(stream_of(stream), *(struct collective **)arguments[0]);
+    else if ((uintptr_t)function == COLLECTIVE)
+        collective(*(struct collective **)arguments[0]);
     else
         wrong = INVALID;
     leave();

@@ -6,18 +6,22 @@ card (testbed/fakecuda). Observed: contents, what the card has in use, what is r
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+import types
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.ids import GpuUuid, PodUid, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.disk.pool import Pool
 from nodeagent.gpuworker import places
@@ -30,13 +34,15 @@ from nodeagent.mechanisms.chunks import Chunks
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guests
 from nodeagent.mechanisms.slabs import Slabs
-from testbed import fakecuda
+from testbed import fakecuda, fakenccl
 from testbed.assets import native
 from testbed.assets.compiler import BuildFailed
+from testbed.fakecuda.card import FakeCard
 
 MIB = 2**20
 SLAB, POOL = 4 * MIB, 1 << 30
 PATIENCE_S = 60.0
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 _PROGRAM = Path(__file__).with_name("program.py")
 
 
@@ -130,6 +136,56 @@ class Told:
         )
 
 
+class Rank(Told):
+    """One process of a job."""
+
+    def __init__(self, source, target, job):
+        super().__init__(types.SimpleNamespace(stdin=source, stdout=target, wait=lambda: "ended"))
+        self._job = job
+
+    @property
+    def body(self):
+        return self._job.body
+
+
+class Job(Told):
+    """Processes below one launcher, each on a card of its own."""
+
+    def __init__(self, process, pairs, gpus):
+        super().__init__(process)
+        self._gpus = gpus
+        self.ranks = [Rank(source, target, self) for source, target in pairs]
+        self.pids = [rank.start() for rank in self.ranks]
+
+    @property
+    def body(self):
+        return replace(super().body, gpus=self._gpus)
+
+    def each(self, name, *arguments):
+        """Ask all of them, and then listen."""
+        for rank in self.ranks:
+            rank.send(name, *arguments)
+        return [rank.receive() for rank in self.ranks]
+
+    def goes_on(self):
+        """All ranks that train have made another step."""
+        until = time.monotonic() + PATIENCE_S
+        before = self._slowest()
+        while self._slowest() <= before:
+            assert time.monotonic() < until, "the ranks do not go on"
+            threading.Event().wait(0.01)
+
+    def _slowest(self):
+        return min(told["steps"] for told in self.each("trained"))
+
+    def join(self):
+        """One communicator of all."""
+        unique = self.ranks[0].unique_id()
+        for number, rank in enumerate(self.ranks):
+            rank.send("join", unique, len(self.ranks), number)
+        return [rank.receive() for rank in self.ranks]
+
+
 class Later(threading.Thread):
     """Waits for a program's answer."""
 
@@ -150,11 +206,21 @@ class Later(threading.Thread):
 class Node:
     """What an agent has, with small slabs, on one card: the fake one, or the machine's first."""
 
-    def __init__(self, folder, libraries, *, real=False, limit=POOL, agent=True, slab=SLAB):
+    told = Told
+
+    def __init__(
+        self, folder, libraries, *, real=False, limit=POOL, agent=True, slab=SLAB, cards=1
+    ):
         self.folder, self.limit, self.slab = folder, limit, slab
         self.library, self._driver = libraries
         self._real = real
-        self.card = Card(folder / "card")
+        self.cards = [Card(folder / f"card{number or ''}") for number in range(cards)]
+        self.card = self.cards[0]
+        self.gpus = (GpuUuid(fakecuda.UUID),)
+        for number, one in enumerate(self.cards[1:], 1):
+            uuid = UUID(int=(0xCD << 120) + number)
+            FakeCard(one.path).be(uuid)
+            self.gpus += (GpuUuid(f"GPU-{uuid}"),)
         self.mechanism, self.pool = None, None
         if agent:  # else it is another process's
             self.restart()
@@ -165,8 +231,9 @@ class Node:
             return dict(os.environ)
         return {
             **os.environ,
-            "LD_LIBRARY_PATH": str(self._driver),
-            "KYB_FAKE_CARD": str(self.card.path),
+            "LD_LIBRARY_PATH": f"{self._driver}:{fakenccl.build()}",
+            "KYB_FAKE_CARD": ":".join(str(one.path) for one in self.cards),
+            "KYB_FAKE_NCCL": str(self.folder),
         }
 
     def restart(self):
@@ -209,6 +276,44 @@ class Node:
             process.stdout.close()
             if self.pool:
                 self.pool.free(told.body.uid)
+
+    @contextmanager
+    def job(self, ranks=2, **more):
+        """A job of so many ranks below one launcher; all are guests."""
+        environment = {
+            **self.environment,
+            "LD_PRELOAD": str(self.library),
+            "KYB_GUEST_SOCKET": str(self.folder / "g.sock"),
+            "CARDS": str(len(self.cards)),
+            **more,
+        }
+        inputs, outputs = [os.pipe() for _ in range(ranks)], [os.pipe() for _ in range(ranks)]
+        theirs = [(i[0], o[1]) for i, o in zip(inputs, outputs, strict=True)]
+        process = subprocess.Popen(
+            [sys.executable, str(_LAUNCHER), str(_PROGRAM), *(f"{i}:{o}" for i, o in theirs)],
+            env=environment, pass_fds=[end for pair in theirs for end in pair],
+        )  # fmt: skip
+        for end in (end for pair in theirs for end in pair):
+            os.close(end)
+        pairs = [
+            (os.fdopen(i[1], "w"), os.fdopen(o[0])) for i, o in zip(inputs, outputs, strict=True)
+        ]
+        made = None
+        try:
+            made = Job(process, pairs, self.gpus)
+            yield made
+        finally:
+            for pid in made.pids if made else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+            for source, target in pairs:
+                with suppress(OSError):
+                    source.close()
+                target.close()
+            if made:
+                self.pool.free(made.body.uid)
 
     def park(self, told):
         """Lock, copy out, release. The slot and what is kept in it."""

@@ -13,6 +13,7 @@ import random
 import struct
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 CUDA = ctypes.CDLL("libcuda.so.1")
@@ -32,7 +33,7 @@ def do(name, *arguments):
 def start():
     context = POINTER()
     do("cuInit", 0)
-    do("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+    do("cuDevicePrimaryCtxRetain", ctypes.byref(context), int(os.environ.get("DEVICE", "0")))
     do("cuCtxSetCurrent", context)
     return os.getpid()
 
@@ -266,6 +267,144 @@ def churn(threads):
 
 def churned():
     return dict(_churned)
+
+
+# Collectives, with a libnccl that is loaded late and looked up by name, as vLLM does.
+_communicators, _graphs, _trained = [], [], {"steps": 0, "wrong": 0, "on": False}
+
+
+@cache
+def _nccl():
+    return ctypes.CDLL("libnccl.so.2")
+
+
+def nccl(name, *arguments):
+    code = getattr(_nccl(), name)(*arguments)
+    if code:
+        raise Wrong(f"{name} {code}")
+
+
+class UniqueId(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_char * 128)]
+
+
+def unique_id():
+    made = UniqueId()
+    nccl("ncclGetUniqueId", ctypes.byref(made))
+    return bytes(made).hex()
+
+
+def _buffer():
+    """What is sent and received; collectives need no more."""
+    if "at" not in _trained:
+        _trained["at"] = alloc(4096)
+    return POINTER(_trained["at"])
+
+
+def join(unique, ranks, rank):
+    """The number of the communicator."""
+    _buffer()
+    made = POINTER()
+    nccl("ncclCommInitRank", ctypes.byref(made), ranks, UniqueId.from_buffer_copy(
+        bytes.fromhex(unique)), rank)  # fmt: skip
+    _communicators.append(made)
+    return len(_communicators) - 1
+
+
+def split(of, color, key):
+    made = POINTER()
+    nccl("ncclCommSplit", _communicators[of], color, key, ctypes.byref(made), POINTER(0))
+    _communicators.append(made)
+    return len(_communicators) - 1
+
+
+def leave(one):
+    nccl("ncclCommDestroy", _communicators[one])
+
+
+def all_reduce(one=0, stream=0):
+    nccl("ncclAllReduce", _buffer(), _buffer(), SIZE(64), 7, 0, _communicators[one],
+         POINTER(stream))  # fmt: skip
+
+
+def all_reduce_after(seconds):
+    threading.Event().wait(seconds)
+    all_reduce()
+
+
+def together(*calls):
+    """A group: `["all_reduce", communicator]`, `["ncclSend", communicator, peer]`, ..."""
+    nccl("ncclGroupStart")
+    for name, one, *rest in calls:
+        if name == "all_reduce":
+            all_reduce(one)
+        else:
+            nccl(name, _buffer(), SIZE(64), 7, rest[0], _communicators[one], POINTER(0))
+    nccl("ncclGroupEnd")
+
+
+def send_to(peer, one=0):
+    nccl("ncclSend", _buffer(), SIZE(64), 7, peer, _communicators[one], POINTER(0))
+
+
+def receive_from(peer, one=0):
+    nccl("ncclRecv", _buffer(), SIZE(64), 7, peer, _communicators[one], POINTER(0))
+
+
+def graph_of(count):
+    """A graph of so many; its number."""
+    stream, graph, made = POINTER(), POINTER(), POINTER()
+    do("cuStreamCreate", ctypes.byref(stream), 1)
+    do("cuStreamBeginCapture_v2", stream, 0)
+    for _ in range(count):
+        all_reduce(0, stream.value)
+    do("cuStreamEndCapture", stream, ctypes.byref(graph))
+    do("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, U64(0))
+    _graphs.append(made)
+    return len(_graphs) - 1
+
+
+def launch(graph):
+    do("cuGraphLaunch", _graphs[graph], POINTER(0))
+
+
+def synchronize():
+    do("cuCtxSynchronize")
+
+
+def _train(context, seed, ahead):
+    do("cuCtxSetCurrent", context)
+    at = alloc(3 << 20)
+    while _trained["on"]:
+        fill(at, 3 << 20, seed + _trained["steps"])
+        for _ in range(ahead):
+            all_reduce()
+        synchronize()
+        _trained["wrong"] += not holds(at, 3 << 20, seed + _trained["steps"])
+        _trained["steps"] += 1
+
+
+def train(seed, ahead):
+    """Steps without end, of so many collectives each."""
+    context = POINTER()
+    do("cuCtxGetCurrent", ctypes.byref(context))
+    _trained["on"] = True
+    threading.Thread(target=_train, args=(context, seed, ahead), daemon=True).start()
+
+
+def trained():
+    return dict(_trained)
+
+
+def steady():
+    """What C++ takes for the time, in seconds."""
+    now = ctypes.CDLL(None)._ZNSt6chrono3_V212steady_clock3nowEv
+    now.restype = ctypes.c_int64
+    return now() / 1e9
+
+
+def load_another_nccl(path):
+    ctypes.CDLL(path).ncclAllReduce  # noqa: B018 - looked up
 
 
 def hashed(at, size):

@@ -67,7 +67,10 @@ def test_it_needs_libc_alone_and_nothing_of_it_that_is_young(libraries):
     assert max(versions) <= (*_OLDEST, 0)
 
 
-def test_it_offers_the_driver_s_functions_and_the_two_finders_alone(libraries):
+_CLOCK = {"pthread_cond_clockwait", "pthread_mutex_clocklock"}  # and two of libstdc++
+
+
+def test_it_offers_what_it_stands_in_for_alone(libraries):
     shown = subprocess.run(
         ["nm", "-D", "--defined-only", str(libraries[0])],
         capture_output=True,
@@ -75,7 +78,8 @@ def test_it_offers_the_driver_s_functions_and_the_two_finders_alone(libraries):
         check=True,
     ).stdout
     names = {line.split()[-1] for line in shown.splitlines()}
-    assert {name for name in names if not re.fullmatch(r"cu[A-Z]\w+", name)} == {"dlsym", "dlvsym"}
+    others = {name for name in names if not re.fullmatch(r"(cu[A-Z]|nccl[A-Z]|_ZN?St)\w+", name)}
+    assert others == {"dlsym", "dlvsym"} | _CLOCK
 
 
 @pytest.mark.parametrize("asked", [{}, {"KYB_GUEST_SOCKET": "/nowhere/guest.sock"}])
@@ -89,6 +93,12 @@ def test_what_comes_next_is_what_comes_after_the_caller(libraries, tmp_path):
     caller = compiled(tmp_path, "caller", _CALLER)
     for order in (f"{between}:{libraries[0]}", f"{libraries[0]}:{between}"):
         assert run([str(caller)], library=order) == ("once\n", "")
+
+
+@pytest.mark.parametrize("asked", [{}, {"KYB_GUEST_SOCKET": "/nowhere/guest.sock"}])
+def test_there_is_no_nccl_where_there_was_none(libraries, asked):
+    script = "import ctypes; print(hasattr(ctypes.CDLL(None), 'ncclAllReduce'))"
+    assert run([sys.executable, "-c", script], library=libraries[0], **asked) == ("False\n", "")
 
 
 def test_a_lookup_that_would_fail_fails(libraries):
