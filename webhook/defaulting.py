@@ -72,8 +72,8 @@ def complete(pod: Mapping[str, Any], terms: Terms) -> tuple[Addition, ...]:
 
 def warnings(pod: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
     """What the pod's author should know, judged after completion."""
-    known = _annotations(pod)
-    return () if names.VRAM in known or names.VRAM in terms.defaults else (VRAM_WARNING,)
+    known = {**terms.defaults, **_annotations(pod)}
+    return (*(() if names.VRAM in known else (VRAM_WARNING,)), *preload.warnings(pod, known))
 
 
 def _runtime_class(pod: Mapping[str, Any]) -> Iterator[Addition]:

@@ -1,8 +1,9 @@
 """
 What the seat container's environment needs for parking by the guest library, and what rules it out.
 
-Pure; `additions` is called by `defaulting`, `faults` by `validation`. The library itself comes with
-the seat, from the device plugin (docs/decisions/0011); only what depends on the pod is here.
+Pure; `additions` and `warnings` are called by `defaulting`, `faults` by `validation`. The library
+itself comes with the seat, from the device plugin (docs/decisions/0011); only what depends on the
+pod is here.
 Rule: a pod that names another mechanism, or none, gets an empty `KYB_GUEST_SOCKET`: the library
 then replaces nothing. Rule: what parking would break is refused while the pod is to be parked by us
 or by the driver, all of it at once; a pod with `kyb.ai/park: never` may have it, and an engine that
@@ -25,6 +26,11 @@ _MOVED = frozenset({ParkMechanism.AUTO, ParkMechanism.DRIVER})  # memory of any 
 _ONE_CARD = f"{names.SEAT_RESOURCE_PREFIX}1x{names.SEAT_RESOURCE_SUFFIX}"
 # NCCL's registered buffers outlive a park at their old place; its multicast memory cannot leave.
 _GRAPHS, _MULTICAST = "NCCL_GRAPH_REGISTER", "NCCL_NVLS_ENABLE"
+_NO_CUSTOM = "--disable-custom-all-reduce"
+CUSTOM_REDUCE = (
+    f"vLLM on several cards without {_NO_CUSTOM} has kernels that wait for each other past NCCL: "
+    "such a workload is not parked (reason PeerMemory)"
+)
 _MPS = "CUDA_MPS_PIPE_DIRECTORY"
 _NEVER = f"or {names.PARK}: never, which keeps the GPU for good"
 _ENVIRONMENT = {
@@ -63,11 +69,31 @@ def faults(pod: Mapping[str, Any]) -> Iterator[Fault]:
         yield from _volume_faults(pod["spec"])
 
 
+def warnings(pod: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What keeps it from being parked as it stands, and shows at run time only for sure."""
+    if _mechanism(given) not in BY_GUEST:
+        return ()
+    said = (CUSTOM_REDUCE for _, one in seats.holders(pod) if _has_own_reduction(one))
+    return tuple(said)
+
+
+def _has_own_reduction(container: Mapping[str, Any]) -> bool:
+    """vLLM over several cards, with kernels of its own beside NCCL's."""
+    lists = (container.get(part) for part in ("command", "args"))
+    words = [str(word) for some in lists if isinstance(some, list) for word in some]
+    image = str(container.get("image", ""))
+    vllm = any("vllm" in text for text in (image, *words))
+    return vllm and _has_many_cards(container) and not any(_NO_CUSTOM in word for word in words)
+
+
+def _has_many_cards(container: Mapping[str, Any]) -> bool:
+    return any(names.is_seat_resource(one) and one != _ONE_CARD for one in _resources(container))
+
+
 def _wanted(container: Mapping[str, Any], park: ParkMechanism) -> Mapping[str, str]:
     if park not in BY_GUEST:
         return {names.ENV_GUEST_SOCKET: ""}
-    many = any(names.is_seat_resource(one) and one != _ONE_CARD for one in _resources(container))
-    return {_GRAPHS: "0"} | ({_MULTICAST: "0"} if many else {})
+    return {_GRAPHS: "0"} | ({_MULTICAST: "0"} if _has_many_cards(container) else {})
 
 
 def _setting_faults(container: Mapping[str, Any], path: str, *, parked: bool) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from nodeagent.eligibility.judging import ProcessFacts
 from nodeagent.linux import processes
 
 _DRIVER, _LIBRARY, _NCCL = "libcuda.so", "libkybguest", "libnccl"
+_NCCL_THREAD = "NCCL "  # its service and progress threads
 _VERBS = "/dev/infiniband/uverbs"
 
 
@@ -19,12 +20,14 @@ def of(pids: Iterable[int], proc: Path = processes.PROC) -> tuple[ProcessFacts, 
 
 def _of(pid: int, proc: Path) -> ProcessFacts:
     maps = _text(proc / str(pid) / "maps")
+    nccl = _NCCL in maps
     return ProcessFacts(
         pid=pid,
         command=_text(proc / str(pid) / "comm").strip(),
         driver=_DRIVER in maps,
         library=_LIBRARY in maps,
-        nccl=_NCCL in maps,
+        nccl=nccl,
+        nccl_inside=_DRIVER in maps and not nccl and _has_thread(pid, _NCCL_THREAD, proc),
         verbs=any(name.startswith(_VERBS) for name in open_files(pid, proc)),
     )
 
@@ -37,6 +40,13 @@ def open_files(pid: int, proc: Path = processes.PROC) -> tuple[str, ...]:
             with suppress(OSError):
                 found.append(str(one.readlink()))
     return tuple(found)
+
+
+def _has_thread(pid: int, name: str, proc: Path) -> bool:
+    with suppress(OSError):
+        threads = list((proc / str(pid) / "task").iterdir())
+        return any(_text(one / "comm").startswith(name) for one in threads)
+    return False
 
 
 def _text(file: Path) -> str:

@@ -3,6 +3,27 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+RANKS_ELSEWHERE = "communicators with ranks elsewhere"  # the agent's word among the guests'
+_COMMUNICATORS = "communicators of NCCL"
+_OF_OTHERS = "memory of other processes"
+# What a guest names and nobody can stop in the middle: a constant reason, and words.
+_FORBIDDING = {
+    RANKS_ELSEWHERE: (
+        "RanksElsewhere",
+        "it has NCCL communicators with ranks that are not of this workload: those would wait for "
+        "it, and their watchdogs end the job",
+    ),
+    "windows of NCCL": (
+        "NcclWindows",
+        "it has registered windows with NCCL (symmetric memory, kernels of its own): what reads "
+        "other cards' memory through them is not stopped together",
+    ),
+    "functions of a second NCCL": (
+        "SecondNccl",
+        "a process has two NCCL libraries: the calls of one of them are not seen",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFacts:
@@ -13,6 +34,7 @@ class ProcessFacts:
     driver: bool = False
     library: bool = False
     nccl: bool = False
+    nccl_inside: bool = False  # it has NCCL's threads, and no library of that name
     verbs: bool = False  # it has an RDMA device open
 
     def __str__(self) -> str:
@@ -40,7 +62,13 @@ class Obstacle:
 
 def obstacles(facts: Facts) -> tuple[Obstacle, ...]:
     """All of them, those that forbid first."""
-    found = (*_verbs(facts), *_without_library(facts), *_nccl(facts), *_staying(facts))
+    found = (
+        *_verbs(facts),
+        *_without_library(facts),
+        *_unstoppable(facts),
+        *_nccl(facts),
+        *_staying(facts),
+    )
     return tuple(sorted(found, key=lambda one: not one.forbids))
 
 
@@ -70,10 +98,32 @@ def _nccl(facts: Facts) -> Iterator[Obstacle]:
     ranks = [one for one in facts.processes if one.driver and one.nccl]
     if ranks and (facts.cards > 1 or len(ranks) > 1):
         words = (
-            f"{_names(ranks)} has NCCL on {facts.cards} cards: what NCCL shares stays on the "
-            "cards, and ranks that are parked between the steps of a collective do not drain"
+            f"{_names(ranks)} has NCCL on {facts.cards} cards: all ranks are parked together, "
+            "shallow; contexts and what NCCL shares stay on the cards"
         )
         yield Obstacle(reason="NcclAcrossCards", words=words)
+
+
+def _unstoppable(facts: Facts) -> Iterator[Obstacle]:
+    kinds = _kinds(facts.left)
+    for kind, (reason, words) in _FORBIDDING.items():
+        if kind in kinds:
+            yield Obstacle(reason=reason, words=words, forbids=True)
+    if facts.cards > 1 and _OF_OTHERS in kinds:
+        words = (
+            "a process has mapped memory of another one and the workload has "
+            f"{facts.cards} cards: kernels that wait for each other through it (a custom "
+            "all-reduce; in vLLM --disable-custom-all-reduce) are not stopped together"
+        )
+        yield Obstacle(reason="PeerMemory", words=words, forbids=True)
+    inside = [one for one in facts.processes if one.nccl_inside]
+    if inside and _COMMUNICATORS not in kinds:
+        words = f"{_names(inside)} has NCCL built in, so its collectives are not seen"
+        yield Obstacle(reason="NcclBuiltIn", words=words, forbids=True)
+
+
+def _kinds(left: Sequence[str]) -> set[str]:
+    return {_line(line)[2] for line in left}
 
 
 def _staying(facts: Facts) -> Iterator[Obstacle]:

@@ -36,6 +36,8 @@ _NOT_BY_THE_DRIVER = (
     "memory of other processes",
     "memory shared with other processes",
     "memory of NCCL",
+    "memory that NCCL has of other processes",
+    "communicators of NCCL",
     "managed memory",
 )
 

@@ -18,17 +18,29 @@ from typing import Any
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.ids import GpuUuid
 from nodeagent.disk.pool import Damaged, Kept, Slot
+from nodeagent.eligibility import judging
 from nodeagent.gpuworker.client import Worker, WorkerAway, WorkerRefused
 from nodeagent.gpuworker.driver import GRAIN, NOT_READY
 from nodeagent.linux import processes
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezing
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, differences
+from nodeagent.mechanisms import (
+    Body,
+    BodyGone,
+    Moved,
+    NotPossible,
+    NotYet,
+    Part,
+    differences,
+    halting,
+)
 from nodeagent.mechanisms.bulk import BulkOfChunks
+from nodeagent.mechanisms.collectives import elsewhere
 from nodeagent.mechanisms.copies import named
 from nodeagent.mechanisms.guestcopy import Tally, Way
 from nodeagent.mechanisms.guests import Guest, Guests
-from nodeagent.mechanisms.guestwire import Answer, Verb
+from nodeagent.mechanisms.guestwire import Answer, State, Verb
+from nodeagent.mechanisms.halting import at_once
 from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
 from nodeagent.mechanisms.pressing import InTheBackground, Press
@@ -98,13 +110,11 @@ class GuestMechanism:
             self._freezer.thaw(body.pid, body.container_id)
         until = time.monotonic() + limit
         try:
-            for guest in guests:
-                self._shut(guest, until)
+            halting.halt(guests, until)
+            at_once(lambda guest: self._shut(guest, until), guests)
             self._shut_in[body.pid] = guests
         except BaseException:
-            for guest in guests:
-                with suppress(Refused, Retry):
-                    _asked(guest, Verb.OPEN, ANSWER_S)
+            at_once(_let_run, guests)
             raise
 
     def _shut(self, guest: Guest, until: float) -> None:
@@ -128,8 +138,11 @@ class GuestMechanism:
             raise NotYet(str(error)) from error
 
     def unlock(self, body: Body, limit: float) -> None:
-        """As the port says."""
-        for guest in self._known(body):
+        """As the port says. Of several processes none runs before all are whole."""
+        guests = self._known(body)
+        if len(guests) > 1:
+            at_once(_check_whole, guests)
+        for guest in guests:
             if _asked(guest, Verb.OPEN, limit).status:
                 raise NotPossible(f"process {guest.pid} is not whole; its gate stays closed")
         self._shut_in.pop(body.pid, None)
@@ -226,8 +239,11 @@ class GuestMechanism:
 
     def left(self, body: Body) -> tuple[str, ...]:
         """What stays on the card when this workload is parked: pieces, bytes, what it is."""
-        texts = (_asked(guest, Verb.LEFT, ANSWER_S).text for guest in self._of(body))
-        return tuple(line for text in texts for line in text.splitlines())
+        guests = self._of(body)
+        texts = (_asked(guest, Verb.LEFT, ANSWER_S).text for guest in guests)
+        lines = tuple(line for text in texts for line in text.splitlines())
+        away = elsewhere(halting.standings(guests))
+        return (*lines, f"{away} 0 {judging.RANKS_ELSEWHERE}") if away else lines
 
     def guests(self, body: Body) -> tuple[Guest, ...]:
         """Those of a workload, able to answer: a parked one stands, and goes on behind its gate.
@@ -290,6 +306,16 @@ class GuestMechanism:
             if holding.name == name:
                 return holding
         raise BodyGone(f"part {name} is not there any more")
+
+
+def _let_run(guest: Guest) -> None:
+    with suppress(Refused, Retry):
+        _asked(guest, Verb.OPEN, ANSWER_S)
+
+
+def _check_whole(guest: Guest) -> None:
+    if any(one.state is not State.BACKED for held in holdings(guest) for one in held.segments):
+        raise NotPossible(f"process {guest.pid} is not whole; all gates stay closed")
 
 
 def _asked(guest: Guest, verb: Verb, limit: float) -> Answer:

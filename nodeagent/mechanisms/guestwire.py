@@ -7,14 +7,21 @@ Pure. Used by `guests`. What comes from a guest is a workload's word: every fiel
 
 import enum
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
+
+from nodeagent.mechanisms.collectives import Line
 
 PROTOCOL = 1
 BATCH = 128  # segments of one packet; the kernel passes at most 253 descriptors
 _REQUEST = struct.Struct("<4I16s")
 _ANSWER = struct.Struct("<Ii2IQ2I16s64s")
 _ENTRY = struct.Struct("<3Q2I16s")
+_STANDING = struct.Struct("<4I")
+_COUNTED = struct.Struct("<3Q4I")
+_UPTO = struct.Struct("<2Q")
 ANSWER_ROOM = _ANSWER.size + max(BATCH * _ENTRY.size, 4096)
 _GRAIN = 2 * 1024 * 1024
 _LARGEST = 2**48
@@ -43,6 +50,10 @@ class Verb(enum.IntEnum):
     LEFT = 9
     WHERE = 10
     MOVED = 11
+    HOLD = 12
+    COUNTS = 13
+    UPTO = 14
+    SETTLE = 15
 
 
 class Status(enum.IntEnum):
@@ -76,6 +87,16 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """A guest's collectives, or a page of them: see `collectives.Standing`."""
+
+    inside: int
+    setting_up: int
+    holding: bool
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A guest's answer. `count` is what was done, `total` what there is."""
 
@@ -89,6 +110,7 @@ class Answer:
     why: str
     segments: tuple[Segment, ...] = ()
     text: str = ""
+    counts: Counts | None = None
 
 
 def request(  # the packet's fields
@@ -100,8 +122,15 @@ def request(  # the packet's fields
     card: bytes = b"",
     to: bytes = b"",
 ) -> bytes:
-    """A packet that asks. `to` is what a card is now, with MOVED."""
+    """A packet that asks. `to` is what a card is now, with MOVED, or pages of `upto` with UPTO."""
     return _REQUEST.pack(verb, first, count, milliseconds, card) + to
+
+
+def upto(targets: Mapping[int, int]) -> Iterable[tuple[int, bytes]]:
+    """How far lines may go, for packets that say so: how many, and what goes with the request."""
+    pairs = iter(targets.items())
+    while page := list(islice(pairs, BATCH)):
+        yield len(page), b"".join(_UPTO.pack(*pair) for pair in page)
 
 
 def answer(packet: bytes) -> Answer:
@@ -124,6 +153,28 @@ def answer(packet: bytes) -> Answer:
         why=_text(why.split(b"\0", 1)[0]),
         segments=_segments(rest, count) if listed else (),
         text=_text(rest) if verb in (Verb.LEFT, Verb.WHERE) else "",
+        counts=_counts(rest, count) if verb == Verb.COUNTS and not status else None,
+    )
+
+
+def _counts(packet: bytes, count: int) -> Counts:
+    if count > BATCH or len(packet) != _STANDING.size + count * _COUNTED.size:
+        raise Malformed(f"{count} lines in {len(packet)} bytes")
+    inside, setting_up, _, holding = _STANDING.unpack_from(packet)
+    lines = tuple(_line(*fields) for fields in _COUNTED.iter_unpack(packet[_STANDING.size :]))
+    return Counts(inside=inside, setting_up=setting_up, holding=bool(holding), lines=lines)
+
+
+def _line(key: int, started: int, wanted: int, *rest: int) -> Line:
+    member, members, ended, between = rest
+    return Line(
+        key=key,
+        member=member,
+        members=members,
+        started=started,
+        wanted=wanted,
+        ended=bool(ended),
+        between=bool(between),
     )
 
 

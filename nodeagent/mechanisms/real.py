@@ -42,7 +42,11 @@ class Real:
     def lock(self, body: Body, limit: float) -> None:
         """Of the chosen one. NotPossible, in words, where something must not be parked."""
         chosen = self._choice(body)
-        seen = Facts(processes=facts.of(processes.tree(body.pid)), cards=len(body.gpus))
+        seen = Facts(
+            processes=facts.of(processes.tree(body.pid)),
+            left=self.guest.left(body) if chosen is self.guest else (),
+            cards=len(body.gpus),
+        )
         if against := [one.words for one in obstacles(seen) if one.forbids]:
             raise NotPossible("; ".join(against))
         chosen.lock(body, limit)

@@ -202,14 +202,20 @@ class Story:
         self.patiently(unlock)
 
     def release_all(self) -> None:
-        """Give every part that is in VRAM back. Raises what the mechanism raises, NotThawed."""
+        """Give every part that is in VRAM back, cards side by side; those without a size of their
+        own (contexts) after all others. Raises what the mechanism raises, NotThawed."""
+
+        def give_back(part: Part) -> None:
+            self.tools.mechanism.release(self.body, part, self.tools.limits.release)
 
         def release() -> None:
             backed = [part for part in self.tools.mechanism.parts(self.body) if part.backed]
             if backed:
                 self.thaw()
+            self.by_card([part for part in backed if part.size], give_back)
             for part in backed:
-                self.tools.mechanism.release(self.body, part, self.tools.limits.release)
+                if not part.size:
+                    give_back(part)
 
         self.patiently(release)
 

@@ -16,7 +16,7 @@ from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, Worklo
 from kybernate.testing.clock import FakeClock
 from nodeagent.disk.records import Mark
 from nodeagent.eligibility import facts
-from nodeagent.eligibility.judging import Facts, ProcessFacts, obstacles
+from nodeagent.eligibility.judging import RANKS_ELSEWHERE, Facts, ProcessFacts, obstacles
 from nodeagent.linux import processes
 from nodeagent.lives.life import Life
 from nodeagent.mechanisms import Body, NotPossible
@@ -53,6 +53,27 @@ MANAGED = "3 12582912 managed memory"
             id="managed",
         ),
         pytest.param(
+            Facts(left=[f"1 0 {RANKS_ELSEWHERE}", "1 0 nothing"], cards=2),
+            "RanksElsewhere", True, "ranks that are not of this workload", id="ranks-elsewhere",
+        ),
+        pytest.param(
+            Facts(left=["1 0 windows of NCCL", "1 0 x"]),
+            "NcclWindows", True, "symmetric memory", id="windows",
+        ),
+        pytest.param(
+            Facts(left=["2 0 functions of a second NCCL", "1 0 x"]),
+            "SecondNccl", True, "two NCCL libraries", id="second",
+        ),
+        pytest.param(
+            Facts(left=["1 4096 memory of other processes", "1 0 x"], cards=2),
+            "PeerMemory", True, "--disable-custom-all-reduce", id="custom-all-reduce",
+        ),
+        pytest.param(
+            Facts(processes=[ProcessFacts(pid=5, driver=True, library=True, nccl_inside=True)],
+                  left=["1 0 x"]),
+            "NcclBuiltIn", True, "collectives are not seen", id="built-in",
+        ),
+        pytest.param(
             Facts(left=["\x00lies"]), "StaysOnCard", False, "something unreadable", id="nonsense"
         ),
     ],
@@ -60,9 +81,21 @@ MANAGED = "3 12582912 managed memory"
 def test_an_obstacle_has_a_name_and_says_what_comes_of_it(
     seen: Facts, reason: str, forbids: bool, words: str
 ) -> None:
-    (found,) = obstacles(seen)
+    found, *others = obstacles(seen)
+    assert [one.reason for one in others] == ["StaysOnCard"] * (forbids and bool(seen.left))
     assert (found.reason, found.forbids) == (reason, forbids)
     assert words in found.words
+
+
+def test_memory_of_another_process_on_one_card_stays_and_forbids_nothing() -> None:
+    found = obstacles(Facts(left=["1 4096 memory of other processes"], cards=1))
+    assert [one.reason for one in found] == ["StaysOnCard"]
+
+
+def test_nccl_inside_a_library_whose_calls_are_seen_forbids_nothing() -> None:
+    inside = ProcessFacts(pid=5, driver=True, library=True, nccl_inside=True)
+    found = obstacles(Facts(processes=[inside], left=["1 0 communicators of NCCL"]))
+    assert [one.reason for one in found] == ["StaysOnCard"]
 
 
 def test_what_is_as_it_should_be_has_none() -> None:
@@ -88,6 +121,14 @@ def proc(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return make
+
+
+def test_nccl_s_threads_without_its_library_are_noticed(proc: Callable[..., Path]) -> None:
+    where = proc(4, "/usr/lib/libcuda.so.580", "/x/libkybguest.so", "/x/libtorch_cuda.so")
+    thread = where / "4" / "task" / "11"
+    thread.mkdir(parents=True)
+    (thread / "comm").write_text("NCCL Service  0\n")
+    assert [one.nccl_inside for one in facts.of([4], where)] == [True]
 
 
 def test_facts_come_from_mappings_and_descriptors(proc: Callable[..., Path]) -> None:
@@ -183,6 +224,9 @@ class Locked:
 
     def lock(self, body: Any, limit: float) -> None:
         self.locks += 1
+
+    def left(self, body: Any) -> tuple[str, ...]:
+        return ()
 
 
 @pytest.mark.parametrize(("verbs", "locks"), [(False, 1), (True, 0)])

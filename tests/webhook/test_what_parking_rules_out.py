@@ -7,6 +7,7 @@ import pytest
 
 from webhook import defaulting, validation
 from webhook.defaulting import Terms
+from webhook.preload import CUSTOM_REDUCE
 
 SEAT, PAIR = "kyb.ai/gpu-1x-seat", "kyb.ai/gpu-2x-seat"
 SCHEDULERS = frozenset({"default-scheduler"})
@@ -42,6 +43,24 @@ def test_registered_graphs_are_switched_off_and_a_users_own_environment_stays(
 
 def test_seats_of_several_cards_do_without_multicast(env_after: Callable[..., list[Any]]) -> None:
     assert env_after(seat=PAIR) == [GRAPHS, {"name": "NCCL_NVLS_ENABLE", "value": "0"}]
+
+
+@pytest.mark.parametrize(
+    ("seat", "args", "park", "warned"),
+    [
+        pytest.param(PAIR, ["--tensor-parallel-size=2"], "auto", True, id="as-usual"),
+        pytest.param(PAIR, ["--disable-custom-all-reduce"], "auto", False, id="without-its-own"),
+        pytest.param(SEAT, [], "auto", False, id="one-card"),
+        pytest.param(PAIR, [], "never", False, id="never-parked"),
+    ],
+)
+def test_a_vllm_with_reductions_of_its_own_is_warned(
+    a_pod: Make, a_container: Make, seat: str, args: list[str], park: str, warned: bool
+) -> None:
+    container = a_container(limits={seat: "1"}) | {"command": ["vllm", "serve"], "args": args}
+    pod = a_pod(container, annotations={"kyb.ai/park": park, "kyb.ai/vram": "40Gi"})
+    said = defaulting.warnings(pod, Terms())
+    assert [CUSTOM_REDUCE] * warned == list(said)
 
 
 @pytest.mark.parametrize("park", ["never", "driver", "vllm-sleep"])
