@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-images bench-artifacts bench-activator bench-wake generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-pairs bench-images bench-artifacts bench-activator bench-wake generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ test-stack: built ## The whole stack, broken on purpose, and the manifests on a 
 
 bench-park: $(STAMP) ## Park and resume real programs on a real GPU (needs one, PyTorch and nvcc)
 	@$(PY) -m benchmarks.parking
+
+bench-pairs: $(STAMP) ## Park and resume a job on two real GPUs, joined by NCCL (needs them, and PyTorch)
+	@$(PY) -m benchmarks.pairs
 
 bench-images: built ## Process images beside runc's own checkpoint and restore, on a real node
 	@$(PY) -m benchmarks.images
