@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.bundle_app import bundle_app
+from controller.carriers import AgentCarrier
 from controller.checkpointing import Checkpointing
 from controller.claims import Claims
 from controller.departures import Departures
@@ -31,6 +32,7 @@ from controller.serving import BundleServer
 from controller.settings import Settings
 from controller.signing import Signing
 from controller.signing import Terms as KeyTerms
+from controller.tiers import Tiers
 from controller.workloads import Workloads
 from controller.zeroing import Zeroing
 from kybernate.clients.events import EventRecorder, ObjectRef
@@ -69,6 +71,7 @@ class Process:
         self._workloads.on_gone = self._claims.pod_gone
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
+        self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
         self._departures = Departures(kube, clock, settings.namespace)
         self._zeroing = Zeroing(kube, clock, self._events, settings.zero_after)
         self._keeping = Keeping(kube, clock, settings.namespace, self._publication)
@@ -108,7 +111,9 @@ class Process:
 
     def _parts(self) -> tuple[Any, ...]:
         """What watches, and acts where it leads."""
-        requests = (self._checkpointing, self._restoring, self._claims, self._retiring)
+        requests = (
+            self._checkpointing, self._restoring, self._claims, self._retiring, self._tiers,
+        )  # fmt: skip
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping, self._zeroing)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kybernate.api import names, pods
 from kybernate.api.restorerequests import read_request
+from kybernate.api.tierplacements import read_placement
 
 
 def of_pod(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -25,6 +26,11 @@ def of_restore(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The checkpoint of a request that is not finished."""
     request = read_request(obj)
     return None if request.status.is_finished else (request.checkpoint,)
+
+
+def of_placement(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The checkpoint a TierPlacement is about."""
+    return (read_placement(obj).checkpoint,)
 
 
 def _named(obj: Mapping[str, Any]) -> tuple[str, ...] | None:

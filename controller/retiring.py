@@ -25,6 +25,7 @@ from kybernate.clients.resources import (
     GPUCHECKPOINTS,
     PODS,
     RESTOREREQUESTS,
+    TIERPLACEMENTS,
     Resource,
 )
 from kybernate.decisions import collection
@@ -71,6 +72,7 @@ class Retiring:
         self._named: dict[str, Reflector[Names]] = {
             "pod": self._naming(PODS, references.of_pod),
             "deployment": self._naming(DEPLOYMENTS, references.of_deployment),
+            "tierplacement": self._naming(TIERPLACEMENTS, references.of_placement),
             "restorerequest": self._naming(RESTOREREQUESTS, references.of_restore),
         }
         self.watches: tuple[Reflector[Any], ...] = (

@@ -41,6 +41,10 @@ class Taken(Conflict):
     """The name is another checkpoint's."""
 
 
+class LastCopy(Conflict):
+    """There is no other copy, so this one stays."""
+
+
 class Checkpoints:
     """For one node. Thread safe."""
 
@@ -101,6 +105,30 @@ class Checkpoints:
 
         with suppress(NotFound):
             self._change(namespace, name, change)
+
+    def leave(self, namespace: str, name: str, signature: str) -> tuple[NodeName, ...]:
+        """No copy is here any more; the nodes that have one. Raises LastCopy where none has.
+
+        To be called before it is deleted: of two nodes that leave at once, one is refused.
+        """
+        left: list[NodeName] = []
+
+        def change(obj: Obj) -> Obj | None:
+            one = codec.read_checkpoint(obj)
+            if one.signature != signature:
+                raise Taken(409, "Conflict", f"{namespace}/{name} is another checkpoint")
+            left[:] = [node for node in one.copies if node != self._node]
+            if not left:
+                raise LastCopy(409, "Conflict", f"{namespace}/{name} has no other copy")
+            return {"copies": self._copies(obj, None)}
+
+        self._change(namespace, name, change)
+        return tuple(left)
+
+    def others(self, namespace: str, name: str) -> tuple[NodeName, ...]:
+        """Other nodes that say they have a copy."""
+        one = codec.read_checkpoint(self._kube.get(GPUCHECKPOINTS, name, namespace))
+        return tuple(node for node in one.copies if node != self._node)
 
     def _copies(self, obj: Obj, tier: Tier | None) -> list[Obj]:
         there = (obj.get("status") or {}).get("copies") or []

@@ -1,21 +1,36 @@
 """
-An agent's Copies service: what is on its node. Called by: `kyb registry rebuild`.
+An agent's Copies service: what is on its node, and having copies come and go.
+
+Called by: `kyb registry rebuild`, the controller (TierPlacements), agents (`verify`).
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from types import TracebackType
 
 import grpc
 
-from kybernate.clients.agents import translated
+from kybernate.clients.agents import AgentAway, translated
 from kybernate.clients.pb import copies_pb2 as pb
 from kybernate.clients.pb import copies_pb2_grpc as rpc
 from kybernate.clients.registry import messages
 from kybernate.model.artifact import Inventory
 
 LONG_S = 120.0  # a scan of a disk with many checkpoints
+BRING_S = 3600.0  # a copy of hundreds of GiB
+VERIFY_S = 900.0
 MOST = 100_000  # artifacts; a disk has no room for as many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What a call moved: bytes, seconds, and the node it came from (empty: none)."""
+
+    size: int
+    seconds: float
+    source: str = ""
 
 
 class Copies:
@@ -49,6 +64,42 @@ class Copies:
         with translated():
             told = list(self._copies.List(pb.ListCopiesRequest(), timeout=LONG_S))
         return tuple(_read(told))
+
+    def bring(
+        self,
+        namespace: str,
+        name: str,
+        signature: str,
+        sources: Sequence[str],
+        told: Callable[[int, int, float], None] = lambda *_: None,
+    ) -> Moved:
+        """Have a copy there. `told` hears bytes so far, bytes in all, seconds left."""
+        began = time.monotonic()
+        request = pb.BringRequest(copy=_ref(namespace, name, signature), sources=sources)
+        with translated():
+            for step in self._copies.Bring(request, timeout=BRING_S):
+                if step.done:
+                    seconds = time.monotonic() - began
+                    return Moved(size=step.bytes_total, seconds=seconds, source=step.source)
+                told(step.bytes_done, step.bytes_total, step.seconds_left)
+        raise AgentAway("the agent ended its answer without an outcome")
+
+    def remove(self, namespace: str, name: str, signature: str) -> Moved:
+        """Have none there."""
+        began = time.monotonic()
+        with translated():
+            reply = self._copies.Remove(_ref(namespace, name, signature), timeout=VERIFY_S)
+        return Moved(size=reply.bytes, seconds=time.monotonic() - began)
+
+    def verify(self, namespace: str, name: str, signature: str) -> str:
+        """What is wrong with the copy there; empty: nothing."""
+        with translated():
+            asked = _ref(namespace, name, signature)
+            return self._copies.Verify(asked, timeout=VERIFY_S).flaw
+
+
+def _ref(namespace: str, name: str, signature: str) -> pb.CopyRef:
+    return pb.CopyRef(namespace=namespace, name=name, signature=signature)
 
 
 def _read(told: list[pb.CopiesHere]) -> Iterator[Inventory]:

@@ -9,6 +9,7 @@ from kybernate.clients.errors import Refused, Retry
 
 _REFUSED = frozenset(
     {
+        grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,

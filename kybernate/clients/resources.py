@@ -76,4 +76,5 @@ GPUWORKLOADS = Resource(names.GROUP, names.VERSION, "gpuworkloads", "GpuWorkload
 GPUCHECKPOINTS = Resource(names.GROUP, names.VERSION, "gpucheckpoints", "GpuCheckpoint")
 CHECKPOINTPOLICIES = Resource(names.GROUP, names.VERSION, "checkpointpolicies", "CheckpointPolicy")
 CHECKPOINTREQUESTS = Resource(names.GROUP, names.VERSION, "checkpointrequests", "CheckpointRequest")
+TIERPLACEMENTS = Resource(names.GROUP, names.VERSION, "tierplacements", "TierPlacement")
 RESTOREREQUESTS = Resource(names.GROUP, names.VERSION, "restorerequests", "RestoreRequest")

@@ -11,21 +11,24 @@ from pathlib import Path
 
 import grpc
 
+from kybernate.clients.agents import AgentAway
 from kybernate.clients.checkpoints import Checkpoints
 from kybernate.clients.clock import Clock
+from kybernate.clients.copies import Copies as CopiesClient
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
+from kybernate.clients.pb.copies_pb2 import CopyRef
 from kybernate.clients.resources import GPUNODES
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
 from kybernate.runtime.registryline import RegistryLine
 from kybernate.runtime.tls import TlsFiles
 from nodeagent.checkpoints import rows
-from nodeagent.checkpoints.copies import Copies
+from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.following import Following
 from nodeagent.checkpoints.lending import Lending
-from nodeagent.checkpoints.peers import Peers
+from nodeagent.checkpoints.peers import SERVER, Peers
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.registering import Registering
 from nodeagent.checkpoints.signing import Keys
@@ -58,7 +61,16 @@ class Artifacts:
         self.lending = Lending(self.store)
         self._line, self._registering = self._registry(place, node, clock)
         reader = rows.of_store(self.store)
-        self.copies = Copies(lambda: rows.inventories(node, reader, clock.now))
+        self.copies = Copies(
+            Means(
+                inventories=lambda: rows.inventories(node, reader, clock.now),
+                store=self.store,
+                peers=self.peers,
+                claims=self.claims,
+                publisher=self.publisher,
+                verify=self._verified,
+            )
+        )
         self._following = Following(kube, self.store)
         if not (place.keys and place.client_tls):
             get_logger().warning("checkpoints stay on this node: --checkpoint-keys and "
@@ -78,6 +90,15 @@ class Artifacts:
         if self._registering and self._line:
             self._registering.stop()
             self._line.close()
+
+    def _verified(self, node: NodeName, ref: CopyRef) -> str:
+        """As `copies.Verify` says."""
+        try:
+            address, credentials = self._address_of(node), self._credentials()
+        except PeerAway as away:
+            raise AgentAway(str(away)) from away
+        with CopiesClient.in_cluster(address, credentials, SERVER) as there:
+            return there.verify(ref.namespace, ref.name, ref.signature)
 
     def _registry(
         self, place: Place, node: NodeName, clock: Clock

@@ -117,6 +117,18 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
     assert row[:-1] == ["one", "statefulset.llama.0", "True", "40.0 GiB", "node-a", "llama-0"]
     wide, _ = _table(installed.kubectl("get", "gcp", "-n", namespace, "-o", "wide"))
     assert {"GOLD", "SEALED-ON", "SEALED", "TIER", "CLAIM-NODE", "WHY", "KEPT"} <= set(wide)
+    where = {"checkpoint": "one", "copies": [{"node": "node-a"}]}
+    placed = {
+        "type": "Placed",
+        "status": "True",
+        "reason": "AsAsked",
+        "lastTransitionTime": LONG_AGO,
+    }
+    there = {"wanted": 1, "there": 1, "conditions": [placed]}
+    _write(admin, f"{path}/tierplacements", "one", "TierPlacement", where, there)
+    head, row = _table(installed.kubectl("get", "tp", "-n", namespace))
+    assert head == ["NAME", "CHECKPOINT", "PLACED", "WANTED", "THERE", "REASON", "AGE"]
+    assert row[:-1] == ["one", "one", "True", "1", "1", "AsAsked"]
     policy = {"selector": {}, "every": "5m"}
     _write(admin, f"{path}/checkpointpolicies", "one", "CheckpointPolicy", policy, {"workloads": 2})
     head, row = _table(installed.kubectl("get", "cpol", "-n", namespace))

@@ -165,6 +165,14 @@ GOOD: dict[str, tuple[Object, Object]] = {
             },
         },
     ),
+    "tierplacements": (
+        {
+            "checkpoint": "llama-1",
+            "copies": [{"node": "node-a", "tier": "nvme"}],
+            "others": "Remove",
+        },
+        {"wanted": 1, "there": 1, "conditions": [{**READY, "type": "Placed"}]},
+    ),
     "restorerequests": (
         {"checkpoint": "llama-1", "pod": {"name": "again", "template": TEMPLATE}},
         {
@@ -186,6 +194,7 @@ KINDS = {
     "checkpointpolicies": "CheckpointPolicy",
     "checkpointrequests": "CheckpointRequest",
     "restorerequests": "RestoreRequest",
+    "tierplacements": "TierPlacement",
 }
 ABSENT = object()
 
@@ -258,6 +267,11 @@ def test_what_is_left_out_gets_the_defaults_of_the_reference(
     kept = admin.get(made("checkpointpolicies", policy, {})).body["spec"]
     assert (kept["keep"], kept["windows"][0]["timeZone"]) == (3, "UTC")
     assert admin.get(made("gpucheckpoints", {"workload": "x"}, {})).body["spec"]["gold"] is False
+    placed = admin.get(made("tierplacements", {"checkpoint": "x", "copies": [{"node": "a"}]}, {}))
+    assert (placed.body["spec"]["others"], placed.body["spec"]["copies"][0]["tier"]) == (
+        "Keep",
+        "nvme",
+    )
     asked = admin.get(made("checkpointrequests", {"workload": "x"}, {})).body["spec"]
     assert (asked["leave"], asked["within"], asked["forgetAfter"]) == ("Running", "15m", "1h")
 

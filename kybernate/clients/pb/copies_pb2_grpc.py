@@ -39,6 +39,21 @@ class CopiesStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.ListCopiesRequest.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopiesHere.FromString,
                 _registered_method=True)
+        self.Bring = channel.unary_stream(
+                '/kyb.copies.v1alpha1.Copies/Bring',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/kyb.copies.v1alpha1.Copies/Remove',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
+                _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/kyb.copies.v1alpha1.Copies/Verify',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.FromString,
+                _registered_method=True)
 
 
 class CopiesServicer:
@@ -51,6 +66,28 @@ class CopiesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Bring(self, request, context):
+        """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
+        tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Have no copy here. Refused where no other copy was just found good by its own agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Verify(self, request, context):
+        """Compare every byte of the copy here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CopiesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +95,21 @@ def add_CopiesServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.ListCopiesRequest.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopiesHere.SerializeToString,
+            ),
+            'Bring': grpc.unary_stream_rpc_method_handler(
+                    servicer.Bring,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +139,87 @@ class Copies:
             '/kyb.copies.v1alpha1.Copies/List',
             kybernate_dot_clients_dot_pb_dot_copies__pb2.ListCopiesRequest.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_copies__pb2.CopiesHere.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Bring(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Bring',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.BringRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Remove',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Verify',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,12 +35,28 @@ class CopiesStub:
     def __new__(cls, channel: _aio.Channel) -> CopiesAsyncStub: ...
     List: _grpc.UnaryStreamMultiCallable[_copies_pb2.ListCopiesRequest, _copies_pb2.CopiesHere]
     """Every copy on this node, in one or more messages."""
+    Bring: _grpc.UnaryStreamMultiCallable[_copies_pb2.BringRequest, _copies_pb2.BringProgress]
+    """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
+    tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+    """
+    Remove: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]
+    """Have no copy here. Refused where no other copy was just found good by its own agent."""
+    Verify: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.VerifyReply]
+    """Compare every byte of the copy here."""
 
 @_typing.type_check_only
 class CopiesAsyncStub(CopiesStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryStreamMultiCallable[_copies_pb2.ListCopiesRequest, _copies_pb2.CopiesHere]  # type: ignore[assignment]
     """Every copy on this node, in one or more messages."""
+    Bring: _aio.UnaryStreamMultiCallable[_copies_pb2.BringRequest, _copies_pb2.BringProgress]  # type: ignore[assignment]
+    """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
+    tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+    """
+    Remove: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]  # type: ignore[assignment]
+    """Have no copy here. Refused where no other copy was just found good by its own agent."""
+    Verify: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.VerifyReply]  # type: ignore[assignment]
+    """Compare every byte of the copy here."""
 
 class CopiesServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -50,5 +66,31 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_copies_pb2.CopiesHere], _abc.AsyncIterator[_copies_pb2.CopiesHere]]:
         """Every copy on this node, in one or more messages."""
+
+    @_abc_1.abstractmethod
+    def Bring(
+        self,
+        request: _copies_pb2.BringRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_copies_pb2.BringProgress], _abc.AsyncIterator[_copies_pb2.BringProgress]]:
+        """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
+        tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+        """
+
+    @_abc_1.abstractmethod
+    def Remove(
+        self,
+        request: _copies_pb2.CopyRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_copies_pb2.RemoveReply, _abc.Awaitable[_copies_pb2.RemoveReply]]:
+        """Have no copy here. Refused where no other copy was just found good by its own agent."""
+
+    @_abc_1.abstractmethod
+    def Verify(
+        self,
+        request: _copies_pb2.CopyRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_copies_pb2.VerifyReply, _abc.Awaitable[_copies_pb2.VerifyReply]]:
+        """Compare every byte of the copy here."""
 
 def add_CopiesServicer_to_server(servicer: CopiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

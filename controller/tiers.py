@@ -1,0 +1,151 @@
+"""TierPlacements: agents fetch and remove copies until these are where they should be.
+
+Level-based, as `tier_plan` says; where copies are is what the agents wrote into
+`GpuCheckpoint.status.copies`. Rule: an agent is believed about its own disk, and refuses by itself
+to delete a last good copy; what is under way when a leader ends is finished by the agent.
+"""
+
+from typing import Any
+
+from controller import tier_plan as plans
+from controller.carriers import Carrier
+from controller.duties import Duty
+from controller.tier_plan import Bring, Remove, Rest
+from kybernate.api import tierplacements as codec
+from kybernate.api.checkpoints import read_checkpoint
+from kybernate.api.tierplacements import Placed, TierPlacement, read_placement
+from kybernate.clients.agents import AgentAway, AgentRefused
+from kybernate.clients.clock import Clock
+from kybernate.clients.errors import NotFound
+from kybernate.clients.events import EventRecorder, ObjectRef
+from kybernate.clients.kube import Kube
+from kybernate.clients.reflector import Change, Key, Reflector
+from kybernate.clients.resources import GPUCHECKPOINTS, TIERPLACEMENTS
+from kybernate.model.checkpoint import Checkpoint
+from kybernate.model.ids import NodeName
+from kybernate.model.verdict import EventReason
+from kybernate.runtime.logs import get_logger
+
+THREADS = 4  # copies that are moved at once; each keeps a disk and the network busy
+UNSYNCED = 0.5  # seconds until the next look while a first list is under way
+SOON = 2.0  # until the agents' word about their copies has come back to us
+REFUSED = 60.0  # until an agent that refused is asked again
+_GIB = 1 << 30
+AWAY, NO = "AgentAway", "AgentRefused"
+
+
+class Tiers:
+    """Watches placements and checkpoints; the leader has agents move copies."""
+
+    def __init__(self, kube: Kube, clock: Clock, carrier: Carrier, events: EventRecorder) -> None:
+        self._kube, self._clock, self._carrier, self._events = kube, clock, carrier, events
+        self._placements: Reflector[TierPlacement] = Reflector(
+            kube, TIERPLACEMENTS, project=read_placement, on_change=self._placement_changed
+        )
+        self._checkpoints: Reflector[Checkpoint] = Reflector(
+            kube, GPUCHECKPOINTS, project=read_checkpoint, on_change=self._checkpoint_changed
+        )
+        self.watches: tuple[Reflector[Any], ...] = (self._placements, self._checkpoints)
+        self.duty: Duty[Key] = Duty("tiers", clock, self.look, self._placements.items, THREADS)
+        self._log = get_logger(duty="tiers")
+
+    def look(self, key: Key) -> float | None:
+        """Take the next step; seconds until the next look. Raises AgentAway, ApiError."""
+        if not all(watch.synced for watch in self.watches):
+            return UNSYNCED
+        placement = self._placements.get(key)
+        if placement is None:
+            return None
+        one = self._checkpoints.get((key[0], placement.checkpoint))
+        step = plans.plan(placement, one, self._wanted(placement))
+        self._say(placement, step.placed)
+        if isinstance(step, Rest) or one is None:
+            return None
+        return self._move(placement, one, step)
+
+    def _move(
+        self, placement: TierPlacement, one: Checkpoint, step: Bring | Remove
+    ) -> float | None:
+        try:
+            if isinstance(step, Bring):
+                self._bring(placement, one, step)
+            else:
+                self._remove(placement, one, step)
+        except AgentAway as away:
+            said = f"the agent of {step.node} does not answer, and is asked again: {away}"
+            self._say_why(placement, step, AWAY, said)
+            raise
+        except AgentRefused as no:
+            self._say_why(placement, step, NO, f"{step.node}: {no}")
+            return REFUSED
+        return SOON
+
+    def _bring(self, placement: TierPlacement, one: Checkpoint, step: Bring) -> None:
+        moved = self._carrier.bring(step.node, one, step.sources)
+        source = f" from {moved.source}" if moved.source else ""
+        note = f"copy on {step.node} (nvme){source}: {moved.size / _GIB:.1f} GiB in "
+        self._tell(placement, EventReason.PROMOTED, "Promote", f"{note}{moved.seconds:.1f} s")
+
+    def _remove(self, placement: TierPlacement, one: Checkpoint, step: Remove) -> None:
+        moved = self._carrier.remove(step.node, one)
+        note = f"copy on {step.node} (nvme) removed: {moved.size / _GIB:.1f} GiB are free"
+        self._tell(placement, EventReason.DEMOTED, "Demote", note)
+
+    def _tell(self, placement: TierPlacement, reason: EventReason, action: str, note: str) -> None:
+        namespace, name = placement.key
+        regarding = ObjectRef(
+            kind="TierPlacement", name=name, namespace=namespace, uid=placement.uid,
+            api_version=TIERPLACEMENTS.api_version,
+        )  # fmt: skip
+        related = ObjectRef(
+            kind="GpuCheckpoint", name=placement.checkpoint, namespace=namespace, uid="",
+            api_version=GPUCHECKPOINTS.api_version,
+        )  # fmt: skip
+        self._events.record(regarding, reason, action, note, related=related)
+        self._log.info(note, checkpoint=f"{namespace}/{placement.checkpoint}")
+
+    def _say_why(
+        self, placement: TierPlacement, step: Bring | Remove, reason: str, message: str
+    ) -> None:
+        placed = step.placed
+        why = Placed(
+            holds=False, reason=reason, message=message, wanted=placed.wanted, there=placed.there
+        )
+        self._say(placement, why)
+
+    def _say(self, placement: TierPlacement, placed: Placed) -> None:
+        """Write what changed, of this life of it only. Raises ApiError."""
+        if placement.told == placed:
+            return
+        namespace, name = placement.key
+        status = codec.write_status(placement, placed, self._clock.now())
+        patch = {"metadata": {"uid": placement.uid}, "status": status}
+        try:
+            self._kube.patch(TIERPLACEMENTS, name, patch, namespace, subresource="status")
+        except NotFound:
+            self._log.info("deleted meanwhile", placement=f"{namespace}/{name}")
+
+    def _wanted(self, placement: TierPlacement) -> frozenset[NodeName]:
+        """By all that are about this checkpoint."""
+        return frozenset(
+            node
+            for (namespace, _), other in self._placements.items().items()
+            if (namespace, other.checkpoint) == (placement.key[0], placement.checkpoint)
+            for node in other.nodes
+        )
+
+    def _placement_changed(self, change: Change[TierPlacement]) -> None:
+        asked = [(one.nodes, one.others) if one else None for one in (change.old, change.new)]
+        if asked[0] != asked[1]:  # else it is our own word about it
+            seen = change.new or change.old
+            if seen is not None:
+                self._touch(change.key[0], seen.checkpoint)
+
+    def _checkpoint_changed(self, change: Change[Checkpoint]) -> None:
+        if change.old != change.new:
+            self._touch(*change.key)
+
+    def _touch(self, namespace: str, checkpoint: str) -> None:
+        for key, placement in self._placements.items().items():
+            if key[0] == namespace and placement.checkpoint == checkpoint:
+                self.duty.touch(key)

@@ -1,0 +1,257 @@
+"""TierPlacements: copies come and go until they are where they should be; the last one stays."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller import tier_plan
+from controller.tier_plan import Bring, Remove, Rest
+from controller.tiers import Tiers
+from kybernate.api import names, timestamps
+from kybernate.api.tierplacements import Others, Placed, TierPlacement, read_placement, write_status
+from kybernate.clients.agents import AgentAway, AgentRefused
+from kybernate.clients.copies import Moved
+from kybernate.clients.events import EventRecorder
+from kybernate.clients.resources import EVENTS, GPUCHECKPOINTS, TIERPLACEMENTS
+from kybernate.model.checkpoint import Checkpoint
+from kybernate.model.ids import NodeName
+from kybernate.model.tier import Tier
+from kybernate.runtime.clock import SystemClock
+from kybernate.testing.builders import a_checkpoint
+from kybernate.testing.fakekube import FakeKube
+
+Wait = Callable[..., Any]
+GIB = 1 << 30
+
+
+class Nodes:
+    """The agents: a copy that comes or goes is written into the object, as agents do."""
+
+    def __init__(self, kube: FakeKube) -> None:
+        self.kube, self.asked = kube, list[tuple[str, str]]()
+        self.trouble: Exception | None = None
+
+    def bring(self, node: NodeName, one: Checkpoint, sources: tuple[NodeName, ...]) -> Moved:
+        self.asked.append(("bring", node))
+        self._trouble()
+        self._write(one, {*one.copies, node})
+        return Moved(size=40 * GIB, seconds=2.0, source=sources[0])
+
+    def remove(self, node: NodeName, one: Checkpoint) -> Moved:
+        self.asked.append(("remove", node))
+        self._trouble()
+        self._write(one, set(one.copies) - {node})
+        return Moved(size=40 * GIB, seconds=0.1)
+
+    def _trouble(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _write(self, one: Checkpoint, nodes: set[NodeName]) -> None:
+        copies = [{"node": node, "tier": "nvme"} for node in sorted(nodes)]
+        self.kube.patch(
+            GPUCHECKPOINTS, one.name, {"status": {"copies": copies}}, one.namespace,
+            subresource="status",
+        )  # fmt: skip
+
+
+def checkpoint(*nodes: str, ready: str = "True") -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "GpuCheckpoint",
+        "metadata": {"name": "llama-1", "namespace": "default"},
+        "spec": {"workload": "statefulset.llama.0"},
+        "status": {
+            "sizeBytes": 40 * GIB,
+            "sealedAt": timestamps.rfc3339(1_700_000_000),
+            "signature": "ed25519:aa:1",
+            "copies": [{"node": node, "tier": "nvme"} for node in nodes],
+            "conditions": [{"type": "Ready", "status": ready, "reason": "Sealed"}],
+        },
+    }
+
+
+def placement(*nodes: str, name: str = "warm", others: str = "Keep") -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "TierPlacement",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "checkpoint": "llama-1",
+            "copies": [{"node": node, "tier": "nvme"} for node in nodes],
+            "others": others,
+        },
+    }
+
+
+def told(kube: FakeKube, name: str = "warm") -> dict[str, Any]:
+    status = kube.get(TIERPLACEMENTS, name, "default").get("status") or {}
+    return (status.get("conditions") or [{}])[0]
+
+
+def copies(kube: FakeKube) -> list[str]:
+    status = kube.get(GPUCHECKPOINTS, "llama-1", "default")["status"]
+    return [one["node"] for one in status["copies"]]
+
+
+@pytest.fixture
+def reconciled(running: Wait) -> Callable[..., Any]:
+    """`with reconciled(kube) as nodes: ...`: a leader at work."""
+
+    @contextmanager
+    def run(kube: FakeKube) -> Any:
+        nodes = Nodes(kube)
+        events = EventRecorder(kube, "kyb.ai/controller", "test", SystemClock())
+        with running(Tiers(kube, SystemClock(), nodes, events)):
+            yield nodes
+            assert events.flush(30)
+        events.stop()
+
+    return run
+
+
+def test_a_copy_comes_where_one_should_be_and_an_event_says_so(
+    reconciled: Wait, eventually: Wait
+) -> None:
+    kube = FakeKube(checkpoint("node-a"), placement("node-a", "node-b"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("status") == "True")
+        assert copies(kube) == ["node-a", "node-b"]
+        assert nodes.asked == [("bring", "node-b")]
+    assert told(kube)["reason"] == "AsAsked"
+    status = kube.get(TIERPLACEMENTS, "warm", "default")["status"]
+    assert (status["wanted"], status["there"]) == (2, 2)
+    [event] = kube.list(EVENTS)
+    assert event["reason"] == "Promoted"
+    assert event["note"] == "copy on node-b (nvme) from node-a: 40.0 GiB in 2.0 s"
+    assert event["related"]["name"] == "llama-1"
+
+
+def test_others_go_after_all_that_should_be_are_there(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a", "node-c"), placement("node-b", others="Remove"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: copies(kube) == ["node-b"])
+        eventually(lambda: told(kube).get("status") == "True")
+        assert nodes.asked == [("bring", "node-b"), ("remove", "node-a"), ("remove", "node-c")]
+    reasons = sorted(event["reason"] for event in kube.list(EVENTS))
+    assert reasons == ["Demoted", "Demoted", "Promoted"]
+
+
+def test_what_another_placement_asks_for_stays(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(
+        checkpoint("node-a"),
+        placement("node-b", others="Remove"),
+        placement("node-a", name="also"),
+    )
+    with reconciled(kube):
+        eventually(lambda: told(kube).get("status") == "True")
+        eventually(lambda: told(kube, "also").get("status") == "True")
+        assert copies(kube) == ["node-a", "node-b"]
+        kube.delete(TIERPLACEMENTS, "also", "default")
+        eventually(lambda: copies(kube) == ["node-b"])
+
+
+def test_a_copy_that_is_lost_comes_again(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a", "node-b"), placement("node-b"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("status") == "True")
+        lost = {"status": {"copies": [{"node": "node-a", "tier": "nvme"}]}}
+        kube.patch(GPUCHECKPOINTS, "llama-1", lost, "default", subresource="status")
+        eventually(lambda: copies(kube) == ["node-a", "node-b"])
+        assert nodes.asked == [("bring", "node-b")]
+
+
+def test_what_an_agent_refuses_is_said(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a"))
+    with reconciled(kube) as nodes:
+        nodes.trouble = AgentRefused("FAILED_PRECONDITION: 40 GiB needed, 1 GiB left of the limit")
+        kube.create(TIERPLACEMENTS, placement("node-b"), "default")
+        eventually(lambda: told(kube).get("reason") == "AgentRefused")
+    assert "node-b: FAILED_PRECONDITION: 40 GiB needed, 1 GiB left" in told(kube)["message"]
+    assert copies(kube) == ["node-a"]
+
+
+def test_an_agent_that_is_away_is_asked_again(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a"))
+    with reconciled(kube) as nodes:
+        nodes.trouble = AgentAway("no agent has reported from node node-b")
+        kube.create(TIERPLACEMENTS, placement("node-b"), "default")
+        eventually(lambda: told(kube).get("reason") == "AgentAway")
+        nodes.trouble = None
+        eventually(lambda: told(kube).get("status") == "True")
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([], "NoSuchCheckpoint"),
+        ([checkpoint("node-a", ready="False")], "NotReady"),
+        ([checkpoint()], "NoCopy"),
+    ],
+    ids=["no-checkpoint", "not-ready", "no-copy"],
+)
+def test_what_it_waits_for_is_said(
+    reconciled: Wait, eventually: Wait, there: list[Any], reason: str
+) -> None:
+    kube = FakeKube(*there, placement("node-b"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("reason") == reason)
+        assert nodes.asked == []
+
+
+NODES = st.frozensets(st.sampled_from([NodeName(name) for name in "abcd"]))
+
+
+@given(
+    here=NODES,
+    wanted=NODES.filter(bool),
+    others=NODES,
+    remove=st.sampled_from(list(Others)),
+    ready=st.booleans(),
+)
+def test_whatever_is_asked_it_ends_as_asked_and_no_copy_is_lost(
+    here: frozenset[NodeName],
+    wanted: frozenset[NodeName],
+    others: frozenset[NodeName],
+    remove: Others,
+    ready: bool,
+) -> None:
+    asked = TierPlacement(
+        key=("default", "p"), uid="u", generation=1, checkpoint="c", nodes=wanted, others=remove
+    )
+    at = set(here)
+    for _ in range(10):
+        one = a_checkpoint("c", ready=ready, copies=dict.fromkeys(at, Tier.NVME))
+        step = tier_plan.plan(asked, one, others | wanted)
+        if isinstance(step, Rest):
+            break
+        assert ready
+        if isinstance(step, Bring):
+            assert set(step.sources) == at
+            at.add(step.node)
+        else:
+            assert isinstance(step, Remove)
+            assert step.node not in wanted | others
+            assert wanted <= at
+            at.remove(step.node)
+        assert at
+    else:
+        raise AssertionError("it does not end")
+    if here and ready:
+        assert step.placed.holds
+        assert wanted <= at
+        assert not (remove is Others.REMOVE and at - wanted - others)
+
+
+def test_a_condition_keeps_its_time_where_only_words_change() -> None:
+    obj = placement("node-b")
+    first = write_status(read_placement(obj), Placed(holds=False, reason="NoCopy"), 1000.0)
+    again = write_status(
+        read_placement({**obj, "status": first}), Placed(holds=False, reason="NotReady"), 2000.0
+    )
+    times = [one["conditions"][0]["lastTransitionTime"] for one in (first, again)]
+    assert times[0] == times[1]
