@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-pairs bench-images bench-artifacts bench-activator bench-wake generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-pairs bench-images bench-artifacts bench-tiers bench-activator bench-wake generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ bench-images: built ## Process images beside runc's own checkpoint and restore, 
 
 bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain connection
 	@$(PY) -m benchmarks.artifacts
+
+bench-tiers: $(STAMP) ## Sealed checkpoints to a disk and a bucket and back, beside the disk's and obstore's own rates
+	@$(PY) -m benchmarks.tiers
 
 bench-activator: $(STAMP) ## What the activator adds to a request for a running model
 	@$(PY) -m benchmarks.activator

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from kyb import faults, local, registry, requesting, show, turns
+from kyb.checkpoints import command as checkpoints
 from kyb.collecting import gc
 from kyb.doctor.command import doctor
 from kyb.nodefiles.command import install_node, uninstall_node
@@ -24,7 +25,7 @@ app.command("top")(top)
 app.command("topology")(show.topology)
 app.command("resume")(turns.resume)
 app.command("park")(turns.park)
-app.command("checkpoint")(requesting.checkpoint)
+app.add_typer(checkpoints.app, name="checkpoint")
 app.command("restore")(requesting.restore)
 app.command("gc")(gc)
 app.add_typer(registry.app, name="registry")

@@ -8,7 +8,7 @@ path and a chunk that is listed, and its sizes add up; nothing downstream checks
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -143,6 +143,13 @@ def decode(content: bytes) -> Manifest:
         raise Unusable(Flaw.MALFORMED, names.shown(str(error))) from error
     _check(manifest, size)
     return manifest
+
+
+def renamed(manifest: Manifest, namespace: str, name: str) -> Manifest:
+    """The same contents under another name. Raises Unusable where it may not have it."""
+    names.check_key(namespace, name)
+    names.check_domain(namespace, manifest.domain)
+    return replace(manifest, namespace=namespace, name=name)
 
 
 def _encode_piece(piece: Piece) -> list[int]:

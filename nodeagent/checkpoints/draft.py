@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import Protocol
 
 from kybernate.artifacts import names
+from kybernate.artifacts import v0 as manifests
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.v0 import File, Manifest
 from kybernate.model.artifact import Kind
-from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import streams, verifying
 from nodeagent.checkpoints.faults import NoRoom, NotSealed
-from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import FULL, Space

@@ -15,17 +15,17 @@ import grpc
 
 from kybernate.api import names as kyb
 from kybernate.artifacts import names
+from kybernate.artifacts import v0 as manifests
 from kybernate.artifacts.faults import DAMAGE, Unusable
+from kybernate.artifacts.v0 import File, Manifest
 from kybernate.clients.clock import Clock
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import verifying
 from nodeagent.checkpoints.arriving import PATIENT, Arriving, Patience, Pieces
-from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
 

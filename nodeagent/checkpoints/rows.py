@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.v0 import VERSION
 from kybernate.model.artifact import Artifact, Identity, Inventory, Place
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
-from nodeagent.checkpoints.manifest import VERSION
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kybernate.artifacts import names
+from kybernate.artifacts.v0 import Manifest
 from kybernate.model.checkpoint import Checkpoint
 from nodeagent.checkpoints import streams
-from nodeagent.checkpoints.manifest import Manifest
 
 FILES, MANIFEST, SIGNATURE = "files", "manifest.json", "manifest.sig"
 

@@ -8,33 +8,25 @@ so a rotation is: trust the new one everywhere, then sign with it.
 """
 
 import os
-import re
 import threading
-from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from kybernate.artifacts.faults import Unusable
-from kybernate.model.checkpoint import Flaw
+from kybernate.artifacts import signing
+from kybernate.artifacts.signing import Trusted
 from kybernate.runtime.logs import get_logger
 from nodeagent.disk.durable import seal
 
 SIGNING, TRUSTED = "signing.key", "trusted.pem"
-_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\s*", re.DOTALL)
-_TEXT = re.compile(r"ed25519:([0-9a-f]{16}):([A-Za-z0-9+/]{86}==)", re.ASCII)
-_CONTEXT = b"kybernate checkpoint v0\n"  # a signature of anything else is never one of these
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     key: Ed25519PrivateKey
-    trusted: dict[str, Ed25519PublicKey]
+    trusted: Trusted
 
 
 class Keys:
@@ -63,22 +55,11 @@ class Keys:
 
     def sign(self, content: bytes) -> str:
         """`ed25519:KEY:SIGNATURE`."""
-        key = self._newest().key
-        signature = b64encode(key.sign(_CONTEXT + content)).decode()
-        return f"ed25519:{key_id(key.public_key())}:{signature}"
+        return signing.sign(content, self._newest().key, signing.V0)
 
     def check(self, content: bytes, signature: str) -> None:
         """Raises Unusable where nobody we trust has signed these bytes."""
-        found = _TEXT.fullmatch(signature)
-        if not found:
-            raise Unusable(Flaw.UNSIGNED, "no Ed25519 signature")
-        key = self._newest().trusted.get(found[1])
-        if key is None:
-            raise Unusable(Flaw.FOREIGN_SIGNATURE, f"key {found[1]}")
-        try:
-            key.verify(b64decode(found[2], validate=True), _CONTEXT + content)
-        except (InvalidSignature, NotBase64):
-            raise Unusable(Flaw.FORGED, f"key {found[1]}") from None
+        signing.check(content, signature, self._newest().trusted, signing.V0)
 
     def _newest(self) -> _Loaded:
         with self._lock:
@@ -97,22 +78,13 @@ class Keys:
 
     def _load(self) -> _Loaded:
         try:
-            key = serialization.load_pem_private_key((self._folder / SIGNING).read_bytes(), None)
-            found = _PEM.findall((self._folder / TRUSTED).read_bytes())
-            public = [serialization.load_pem_public_key(pem) for pem in found]
-        except (TypeError, UnsupportedAlgorithm) as error:
-            raise ValueError(f"{self._folder}: {error}") from error
-        trusted = {key_id(one): one for one in public if isinstance(one, Ed25519PublicKey)}
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{self._folder / SIGNING} holds no Ed25519 key")
-        if key_id(key.public_key()) not in trusted:
+            key = signing.signer_of((self._folder / SIGNING).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{self._folder / SIGNING}: {error}") from error
+        trusted = signing.trusted_of((self._folder / TRUSTED).read_bytes())
+        if signing.key_id(key.public_key()) not in trusted:
             raise ValueError(f"{self._folder / TRUSTED} lacks the key that signs")
         return _Loaded(key, trusted)
-
-
-def key_id(key: Ed25519PublicKey) -> str:
-    """The first 16 hex digits of the SHA-256 of the raw public key."""
-    return sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def _public_pem(key: Ed25519PublicKey) -> bytes:

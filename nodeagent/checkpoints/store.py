@@ -19,18 +19,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kybernate.artifacts import names
+from kybernate.artifacts import v0 as manifests
 from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.v0 import Manifest
 from kybernate.decisions import compatibility
 from kybernate.model.artifact import Kind
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.tier import Room
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import verifying
 from nodeagent.checkpoints.changes import Change, Listener
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed
-from nodeagent.checkpoints.manifest import Manifest
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kybernate.artifacts import names
+from kybernate.artifacts import v0 as manifests
 from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.v0 import File, Manifest
 from kybernate.model.checkpoint import Flaw
-from nodeagent.checkpoints import manifest as manifests
 from nodeagent.checkpoints import streams
-from nodeagent.checkpoints.manifest import File, Manifest
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from nodeagent.checkpoints import manifest as manifests
+from kybernate.artifacts import v0 as manifests
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 

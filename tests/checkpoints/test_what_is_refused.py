@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 import pytest
 
+from kybernate.artifacts import v0 as manifests
 from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.v0 import File, Manifest
 from kybernate.model.checkpoint import Fingerprint, Flaw
-from nodeagent.checkpoints import manifest as manifests
-from nodeagent.checkpoints.manifest import File, Manifest
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store

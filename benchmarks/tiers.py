@@ -1,0 +1,283 @@
+"""
+What a sealed checkpoint costs on its way to a disk and a bucket and back, beside bounds measured in
+the same run; and what is stored once.
+
+    .venv/bin/python -m benchmarks.tiers [--size 4Gi] [--folder DIR] [--rounds 3]
+
+Bounds: for the disk the smaller of a raw writer (fio where it is installed, else the same requests
+without our code: 4 MiB, eight at once, O_DIRECT, preallocated, synced) and cores x the rate at
+which one core names and seals; for the bucket obstore alone, with the same objects, as many at
+once, the object server on cores of its own. Ratios are of rates, but for `second_snapshot_bytes`
+and `gold_10_bytes`, which are of bytes. Rates by size justify the sizes of chunks and packs.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obstore
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from obstore.store import S3Store
+
+from benchmarks.harness import report
+from kybernate.api.quantity import parse_bytes
+from kybernate.artifacts import chunks
+from kybernate.artifacts.chunks import CHUNK, DomainKey
+from kybernate.artifacts.manifest import Manifest
+from kybernate.artifacts.packs import FULL
+from kybernate.ladder import reading, writing
+from kybernate.ladder.keyring import KeyRing
+from kybernate.ladder.progress import Course
+from kybernate.ladder.writing import Writing
+from kybernate.runtime.clock import SystemClock
+from kybernate.stores.bucket import Access, Bucket
+from kybernate.stores.nvme import Nvme
+from kybernate.stores.port import Store
+from kybernate.testing.artifacts import FACTS
+from testbed.objectserver import KEY_ID, SECRET, ObjectServer
+
+_BLOCK, _DEPTH = 4 * 2**20, 8  # as the store asks its disk
+_AT_ONCE = 4  # objects
+_CHANGED = 0.05
+_SIGNER = Ed25519PrivateKey.generate()
+_SIZES = (2**18, 2**20, 2**21, 2**23)
+_OBJECTS = (2**20, 2**23, 2**25, 2**26)
+
+
+def main() -> None:
+    """Measure, print."""
+    asked = _arguments()
+    with tempfile.TemporaryDirectory(dir=asked.folder, prefix="kyb-tiers-") as folder:
+        bench = Bench(Path(folder), asked.size)
+        core = _core_rate(CHUNK)
+        cores = len(os.sched_getaffinity(0))
+        disk = _best([bench.disk() for _ in range(asked.rounds)])
+        bound = {way: min(disk[f"raw {way}"], cores * core) for way in ("write", "read")}
+        objects = bench.objects(asked.rounds)
+        kept = bench.kept()
+    rows = [[name, f"{rate / 1e9:.2f}"] for name, rate in (disk | objects).items()]
+    rows += [["one core, name and seal", f"{core / 1e9:.2f}"]]
+    report.table(f"{asked.size / 2**30:.2f} GiB, best of {asked.rounds}", ["", "GB/s"], rows)
+    sizes = [[f"{size >> 10} KiB", f"{_core_rate(size) / 1e9:.2f}"] for size in _SIZES]
+    report.table("one core, by the size of a chunk", ["chunk", "GB/s"], sizes)
+    ratios = {
+        "nvme_write_of_bound": disk["seal"] / bound["write"],
+        "nvme_read_of_bound": disk["open"] / bound["read"],
+        "object_put_of_obstore": objects["put"] / objects["obstore put"],
+        "object_get_of_obstore": objects["get"] / objects["obstore get"],
+        **kept,
+    }
+    report.table("", ["", "ratio"], [[name, f"{value:.3f}"] for name, value in ratios.items()])
+    rates = {name: rate / 1e9 for name, rate in (disk | objects).items()}
+    report.last_line(
+        "tiers", ratios, {}, size=asked.size, gigabytes_per_second=rates, raw_by=_raw_name()
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--size", type=parse_bytes, default=parse_bytes("4Gi"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", default=None, help="on the disk to measure")
+    return parser.parse_args()
+
+
+class Contents:
+    """Chunks that are all different and cannot be compressed, made as fast as memory is read."""
+
+    def __init__(self, size: int) -> None:
+        self._noise = os.urandom(2 * CHUNK)
+        self.count = size // CHUNK
+        self.changed: dict[int, int] = {}  # by number of the chunk: which version it is
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(self.count):
+            at = number * 4096 % CHUNK
+            head = number.to_bytes(8, "little") + self.changed.get(number, 0).to_bytes(8, "little")
+            yield head + self._noise[at : at + CHUNK - len(head)]
+
+    def change(self, version: int, *, clustered: bool) -> None:
+        """Five per cent of the bytes: whole chunks in a row, or of every twenty pages of 4 KiB
+        one, and so a part of each chunk."""
+        count = max(1, int(self.count * _CHANGED)) if clustered else self.count
+        begin = version * count % self.count
+        for number in range(count):
+            self.changed[(begin + number) % self.count] = version
+
+
+class Bench:
+    """A folder on the disk to measure."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._folder, self._size = folder, size // CHUNK * CHUNK
+        self._ring = KeyRing(os.urandom(32))
+
+    def disk(self) -> dict[str, float]:
+        """Rates of one round, raw and ours in turn."""
+        contents = Contents(self._size)
+        store = Nvme(self._folder / "store")
+        raw = _raw(self._folder / "raw", self._size)
+        began = time.perf_counter()
+        manifest = self._seal(store, contents, "one")
+        sealed = self._size / (time.perf_counter() - began)
+        key = self._ring.open(store, "bench", manifest.key)
+        began = time.perf_counter()
+        reading.deliver(store, manifest, key, lambda *_: None, Course(SystemClock()))
+        opened = self._size / (time.perf_counter() - began)
+        shutil.rmtree(self._folder / "store")
+        return {**raw, "seal": sealed, "open": opened}
+
+    def objects(self, rounds: int) -> dict[str, float]:
+        """Rates of a store of objects: obstore alone and ours in turn; then by size."""
+        cores = sorted(os.sched_getaffinity(0))
+        ours, theirs = cores[: max(1, len(cores) // 2)], cores[len(cores) // 2 :]
+        os.sched_setaffinity(0, ours)
+        try:
+            work = self._folder / "objects"
+            with ObjectServer.start(work, cores=frozenset(theirs)) as server:
+                server.make_bucket("bench")
+                return _bucket_rates(server.url, min(self._size, 2**30), rounds)
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    def kept(self) -> dict[str, float]:
+        """Bytes of a second snapshot, and of ten replicas, beside those of the first."""
+        size = min(self._size, 2**30)
+        found = {}
+        for name, clustered in (("second_snapshot_bytes", True), ("second_scattered_bytes", False)):
+            contents, store = Contents(size), Nvme(self._folder / name)
+            first = self._seal(store, contents, "first")
+            before = _bytes(store)
+            contents.change(1, clustered=clustered)
+            self._seal(store, contents, "second", [first])
+            found[name] = (_bytes(store) - before) / before
+            shutil.rmtree(self._folder / name)
+        contents, store = Contents(size), Nvme(self._folder / "gold")
+        first = self._seal(store, contents, "gold")
+        one = _bytes(store)
+        for replica in range(1, 11):
+            diverged = Contents(size)
+            diverged._noise = contents._noise
+            diverged.change(replica, clustered=True)
+            self._seal(store, diverged, f"replica-{replica}", [first])
+        found["gold_10_bytes"] = _bytes(store) / one
+        shutil.rmtree(self._folder / "gold")
+        return found
+
+    def _seal(
+        self, store: Store, contents: Contents, name: str, held: list[Manifest] | None = None
+    ) -> Manifest:
+        key = self._ring.newest(store, "bench")
+        known = writing.known(held or [], key)
+        with Writing(store, "bench", key, Course(SystemClock()), known) as out:
+            out.add("gpu/0", contents)
+            return out.seal("bench", name, FACTS, _SIGNER)[0]
+
+
+def _bytes(store: Store) -> int:
+    return sum(one.size for one in store.list())
+
+
+def _core_rate(size: int) -> float:
+    """Bytes a second that one core names and seals, in chunks of this size."""
+    key, content = DomainKey(os.urandom(32)), os.urandom(size)
+    room = memoryview(bytearray(size + chunks.TAG))
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < 1.0:
+        key.seal(key.name(content), content, room)
+        done += size
+    return done / (time.perf_counter() - began)
+
+
+def _bucket_rates(url: str, size: int, rounds: int) -> dict[str, float]:
+    access = Access(bucket="bench", endpoint=url, key_id=KEY_ID, secret=SECRET)
+    ours = Bucket(access)
+    alone = S3Store(
+        "bench",
+        config={"endpoint": url, "access_key_id": KEY_ID, "secret_access_key": SECRET},
+        client_options={"allow_http": True, "timeout": "60s"},
+    )
+    body = os.urandom(FULL)
+    ways: dict[str, Callable[[str], object]] = {
+        "obstore put": lambda key: obstore.put(alone, key, body, use_multipart=False),
+        "put": lambda key: ours.put(key, body),
+        "obstore get": lambda key: obstore.get(alone, key).bytes(),
+        "get": ours.get,
+    }
+    found = [{name: _rate(size, call) for name, call in ways.items()} for _ in range(rounds)]
+    by_size = []
+    for each in _OBJECTS:
+        part = body[:each] if each <= FULL else body * (each // FULL)
+        put = _rate(size // 4, lambda k, p=part: ours.put(k, p), each)  # type: ignore[misc]
+        get = _rate(size // 4, ours.get, each)
+        by_size.append([f"{each >> 20} MiB", f"{put / 1e9:.2f}", f"{get / 1e9:.2f}"])
+    report.table("bucket, by the size of an object", ["object", "put GB/s", "get GB/s"], by_size)
+    return _best(found)
+
+
+def _rate(size: int, call: Callable[[str], object], each: int = FULL) -> float:
+    count = max(_AT_ONCE, size // each)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for _ in threads.map(call, [f"object/{number}" for number in range(count)]):
+            pass
+    return count * each / (time.perf_counter() - began)
+
+
+def _best(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: max(one[name] for one in rounds) for name in rounds[0]}
+
+
+def _raw_name() -> str:
+    return "fio" if shutil.which("fio") else "pwrite"
+
+
+def _raw(path: Path, size: int) -> dict[str, float]:
+    """The disk's own rates."""
+    try:
+        return _fio(path, size) if shutil.which("fio") else _pwrite(path, size)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fio(path: Path, size: int) -> dict[str, float]:
+    found = {}
+    for way in ("write", "read"):
+        words = [f"--filename={path}", f"--size={size}", f"--rw={way}", f"--bs={_BLOCK}",
+                 f"--iodepth={_DEPTH}", "--ioengine=libaio", "--direct=1", "--end_fsync=1",
+                 "--name=raw", "--output-format=json"]  # fmt: skip
+        done = subprocess.run(["fio", *words], capture_output=True, text=True, check=True)
+        found[f"raw {way}"] = float(json.loads(done.stdout)["jobs"][0][way]["bw_bytes"])
+    return found
+
+
+def _pwrite(path: Path, size: int) -> dict[str, float]:
+    block = mmap.mmap(-1, _BLOCK)
+    block.write(os.urandom(_BLOCK))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
+    rooms = [memoryview(mmap.mmap(-1, _BLOCK)) for _ in range(_DEPTH)]
+    try:
+        with ThreadPoolExecutor(_DEPTH) as threads:
+            began = time.perf_counter()
+            os.posix_fallocate(fd, 0, size)
+            list(threads.map(lambda at: os.pwrite(fd, block, at), range(0, size, _BLOCK)))
+            os.fsync(fd)
+            wrote = time.perf_counter() - began
+            began = time.perf_counter()
+            ats = range(0, size, _BLOCK)
+            list(threads.map(lambda at: os.preadv(fd, [rooms[at // _BLOCK % _DEPTH]], at), ats))
+            return {"raw write": size / wrote, "raw read": size / (time.perf_counter() - began)}
+    finally:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

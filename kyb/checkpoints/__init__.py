@@ -1,0 +1,10 @@
+"""
+`kyb checkpoint`: asks for a checkpoint, and carries and shows those that are there.
+
+    kyb checkpoint NAME           asks for one (`kyb/requesting.py`)
+    export, import, clone         from place to place: `carrying`
+    inspect                       what is in one: `inspecting`
+    rewrap                        wraps a store's keys anew
+
+A place is an agent's folder (format v0), a store's folder or s3://BUCKET/PREFIX (format v1).
+"""

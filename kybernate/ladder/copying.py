@@ -1,0 +1,69 @@
+"""
+Copying a checkpoint from one store to another: packs, the domain's key, the manifest last.
+
+Called by: `kyb`, agents (promote, demote). Memory: AT_ONCE packs, of 64 MiB at most. Rule: a pack
+that is there already is not moved again, so what was interrupted goes on. Rule: what is copied is
+checked, chunk by chunk, before it is put: a damaged copy does not spread.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from kybernate.artifacts import names, packs
+from kybernate.artifacts.chunks import TAG, DomainKey
+from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.manifest import Manifest
+from kybernate.artifacts.packs import Pack
+from kybernate.ladder.progress import Course
+from kybernate.model.checkpoint import Flaw
+from kybernate.stores.errors import Absent
+from kybernate.stores.port import Store
+
+AT_ONCE = 4
+
+
+def copy_packs(
+    source: Store, target: Store, manifest: Manifest, key: DomainKey, course: Course
+) -> int:
+    """Have all packs of a manifest in the target; how many bytes were put.
+
+    Raises Unusable, Ended, and what the stores raise; what was put stays.
+    """
+    course.expect(manifest.packed)
+
+    def copy(pack: Pack) -> int:
+        course.check()
+        moved = 0
+        if not _has(target, manifest.domain, pack):
+            content = fetched(source, manifest.domain, pack, key)
+            target.put(names.pack_key(manifest.domain, pack.name), content)
+            moved = len(content)
+        course.did(pack.size)
+        return moved
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="copying") as threads:
+        try:
+            return sum(threads.map(copy, manifest.packs))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def fetched(store: Store, domain: str, pack: Pack, key: DomainKey) -> memoryview:
+    """A whole pack, every chunk of it opened. Raises Unusable."""
+    try:
+        content = store.get(names.pack_key(domain, pack.name))
+    except Absent:
+        raise Unusable(Flaw.PACK_MISSING, pack.name) from None
+    packs.check(pack.name, content)
+    for chunk, begin in zip(pack.chunks, pack.offsets, strict=True):
+        sealed = content[begin : begin + chunk.size + TAG]
+        key.open(chunk.name, sealed, memoryview(bytearray(chunk.size)))
+    return content
+
+
+def _has(store: Store, domain: str, pack: Pack) -> bool:
+    """Whether it is there, as far as its size tells."""
+    try:
+        return store.stat(names.pack_key(domain, pack.name)).size == pack.size
+    except Absent:
+        return False

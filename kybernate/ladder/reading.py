@@ -1,0 +1,223 @@
+"""
+Having a checkpoint back: its manifest believed, its chunks fetched, opened and written in parallel.
+
+Called by: `kyb`, agents. Memory: SPANS buffers of sealed chunks of 32 MiB and one chunk each that
+is being opened: about 140 MiB. Rule: every chunk's tag and name are checked before its bytes are
+given to anybody. Rule: nothing is written outside the folder: paths were checked by the manifest.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kybernate.artifacts import manifest as manifests
+from kybernate.artifacts import names, packs, signing
+from kybernate.artifacts.chunks import CHUNK, TAG, DomainKey
+from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.manifest import File, Manifest, Zeros
+from kybernate.artifacts.packs import Pack
+from kybernate.artifacts.signing import Trusted
+from kybernate.ladder.buffers import Buffers
+from kybernate.ladder.progress import Course
+from kybernate.model.checkpoint import Flaw
+from kybernate.stores.errors import Absent
+from kybernate.stores.port import Store
+
+SPANS = 4  # at once
+_SPAN = packs.FULL  # bytes of sealed chunks that are fetched at once
+
+
+Sink = Callable[[str, int, memoryview], None]
+"""Takes a chunk: the file's path, where in it, and the bytes, which are the sink's to keep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A manifest that is believed, and its object as it was signed."""
+
+    manifest: Manifest
+    signature: str
+    blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A chunk of a pack, and where in which file it belongs."""
+
+    number: int
+    file: str
+    at: int
+
+
+def opened(
+    store: Store, namespace: str, name: str, trusted: Trusted, published: str = ""
+) -> Opened:
+    """`published` is the signature that its GpuCheckpoint names: it has to be that very one.
+
+    Raises Unusable, and what the store raises.
+    """
+    key = names.manifest_key(namespace, name)
+    try:
+        blob = bytes(store.get(key, 0, manifests.MAX_MANIFEST + signing.MAX_LINE + 1))
+    except Absent:
+        raise Unusable(Flaw.ABSENT, f"{namespace}/{name}") from None
+    manifest, signature = manifests.read(blob, trusted, namespace, name)
+    if published and published != signature:
+        raise Unusable(Flaw.NOT_PUBLISHED, f"{namespace}/{name}")
+    return Opened(manifest=manifest, signature=signature, blob=blob)
+
+
+def extract(store: Store, manifest: Manifest, key: DomainKey, folder: Path, course: Course) -> None:
+    """Write every file below a folder that is empty, and sync them.
+
+    Raises Unusable, Ended, OSError, and what the store raises; what was written stays then.
+    """
+    for file in manifest.files:
+        _made(folder / file.path, file.size)
+    deliver(store, manifest, key, lambda path, at, found: _write(folder / path, found, at), course)
+    _sync(folder, manifest)
+
+
+def deliver(store: Store, manifest: Manifest, key: DomainKey, sink: Sink, course: Course) -> None:
+    """Give every chunk of every file to `sink`, in no order and from several threads; zeros are
+    not given. Raises Unusable, Ended, and what the store and the sink raise."""
+    course.expect(manifest.size)
+    for file in manifest.files:
+        course.did(sum(piece.size for piece in file.content if isinstance(piece, Zeros)))
+    buffers = Buffers(SPANS, -(-_SPAN // 4096 + 1) * 4096)
+
+    def fetch(span: "_Span") -> None:
+        room = buffers.take(course)
+        try:
+            content = _fetched(store, manifest.domain, span, room)
+            for place in span.places:
+                found = span.open(place, content, key)
+                sink(place.file, place.at, found)
+                course.did(len(found))
+        finally:
+            buffers.give(room)
+
+    with ThreadPoolExecutor(SPANS, thread_name_prefix="waking") as threads:
+        try:
+            for _ in threads.map(fetch, list(_spans(manifest))):
+                pass
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def stream(store: Store, manifest: Manifest, key: DomainKey, file: File) -> Iterator[memoryview]:
+    """A file's bytes in order. Raises as `extract` does."""
+    zeros = memoryview(bytes(CHUNK))
+    for piece in file.content:
+        if isinstance(piece, Zeros):
+            for at in range(0, piece.size, CHUNK):
+                yield zeros[: piece.size - at]
+            continue
+        for number in range(piece.first, piece.first + piece.count):
+            span = _Span(manifest.packs[piece.pack], [_Place(number, file.path, 0)])
+            content = _fetched(store, manifest.domain, span, None)
+            yield span.open(span.places[0], content, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Chunks of a pack that stand one after the other, and where they belong."""
+
+    pack: Pack
+    places: list[_Place]
+
+    @property
+    def begin(self) -> int:
+        """Where the first begins."""
+        return self.pack.offsets[self.places[0].number]
+
+    @property
+    def end(self) -> int:
+        """Where the last ends."""
+        last = self.places[-1].number
+        return self.pack.offsets[last] + self.pack.chunks[last].size + TAG
+
+    def open(self, place: _Place, content: memoryview, key: DomainKey) -> memoryview:
+        """A chunk's bytes, of the span's. Raises Unusable."""
+        chunk = self.pack.chunks[place.number]
+        begin = self.pack.offsets[place.number] - self.begin
+        found = memoryview(bytearray(chunk.size))
+        key.open(chunk.name, content[begin : begin + chunk.size + TAG], found)
+        return found
+
+
+def _spans(manifest: Manifest) -> Iterator[_Span]:
+    """All chunks of all files; those that are neighbours in a pack are fetched together."""
+    span: _Span | None = None
+    for pack, place in _places(manifest):
+        if span and span.pack is pack and 0 <= place.number - span.places[-1].number <= 1:
+            span.places.append(place)
+            if span.end - span.begin <= _SPAN:
+                continue
+            span.places.pop()
+        if span:
+            yield span
+        span = _Span(pack, [place])
+    if span:
+        yield span
+
+
+def _places(manifest: Manifest) -> Iterator[tuple[Pack, _Place]]:
+    for file in manifest.files:
+        at = 0
+        for piece in file.content:
+            if isinstance(piece, Zeros):
+                at += piece.size
+                continue
+            pack = manifest.packs[piece.pack]
+            for number in range(piece.first, piece.first + piece.count):
+                yield pack, _Place(number, file.path, at)
+                at += pack.chunks[number].size
+
+
+def _fetched(store: Store, domain: str, span: _Span, into: memoryview | None) -> memoryview:
+    """Raises Unusable where the pack is not there, or not long enough."""
+    size = span.end - span.begin
+    try:
+        found = store.get(names.pack_key(domain, span.pack.name), span.begin, size, into)
+    except Absent:
+        raise Unusable(Flaw.PACK_MISSING, span.pack.name) from None
+    if len(found) != size:
+        raise Unusable(Flaw.PACK_ALTERED, f"{span.pack.name} is cut short")
+    return found
+
+
+def _made(path: Path, size: int) -> None:
+    """A new file of so many zeros."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.truncate(size)
+
+
+def _write(path: Path, content: memoryview, at: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while content:
+            count = os.pwrite(fd, content, at)
+            content, at = content[count:], at + count
+    finally:
+        os.close(fd)
+
+
+def _sync(folder: Path, manifest: Manifest) -> None:
+    """Files, then the folders they are in."""
+    above = {up for file in manifest.files for up in names.above(file.path)}
+    for path in (*(file.path for file in manifest.files), *sorted(above, reverse=True), "."):
+        sync(folder / path)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, survive a loss of power. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,232 @@
+"""
+Sealing into a store: files are cut, named, sealed into packs and put, all at the same time.
+
+Called by: `kyb`, agents. Memory: PACKS buffers of 32 MiB, the contents of as many that are being
+sealed, and AHEAD chunks of 2 MiB that are being named: about 280 MiB, whatever the size.
+Rule: a pack is durable before the manifest that names it is put. Rule: chunks that manifests of the
+same store and key hold are not written again, so nobody removes packs while somebody seals.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kybernate.artifacts import chunks, names, packs, signing
+from kybernate.artifacts import manifest as manifests
+from kybernate.artifacts.chunks import CHUNK, Bytes, DomainKey
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.manifest import Chunks, File, Manifest, Piece, Zeros
+from kybernate.artifacts.packs import Pack, Packing
+from kybernate.ladder.buffers import Buffers
+from kybernate.ladder.progress import Course
+from kybernate.stores.port import Store
+
+PACKS = 4  # buffers: one that is filled, and three on their way
+AHEAD = 8  # chunks that are named before they have a place
+
+Known = Mapping[bytes, tuple[Pack, int]]
+"""Chunks a store has: pack, and number in it, by name."""
+
+
+def known(held: Iterable[Manifest], key: DomainKey) -> Known:
+    """What these manifests of one store say is there, of this key's chunks."""
+    return {
+        chunk.name: (pack, number)
+        for manifest in held
+        if manifest.key == key.id
+        for pack in manifest.packs
+        for number, chunk in enumerate(pack.chunks)
+    }
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A pack that is being filled: its number here, and its chunks that are not sealed yet."""
+
+    number: int
+    packing: Packing
+    buffer: memoryview
+    sealing: list[Future[None]]
+
+
+class Writing:
+    """One checkpoint. For one thread; a context manager, which lets go of everything.
+
+    `written` is how many bytes of packs were put: what this checkpoint costs beside the known.
+    """
+
+    def __init__(
+        self, store: Store, domain: str, key: DomainKey, course: Course, known: Known | None = None
+    ) -> None:
+        self._store, self._domain, self._key, self._course = store, domain, key, course
+        self._reusable = known or {}
+        self._packs: list[Pack | None] = []
+        self._here: dict[bytes, tuple[int, int]] = {}  # pack and chunk, by name
+        self._old: dict[str, int] = {}  # numbers of packs that were there, by name
+        self._files: list[File] = []
+        self._filling: _Filling | None = None
+        self._puts: list[Future[None]] = []
+        self._buffers = Buffers(PACKS, -(-packs.LARGEST // 4096) * 4096)
+        self._work = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="sealing")
+        self._sending = ThreadPoolExecutor(PACKS - 1, thread_name_prefix="putting")
+        self.written = 0
+
+    def __enter__(self) -> "Writing":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sending.shutdown(cancel_futures=True)
+        self._work.shutdown(cancel_futures=True)
+
+    def add(self, path: str, contents: Iterable[Bytes]) -> File:
+        """A file: its chunks in order, all but the last of 2 MiB; they must not change any more.
+
+        Raises Unusable for a path that is not allowed, Ended, and what the store raises.
+        """
+        names.check_path(path)
+        pieces: list[Piece] = []
+        size = 0
+        waiting: deque[tuple[Bytes, Future[bytes | None]]] = deque()
+        for content in contents:
+            size += len(content)
+            waiting.append((content, self._work.submit(self._named, content)))
+            if len(waiting) >= AHEAD:
+                self._settle(*waiting.popleft(), pieces)
+        while waiting:
+            self._settle(*waiting.popleft(), pieces)
+        file = File(path=path, size=size, content=tuple(pieces))
+        self._files.append(file)
+        return file
+
+    def take(self, path: str, source: Path) -> File:
+        """A copy of a regular file. Raises OSError too, for a link as well."""
+        return self.add(path, cut(source))
+
+    def seal(
+        self, namespace: str, name: str, facts: Facts, signer: Ed25519PrivateKey
+    ) -> tuple[Manifest, bytes]:
+        """Put what is left, then the manifest: the checkpoint is there. Itself and its object.
+
+        Raises Unusable where we would not read it ourselves, and what the store raises.
+        """
+        self._send()
+        for put in self._puts:
+            put.result()
+        manifest = Manifest(
+            namespace=namespace,
+            name=name,
+            domain=self._domain,
+            key=self._key.id,
+            facts=facts,
+            files=tuple(sorted(self._files, key=lambda file: file.path)),
+            packs=tuple(pack for pack in self._packs if pack),
+        )
+        content = manifests.encode(manifest)
+        manifests.decode(content)  # what we would refuse we do not make
+        self._course.check()
+        blob = signing.signed(content, signer)
+        self._store.put(names.manifest_key(namespace, name), blob)
+        return manifest, blob
+
+    def _named(self, content: Bytes) -> bytes | None:
+        return None if chunks.is_zero(content) else self._key.name(content)
+
+    def _settle(self, content: Bytes, named: Future[bytes | None], pieces: list[Piece]) -> None:
+        name = named.result()
+        if name is None:
+            _append(pieces, Zeros(len(content)))
+        else:
+            _append(pieces, Chunks(*self._placed(name, content), 1))
+        self._course.did(len(content))
+
+    def _placed(self, name: bytes, content: Bytes) -> tuple[int, int]:
+        """Pack and chunk, by their numbers here: as it is there already, or sealed now."""
+        if name in self._here:
+            return self._here[name]
+        if name in self._reusable:
+            pack, chunk = self._reusable[name]
+            if pack.name not in self._old:
+                self._old[pack.name] = len(self._packs)
+                self._packs.append(pack)
+            self._here[name] = (self._old[pack.name], chunk)
+        else:
+            filling = self._room(len(content))
+            chunk, into = filling.packing.place(name, len(content))
+            filling.sealing.append(self._work.submit(self._key.seal, name, content, into))
+            self._here[name] = (filling.number, chunk)
+        return self._here[name]
+
+    def _room(self, size: int) -> _Filling:
+        """A pack with a place for so many bytes."""
+        if self._filling and not self._filling.packing.fits(size):
+            self._send()
+        if not self._filling:
+            buffer = self._buffers.take(self._course)
+            for put in self._puts:
+                if put.done():
+                    put.result()  # what went wrong is told now, not at the end
+            self._filling = _Filling(len(self._packs), Packing(buffer), buffer, [])
+            self._packs.append(None)
+        return self._filling
+
+    def _send(self) -> None:
+        if self._filling:
+            self._puts.append(self._sending.submit(self._put, self._filling))
+            self._filling = None
+
+    def _put(self, filling: _Filling) -> None:
+        try:
+            for sealed in filling.sealing:
+                sealed.result()
+            pack, content = filling.packing.finish()
+            self._store.put(names.pack_key(self._domain, pack.name), content)
+            self._packs[filling.number] = pack
+            self.written += len(content)
+        finally:
+            filling.sealing.clear()
+            self._buffers.give(filling.buffer)
+
+
+def cut(source: Path) -> Iterator[bytes]:
+    """A regular file's chunks. Raises OSError, for a link too."""
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        with suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while content := _full(file.read, CHUNK):
+            yield content
+
+
+def _full(read, size: int) -> bytes:  # type: ignore[no-untyped-def]
+    """As many bytes, or less at the end."""
+    content = read(size)
+    while content and len(content) < size and (more := read(size - len(content))):
+        content += more
+    return bytes(content)
+
+
+def _append(pieces: list[Piece], piece: Piece) -> None:
+    """Joined with the last one where they are one after the other."""
+    last = pieces[-1] if pieces else None
+    if isinstance(piece, Zeros) and isinstance(last, Zeros):
+        pieces[-1] = Zeros(last.size + piece.size)
+    elif (
+        isinstance(piece, Chunks)
+        and isinstance(last, Chunks)
+        and (last.pack, last.first + last.count) == (piece.pack, piece.first)
+    ):
+        pieces[-1] = Chunks(last.pack, last.first, last.count + piece.count)
+    else:
+        pieces.append(piece)

@@ -1,0 +1,75 @@
+"""
+Every place where objects are kept, under one contract; the decorators too.
+
+Real: the folder (on this machine's disk), the object server (SeaweedFS, one for a session), gRPC on
+loopback. Told: the clock.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kybernate.runtime.clock import SystemClock
+from kybernate.stores.bucket import Access, Bucket
+from kybernate.stores.limited import Limited
+from kybernate.stores.metered import Metered
+from kybernate.stores.nvme import Nvme
+from kybernate.stores.port import Store
+from kybernate.stores.ram import Ram
+from kybernate.stores.retrying import Retrying
+from kybernate.stores.verified import Verified
+from testbed.objectserver import KEY_ID, SECRET, ObjectServer
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """One for all tests; each has a prefix of its own."""
+    with ObjectServer.start(tmp_path_factory.mktemp("objects")) as server:
+        server.make_bucket("kyb")
+        yield server
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest) -> Callable[..., Bucket]:
+    """Makes one with a new prefix."""
+
+    def make(**changed: str) -> Bucket:
+        server: ObjectServer = request.getfixturevalue("object_server")
+        access = {
+            "bucket": "kyb",
+            "endpoint": server.url,
+            "key_id": KEY_ID,
+            "secret": SECRET,
+            **changed,
+        }
+        return Bucket(Access(prefix=uuid.uuid4().hex, **access))
+
+    return make
+
+
+def _ram() -> Ram:
+    return Ram(GIB, SystemClock().now)
+
+
+@pytest.fixture(
+    params=["ram", "nvme", "nvme-buffered", "object", "retrying", "limited", "verified", "metered"]
+)
+def store(request: pytest.FixtureRequest, tmp_path: Path, bucket: Callable[..., Bucket]) -> Store:
+    """Each of them."""
+    clock, ended = SystemClock(), threading.Event()
+    made: dict[str, Callable[[], Store]] = {
+        "ram": _ram,
+        "nvme": lambda: Nvme(tmp_path / "store"),
+        "nvme-buffered": lambda: Nvme(tmp_path / "store", direct=False),
+        "object": bucket,
+        "retrying": lambda: Retrying(_ram(), clock, ended),
+        "limited": lambda: Limited(_ram(), clock, ended, at_once=2, rate=1e12),
+        "verified": lambda: Verified(_ram()),
+        "metered": lambda: Metered(_ram(), clock, lambda _: None),
+    }
+    return made[request.param]()
