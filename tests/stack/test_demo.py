@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ pytestmark = [pytest.mark.controlplane, pytest.mark.crash, pytest.mark.timeout(1
 
 ROOT = Path(__file__).parents[2]
 SILENT_S = 180.0  # it plays for 130 s on an idle machine, and for many minutes on a busy one
+LOOK_S = 0.5
 MODEL = "testbed.models serve"
 Living = Callable[[Path], dict[int, str]]
 Eventually = Callable[..., object]
@@ -49,20 +51,31 @@ def test_it_plays_to_the_end_and_leaves_nothing_running(
 
 def _end_of(demo: subprocess.Popen[bytes], log: Path) -> int | None:
     """Its exit code; None where it said nothing for SILENT_S, and was killed."""
-    said = -1
-    while said != (now := log.stat().st_size):
-        said = now
-        with suppress(subprocess.TimeoutExpired):
-            return demo.wait(SILENT_S)
-    demo.kill()
-    return None
+    _while_it_tells(demo, log, lambda: demo.poll() is not None)
+    return demo.poll()
 
 
-def _await_models(
-    demo: subprocess.Popen[bytes], log: Path, models: Callable[[], bool], eventually: Eventually
-) -> None:
-    eventually(lambda: demo.poll() is not None or models(), within=120.0)
+def _await_models(demo: subprocess.Popen[bytes], log: Path, work: Path, living: Living) -> None:
+    _while_it_tells(
+        demo,
+        log,
+        lambda: demo.poll() is not None or any(MODEL in one for one in living(work).values()),
+    )
     assert demo.poll() is None, log.read_text()
+
+
+def _while_it_tells(demo: subprocess.Popen[bytes], log: Path, done: Callable[[], bool]) -> None:
+    """Look until it is done; kill it when it is not, and has said nothing for SILENT_S."""
+    said, since = -1, time.monotonic()
+    while not done():
+        if said != (now := log.stat().st_size):
+            said, since = now, time.monotonic()
+        if time.monotonic() - since > SILENT_S:
+            demo.kill()
+            demo.wait()
+            return
+        with suppress(subprocess.TimeoutExpired):
+            demo.wait(LOOK_S)
 
 
 def test_killed_in_the_middle_it_leaves_nothing_running(
@@ -70,9 +83,7 @@ def test_killed_in_the_middle_it_leaves_nothing_running(
 ) -> None:
     work, log = short_folder / "k", tmp_path / "demo.log"
     with _demo(work, log) as demo:
-        _await_models(
-            demo, log, lambda: any(MODEL in one for one in living(work).values()), eventually
-        )
+        _await_models(demo, log, work, living)
         demo.kill()
         demo.wait()
     # The watchdog asks first and insists ten seconds later, one process after the other.
@@ -81,16 +92,13 @@ def test_killed_in_the_middle_it_leaves_nothing_running(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_what_it_started_and_says_where_the_logs_are(
-    assets: object, short_folder: Path, tmp_path: Path, living: Living, eventually: Eventually,
-    number: signal.Signals,
-) -> None:  # fmt: skip
+    assets: object, short_folder: Path, tmp_path: Path, living: Living, number: signal.Signals
+) -> None:
     work, log = short_folder / number.name, tmp_path / "demo.log"
     with _demo(work, log, "--light") as demo:
-        _await_models(
-            demo, log, lambda: any(MODEL in one for one in living(work).values()), eventually
-        )
+        _await_models(demo, log, work, living)
         demo.send_signal(number)
-        assert demo.wait(60.0) == 130
+        assert demo.wait(SILENT_S) == 130
     assert living(work) == {}
     said = log.read_text()
     assert said.rstrip().endswith(
