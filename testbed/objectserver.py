@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 import urllib3
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from testbed import ports
@@ -30,6 +32,21 @@ _ATTEMPTS = 5
 _READY_S = 60.0
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "GOMAXPROCS")
+
+
+def _make(store: S3Store) -> None:
+    """SeaweedFS makes the bucket with its first object, which it refuses until its volumes are
+    known: it answers that it is healthy somewhat earlier."""
+    until = time.monotonic() + _READY_S
+    while True:
+        try:
+            obstore.put(store, "made", b"")
+        except BaseError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 class ObjectServer:
@@ -70,7 +87,7 @@ class ObjectServer:
         )
 
     def make_bucket(self, name: str) -> None:
-        """One that is empty. Raises what obstore raises."""
+        """One that is empty. Raises what obstore raises when the server takes nothing for long."""
         config: S3Config = {
             "endpoint": self.url,
             "access_key_id": KEY_ID,
@@ -78,7 +95,7 @@ class ObjectServer:
             "virtual_hosted_style_request": False,
         }
         store = S3Store(name, config=config, client_options={"allow_http": True})
-        obstore.put(store, "made", b"")  # SeaweedFS makes the bucket with its first object
+        _make(store)
         obstore.delete(store, "made")
 
     def kill(self) -> None:
