@@ -61,7 +61,7 @@ bench-park: $(STAMP) ## Park and resume real programs on a real GPU (needs one, 
 bench-pairs: $(STAMP) ## Park and resume a job on two real GPUs, joined by NCCL (needs them, and PyTorch)
 	@$(PY) -m benchmarks.pairs
 
-bench-images: built ## Process images beside runc's own checkpoint and restore, on a real node
+bench-images: $(STAMP) ## Process images beside runc's own checkpoint and restore (root, some minutes)
 	@$(PY) -m benchmarks.images
 
 bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain connection

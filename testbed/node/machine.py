@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from testbed.node import cgroups, programs
@@ -30,6 +30,15 @@ def why_not() -> str | None:
         _cgroups,
         programs.why_not,
     )
+    return _first_of(checks)
+
+
+def why_no_containers() -> str | None:
+    """The same of containers by runc alone, without a node around them."""
+    return _first_of((_system, _root, _tools, _namespaces))
+
+
+def _first_of(checks: Iterable[Callable[[], str | None]]) -> str | None:
     return next((problem for check in checks if (problem := check())), None)
 
 

@@ -74,6 +74,14 @@ def find() -> Programs:
     )
 
 
+def of_images() -> dict[str, Path]:
+    """runc and criu alone, with no compiler. Raises NoPrograms, and what `assets.ensure` raises."""
+    if _not_packaged() is None:
+        return assets.ensure(("runc", "criu"))
+    found = _of_system()
+    return {name: found[name] for name in ("runc", "criu")}
+
+
 def _not_packaged() -> str | None:
     """Why packages are not where the programs come from; None when they are."""
     return None if assets.have(assets.NODE_PACKAGED) else apt.why_not()
