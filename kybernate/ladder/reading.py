@@ -1,7 +1,7 @@
 """
 Having a checkpoint back: its manifest believed, its chunks fetched, opened and written in parallel.
 
-Called by: `kyb`, agents. Memory: SPANS buffers of sealed chunks of 32 MiB and one chunk each that
+Called by: `kyb`. Memory: SPANS buffers of sealed chunks of 32 MiB and one chunk each that
 is being opened: about 140 MiB. Rule: every chunk's tag and name are checked before its bytes are
 given to anybody. Rule: nothing is written outside the folder: paths were checked by the manifest.
 """

@@ -1,7 +1,7 @@
 """
 Sealing into a store: files are cut, named, sealed into packs and put, all at the same time.
 
-Called by: `kyb`, agents. Memory: PACKS buffers of 32 MiB, the contents of as many that are being
+Called by: `kyb`. Memory: PACKS buffers of 32 MiB, the contents of as many that are being
 sealed, and AHEAD chunks of 2 MiB that are being named: about 280 MiB, whatever the size.
 Rule: a pack is durable before the manifest that names it is put. Rule: chunks that manifests of the
 same store and key hold are not written again, so nobody removes packs while somebody seals.
