@@ -136,6 +136,8 @@ class ObjectServer:
             "-master.volumeSizeLimitMB=1024",
             "-volume.max=32",
             "-master.telemetry=false",
+            "-s3.port.iceberg=0",  # both have fixed ports, over which a second server ends
+            "-s3.port.lance=0",
             *(f"-{name}={number}" for name, number in chosen.items()),
         ]
         self.url = f"http://{ports.LOOPBACK}:{chosen['s3.port']}"

@@ -28,7 +28,7 @@ from kybernate.runtime.registryline import RegistryLine
 from kybernate.testing.fakehttp import FakeHttp
 from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints import registering, rows
-from nodeagent.checkpoints.copies import Copies
+from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.registering import Registering
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
@@ -70,7 +70,13 @@ class Node:
         """Its Copies service; where."""
         server = grpc.server(futures.ThreadPoolExecutor(4))
         now = SystemClock().now
-        service = Copies(lambda: rows.inventories(self.name, self.reader, now))
+        unused: Any = None  # only asked what is here
+        service = Copies(
+            Means(
+                inventories=lambda: rows.inventories(self.name, self.reader, now),
+                store=unused, peers=unused, claims=unused, publisher=unused, verify=unused,
+            )
+        )  # fmt: skip
         copies_pb2_grpc.add_CopiesServicer_to_server(service, server)
         credentials = self._served.identity(SERVER).grpc_server_credentials()
         port = server.add_secure_port("127.0.0.1:0", credentials)
