@@ -180,7 +180,7 @@ class Agent:
 # An agent that was restarted is found within a second; gRPC's default grows to two minutes.
 _PATIENCE = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # how long one attempt may take, handshake included
+    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
