@@ -29,9 +29,12 @@ REACHED = {
     "kyb-nodeagent grpc": {"kyb-controller", "kyb-nodeagent", "kyb-activator"},
     "kyb-activator http": {"asking"},
     "kyb-scheduler https": set(),
+    "kyb-registry grpc": {"kyb-nodeagent"},
+    # The kubelet asks it; the API lets that through whatever a policy says.
+    **{f"{name} opa-health": set() for name in OPA_USERS},
     **{
         f"{name} metrics": {"prometheus"}
-        for name in (*OPA_USERS, "kyb-activator", "kyb-deviceplugin")
+        for name in (*OPA_USERS, "kyb-activator", "kyb-deviceplugin", "kyb-registry")
     },
 }
 
