@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 
+from kybernate.clients.channels import found_again
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.runtime.logs import get_logger
@@ -25,9 +26,7 @@ class Agent:
             f"unix://{socket.absolute()}",
             options=(
                 ("grpc.default_authority", "localhost"),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
+                *found_again(),
             ),
         )
         self._agent = rpc.AgentStub(self._channel)

@@ -10,6 +10,7 @@ from typing import Protocol
 import grpc
 
 from kybernate.api import names
+from kybernate.clients.channels import found_again
 from kybernate.clients.errors import Retry
 from kybernate.clients.pb import podresources_pb2 as pb
 from kybernate.clients.pb import podresources_pb2_grpc as rpc
@@ -34,13 +35,10 @@ class KubeletSeats:
     """`Seats` from the kubelet."""
 
     def __init__(self, socket: Path) -> None:
-        # An authority of our own: gRPC would send the socket's path, which the kubelet refuses. A
-        # kubelet that was away for minutes is found within a second of its return.
+        # An authority of our own: gRPC would send the socket's path, which the kubelet refuses.
         options = (
             ("grpc.default_authority", "localhost"),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            *found_again(),
         )
         self._channel = grpc.insecure_channel(f"unix://{socket.absolute()}", options=options)
         self._lister = rpc.PodResourcesListerStub(self._channel)

@@ -16,6 +16,7 @@ from kybernate.clients.agents import messages
 from kybernate.clients.agents.end import Cancellable, End
 from kybernate.clients.agents.errors import AgentAway, translated
 from kybernate.clients.agents.values import NodeView, Outcome, Progress, Sealing
+from kybernate.clients.channels import found_again
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.ids import WorkloadKey
@@ -34,7 +35,7 @@ class Agent:
     def on_node(cls, socket: str | Path) -> "Agent":
         """Over the agent's unix socket."""
         path = Path(str(socket).removeprefix("unix://")).absolute()
-        options = (("grpc.default_authority", "localhost"), *_PATIENCE)
+        options = (("grpc.default_authority", "localhost"), *found_again())
         return cls(grpc.insecure_channel(f"unix://{path}", options=options))
 
     @classmethod
@@ -43,7 +44,7 @@ class Agent:
     ) -> "Agent":
         """At `host:port`, by mTLS. `server_name` is what its certificate says, where not that."""
         named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
-        return cls(grpc.secure_channel(address, credentials, options=(*named, *_PATIENCE)))
+        return cls(grpc.secure_channel(address, credentials, options=(*named, *found_again())))
 
     def __enter__(self) -> "Agent":
         return self
@@ -175,14 +176,6 @@ class Agent:
         )
         with translated():
             return tuple(self._agent.PreferSeats(request, timeout=_SHORT_S).seats)
-
-
-# An agent that was restarted is found within a second; gRPC's default grows to two minutes.
-_PATIENCE = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 
 
 def _followed(call: "grpc.CallIterator[pb.Progress]") -> Iterator[Progress]:

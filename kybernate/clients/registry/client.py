@@ -11,6 +11,7 @@ from types import TracebackType
 
 import grpc
 
+from kybernate.clients.channels import found_again
 from kybernate.clients.pb import registry_pb2 as pb
 from kybernate.clients.pb import registry_pb2_grpc as rpc
 from kybernate.clients.registry import messages
@@ -21,11 +22,8 @@ from kybernate.model.ids import NodeName
 SHORT_S = 10.0  # a page, or some occurrences
 LONG_S = 120.0  # an inventory
 PAGE = 500
-# A replica that was restarted is found within a second; gRPC's default grows to two minutes.
 _PATIENCE = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # how long one attempt may take, handshake included
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    *found_again(attempt_ms=5000),
     ("grpc.keepalive_time_ms", 30_000),  # a replica whose node lost its power ends no connection
 )
 

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import grpc
 
+from kybernate.clients.channels import found_again
+
 _OPTIONS = (
     ("grpc.default_authority", "localhost"),  # gRPC would else send the socket's path as the host
-    # A device that was started anew is found within a second; gRPC's default grows to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    *found_again(),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a closed channel leaves no connection behind
 )
