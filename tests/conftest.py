@@ -7,10 +7,13 @@ Observed: nothing. Faked: nothing; a test that fakes something says so itself.
 Rule: the plane is shared, so a test works in a namespace and on nodes of its own.
 """
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +28,21 @@ from testbed.node.spec import NodeSpec
 # A busy machine is slow now and then; a test that hangs is pytest-timeout's to name.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """`eventually(check)` answers the first true answer of `check`, or fails after `within` s."""
+
+    def wait(check: Callable[[], Any], within: float = 60.0) -> Any:
+        pause = threading.Event()
+        deadline = time.monotonic() + within
+        while not (answer := check()):
+            assert time.monotonic() < deadline, f"not within {within:g} s: {check}"
+            pause.wait(0.01)
+        return answer
+
+    return wait
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -5,8 +5,6 @@ Real: files, keys, signatures, gRPC over mutual TLS on loopback. Faked: who make
 files of known bytes), and the API server where a test does not ask for the real one.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
@@ -193,17 +191,3 @@ def lent(agents: Agents, store: Store) -> Agents:
     """node-a lends what is in `store`."""
     agents.lend("node-a", Lending(store))
     return agents
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """`eventually(check)` answers the first true answer of `check`, or fails after a minute."""
-
-    def wait(check: Callable[[], Any], within: float = 60.0) -> Any:
-        deadline = time.monotonic() + within
-        while not (answer := check()):
-            assert time.monotonic() < deadline, f"not within {within:g} s"
-            threading.Event().wait(0.01)
-        return answer
-
-    return wait

@@ -1,34 +1,15 @@
 """
-Waiting, and running a part of the controller on an API server in memory.
+Running a part of the controller on an API server in memory.
 
 Faked: the API server, the clock where a test says so. Real: watches, queues, threads.
 Rule: no test sleeps for a fixed time; it looks again until a deadline.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-
-T = TypeVar("T")
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """`eventually(check)` answers the first true answer of `check`, or fails after `within` s."""
-
-    def wait(check: Callable[[], T], within: float = 60.0) -> T:
-        pause = threading.Event()
-        deadline = time.monotonic() + within
-        while not (answer := check()):
-            assert time.monotonic() < deadline, f"not within {within:g} s"
-            pause.wait(0.01)
-        return answer
-
-    return wait
 
 
 @pytest.fixture

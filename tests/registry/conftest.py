@@ -5,8 +5,6 @@ Real: SQLite, PostgreSQL (one server a session, a database for each test), gRPC,
 processes where a test kills one. Faked: nothing; artifacts are made up.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -178,17 +176,3 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made = Served(tmp_path)
     yield made
     made.stop()
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Any]:
-    """`eventually(check)` answers the first true answer of `check`, or fails after a minute."""
-
-    def wait(check: Callable[[], Any], within: float = 60.0) -> Any:
-        deadline = time.monotonic() + within
-        while not (answer := check()):
-            assert time.monotonic() < deadline, f"not within {within:g} s"
-            threading.Event().wait(0.02)
-        return answer
-
-    return wait
