@@ -81,9 +81,9 @@ def test_who_waits_for_work_does_not_notice(driver, model, aside, until):
 
 def test_it_goes_on_on_a_card_it_came_to(driver, socket, model, tmp_path, until):
     one, segment = model
-    whole = one.checksum(segment)
-    contents = parked(driver, one.context, segment)
-    (shown,) = driver.segments(one.context)
+    whole, context = one.checksum(segment), one.context  # who is disconnected has none to show
+    contents = parked(driver, context, segment)
+    (shown,) = driver.segments(context)
     (process,) = driver.showing().processes
     moved = Moved(
         identity=process.identity,
@@ -91,8 +91,8 @@ def test_it_goes_on_on_a_card_it_came_to(driver, socket, model, tmp_path, until)
         cards={BIG: ELSEWHERE},
         segments=(shown,),
     )
-    driver.disconnect(one.context)
-    driver.forget(one.context)
+    driver.disconnect(context)
+    driver.forget(context)
     other_card = Gpu(index=3, uuid=ELSEWHERE, product="Big", memory=80 * GIB)
     elsewhere = tmp_path / "other.sock"
     with running([other_card], elsewhere, scale=65536), Driver(elsewhere) as there:

@@ -240,9 +240,10 @@ def test_a_worker_that_dies_while_it_presses_costs_nothing(node, told):
     ask = node.mechanism.press.ask
 
     def and_dies(message):
-        if message["op"] == "store":
-            os.kill(worker, signal.SIGKILL)
-        return ask(message)
+        if message["op"] != "store":
+            return ask(message)
+        os.kill(worker, signal.SIGKILL)  # and it is asked as if nobody had looked since
+        return node.mechanism.worker(uuid).ask(message, 30.0)
 
     node.mechanism.press.ask = and_dies
     with pytest.raises(WorkerAway):
