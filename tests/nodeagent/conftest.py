@@ -248,8 +248,9 @@ class Desk:
             tell=lambda *progress: self.told.append(progress), need={CARD: record.terms.vram},
         )  # fmt: skip
 
-    def store(self, limit: int = 2**30) -> Store:
-        """The node's checkpoints; what an agent before us drafted is gone."""
+    def store(self, limit: int = 2**40) -> Store:
+        """The node's checkpoints; what an agent before us drafted is gone. The workload is this
+        very process, whose size is that of all tests before: room must not depend on it."""
         folder = self.folder / "checkpoints"
         return Store(folder, Keys.own(self.folder / "keys"), limit, spare=0)
 
