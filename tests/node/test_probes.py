@@ -74,9 +74,15 @@ class Crowd:
         return {name for name, count in self.counts().items() if count > self.at_first[name]}
 
     def ends(self):
-        """How those that were restarted had ended, for the message of a failed test."""
-        found = self.containers()
-        return {name: found[name].get("lastState") for name in self.restarted()}
+        """How those that were restarted had ended, what the kubelet said of them and what the
+        agent did, for the message of a failed test."""
+        found, kubectl = self.containers(), self.seats.plane.kubectl
+        agent = self.seats.node.processes.log("agent").read_text(errors="replace").splitlines()
+        return "\n".join(
+            f"{name}: {found[name].get('lastState')}\n{kubectl('events', f'--for=pod/{name}')}"
+            + "\n".join(line for line in agent if name in line)
+            for name in self.restarted()
+        )
 
     def ready(self):
         return {name for name, one in self.containers().items() if one["ready"]}
@@ -200,11 +206,11 @@ def test_one_that_is_resumed_and_parked_again_stays_ready_and_is_not_restarted(p
     wait_for(lambda: counted(parked.seats)[("Liveness", "successful")] > asked + more, "asked")
     parked.park(again)
     assert parked.ready() == set(parked.parked)
-    assert parked.restarted() == set()
+    assert parked.restarted() == set(), parked.ends()
 
 
 def test_a_pod_without_its_gpu_is_alive_and_one_that_was_ready_stays_so(crowd):
-    assert crowd.restarted() == set()
+    assert crowd.restarted() == set(), crowd.ends()
     assert crowd.ready() == {*crowd.parked, crowd.active}
 
 
@@ -217,7 +223,7 @@ def test_probes_are_answered_while_the_agent_is_away(crowd):
         wait_for(lambda: counted(seats)[("Liveness", "successful")] > before + more, "asked", 60.0)
     finally:
         seats.start_agent()
-    assert crowd.restarted() == set()
+    assert crowd.restarted() == set(), crowd.ends()
     assert set(crowd.parked) <= crowd.ready()
 
 
