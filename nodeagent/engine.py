@@ -35,6 +35,7 @@ from nodeagent.lives.keeping import Keeper
 from nodeagent.lives.life import Life, Lives
 from nodeagent.lives.newcomers import Place as Newcomers
 from nodeagent.mechanisms.none import NoMechanism
+from nodeagent.mechanisms.real import Real
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
 from nodeagent.sources import Cards, by_wish, mechanism_of, pool_of
@@ -200,6 +201,9 @@ class Engine:
             cgroups=self._cgroups,
             clock=self.steady,
             on_connect=self._settings.wake_on_connect,
+            pod_of=self.watching.pod,
+            pods_known=lambda: self.watching.synced,
+            guests=self.usual.guest if isinstance(self.usual, Real) else None,
         )
 
     def recover(self) -> frozenset[str]:

@@ -16,7 +16,14 @@ from kybernate.api import duration, names, quantity
 from kybernate.api.errors import Fault, Faults, Malformed
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName
-from kybernate.model.workload import OnDelete, ParkMechanism, ScaleToZero, Wishes, WorkloadClass
+from kybernate.model.workload import (
+    Endpoint,
+    OnDelete,
+    ParkMechanism,
+    ScaleToZero,
+    Wishes,
+    WorkloadClass,
+)
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -27,6 +34,7 @@ _KNOWN = names.INPUT_ANNOTATIONS | names.OUTPUT_ANNOTATIONS
 _GROUP_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 # As clients write it in the OpenAI `model` field: `meta-llama/Llama-3.1-8B-Instruct:awq`.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?", re.ASCII)
+_ENDPOINT = re.compile(r"([0-9]{1,5})(/[A-Za-z0-9._~/-]{0,255})?", re.ASCII)
 _DNS_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 
@@ -123,6 +131,14 @@ def _model(text: str) -> str:
     return text
 
 
+def parse_endpoint(text: str) -> Endpoint:
+    """`8000` or `8000/metrics`. Raises ValueError, saying what is accepted."""
+    found = _ENDPOINT.fullmatch(text)
+    if found is None or not 0 < int(found[1]) < 65536:
+        raise ValueError("a port of the pod and a path, like 8000/metrics")
+    return Endpoint(int(found[1]), found[2] or "/metrics")
+
+
 def _one_of(kind: type[E]) -> Callable[[str], E]:
     accepted = "one of " + ", ".join(kind)
 
@@ -150,4 +166,5 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     names.KEEP_WARM: ("keep_warm", _flag),
     names.SCALE_TO_ZERO: ("scale_to_zero", _one_of(ScaleToZero)),
     names.MODEL: ("model", _model),
+    names.METRICS: ("metrics", parse_endpoint),
 }

@@ -28,10 +28,12 @@ PIN = f"{GROUP}/pin"  # "true": never parked for anybody else, nor for being idl
 KEEP_WARM = f"{GROUP}/keep-warm"  # "true": its contents stay in RAM, and its pod stays
 SCALE_TO_ZERO = f"{GROUP}/scale-to-zero"  # what is left of it when its Deployment goes to zero
 MODEL = f"{GROUP}/model"  # its name for the activator; else the workload's
+METRICS = f"{GROUP}/metrics"  # port and path where it tells of its requests or steps
 INPUT_ANNOTATIONS = frozenset(
     {
         VRAM, CLASS, MIN_RUNTIME, IDLE_AFTER, PREFER_GROUP, REQUIRE_GROUP, RESTORE_FROM,
         ON_DELETE, PARK, READINESS, PIN, KEEP_WARM, SCALE_TO_ZERO, MODEL,
+        METRICS,
     }
 )  # fmt: skip
 

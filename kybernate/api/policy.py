@@ -8,11 +8,14 @@ allowed, so that a policy can say more than this version reads.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kybernate.api import annotations
 from kybernate.api.errors import Faults
 from kybernate.model.callers import Callers, Network
+from kybernate.model.engines import Engines
 from kybernate.model.ids import Revision, WorkloadKey
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -31,11 +34,13 @@ from kybernate.model.policy import (
     TimesliceVerdict,
 )
 from kybernate.model.tier import Tier
+from kybernate.model.workload import WorkloadClass
 
 Document = dict[str, Any]
 
 _REASON = "a word for the reason"
 _SECONDS = "a number of seconds, not negative"
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,127}", re.ASCII)  # as Prometheus has it
 
 
 def write_admission(question: AdmissionQuestion) -> Document:
@@ -246,6 +251,30 @@ def read_ignored_callers(result: object, revision: Revision) -> Callers:  # noqa
     return Callers(
         networks=tuple(one for one in networks if one is not None), ports=frozenset(ports)
     )
+
+
+def read_engines(result: object, revision: Revision) -> Engines:  # noqa: ARG001
+    """The data `metrics.json`. Raises Malformed."""
+    faults = Faults()
+    told = _mapping(result, "metrics", faults)
+    requests, steps = _metrics(told, "requests", faults), _metrics(told, "steps", faults)
+    ats = _mapping(told.get("at", {}), "at", faults)
+    at = {
+        kind: faults.read(f"at.{kind}", ats[kind], annotations.parse_endpoint, None)
+        for kind in WorkloadClass
+        if kind in ats
+    }
+    faults.check()
+    known = {kind: one for kind, one in at.items() if one is not None}
+    return Engines(requests=requests, steps=steps, at=known)
+
+
+def _metrics(told: Mapping[str, Any], part: str, faults: Faults) -> frozenset[str]:
+    listed = _sequence(told.get(part, ()), part, faults)
+    for at, name in enumerate(listed):
+        if not isinstance(name, str) or _METRIC.fullmatch(name) is None:
+            faults.add(f"{part}[{at}]", name, "a metric's name, like vllm:num_requests_running")
+    return frozenset(name for name in listed if isinstance(name, str))
 
 
 def _network(value: object, path: str, faults: Faults) -> Network | None:

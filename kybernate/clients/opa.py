@@ -24,6 +24,7 @@ from kybernate.api.opa_config import BUNDLE
 from kybernate.clients.circuit import Circuit
 from kybernate.clients.opa_answers import Answers
 from kybernate.model.callers import Callers
+from kybernate.model.engines import Engines
 from kybernate.model.ids import NO_REVISION, Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -139,6 +140,10 @@ class OpaPolicy:
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says. Data, which Rego need not compute."""
         return self._verdict("settings", {}, policy.read_ignored_callers, entry="ignored")
+
+    def engines(self) -> Engines | Refusal:
+        """As the port says. Data, likewise."""
+        return self._verdict("settings", {}, policy.read_engines, entry="metrics")
 
     def revision(self) -> Revision | None:
         """As the port says. Asks OPA each time."""

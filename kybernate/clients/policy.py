@@ -13,6 +13,7 @@ Implementations: `clients/opa.py`, `testing/policy.py`; both pass
 from typing import Protocol
 
 from kybernate.model.callers import Callers
+from kybernate.model.engines import Engines
 from kybernate.model.ids import Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -60,6 +61,10 @@ class Policy(Protocol):
 
     def ignored_callers(self) -> Callers | Refusal:
         """Whose connections to a workload say nothing about demand."""
+        ...
+
+    def engines(self) -> Engines | Refusal:
+        """What workloads' own metrics are called, and where they are told."""
         ...
 
     def revision(self) -> Revision | None:

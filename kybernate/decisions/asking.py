@@ -13,7 +13,8 @@ def joined(demands: Iterable[Demand]) -> Demand:
     """One word of many, in any order.
 
     Wanted or busy where any signal says so; idle for as long as the most recent sign of life is
-    old, and not at all while one is busy. Signals that count the same requests from different sides
+    old, and not at all while one is busy; unknown while one who should know cannot be asked: what
+    is missing protects. Signals that count the same requests from different sides
     are not added up: the largest count stands.
     """
     said = tuple(demands)
@@ -21,11 +22,14 @@ def joined(demands: Iterable[Demand]) -> Demand:
     busy = any(one.busy for one in said)
     counts = [one.in_flight for one in said if one.in_flight is not None]
     ages = [one.idle_for for one in said if one.idle_for is not None]
+    doubt = any(one.doubt for one in said)
+    quiet = None if doubt else min(ages, default=None)
     return Demand(
         wanted=wanted,
         busy=busy,
         in_flight=max(counts, default=None),
-        idle_for=0.0 if busy else min(ages, default=None),
+        idle_for=0.0 if busy else quiet,
+        doubt=doubt,
         why=_why(said, wanted, busy),
     )
 

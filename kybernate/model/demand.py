@@ -14,7 +14,8 @@ class Demand:
     """One signal's word, or all of them joined. Absent numbers mean that nobody can tell.
 
     `wanted`: somebody waits for it. `busy`: work or a request is under way. `idle_for`: seconds
-    since it was last seen busy. `why` is in words: "a connection came to port 8000".
+    since it was last seen busy. `why` is in words: "a connection came to port 8000". In `doubt`:
+    who should know cannot be asked, so that it must not be taken for idle by what others say.
     """
 
     wanted: bool = False
@@ -22,7 +23,11 @@ class Demand:
     in_flight: int | None = None
     idle_for: float | None = None
     why: str = ""
+    doubt: bool = False
 
 
 SILENT = Demand()
 """Nobody asks, and nobody can tell whether it works."""
+
+DOUBT = Demand(doubt=True)
+"""Whoever should tell cannot be asked now."""

@@ -60,6 +60,14 @@ class ScaleToZero(StrEnum):
     NONE = "none"
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a pod tells its metrics, in Prometheus' text."""
+
+    port: int
+    path: str = "/metrics"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """What a pod's annotations ask for. Seconds are floats; None means policy decides."""
@@ -78,6 +86,7 @@ class Wishes:
     keep_warm: bool = False  # its contents stay in RAM, and its pod stays
     scale_to_zero: ScaleToZero | None = None
     model: str = ""  # what clients of the activator call it; empty: as the workload
+    metrics: Endpoint | None = None  # None: as policy's data says for its class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ class FakeOpa:
         self.retry_seconds = 0.2  # after which the time-slice verdict is to be asked for again
         self.revision = "sha256:0123456789ab"
         self.ignored: dict[str, list[Any]] = {}  # addresses, ports
+        self.metrics: dict[str, Any] = {"requests": ["vllm:num_requests_running"], "steps": []}
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._server = _Server(self)
@@ -42,6 +43,8 @@ class FakeOpa:
             return _tiering(question["workload"])
         if package == "settings":
             return {"callers": self.ignored}
+        if package == "metrics":
+            return self.metrics
         return None
 
     def _timeslice(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +100,8 @@ class _Request(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         parts = self.path.split("?")[0].split("/")
-        verdict = self.server.opa.answer(parts[-2], body["input"])
+        package = parts[-1] if parts[-1] == "metrics" else parts[-2]
+        verdict = self.server.opa.answer(package, body["input"])
         provenance = {"bundles": {"kyb": {"revision": self.server.opa.revision}}}
         answer = {"provenance": provenance, **({"result": verdict} if verdict else {})}
         encoded = json.dumps(answer).encode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kybernate.model.callers import NOBODY, Callers
+from kybernate.model.engines import Engines
 from kybernate.model.ids import Revision
 from kybernate.model.policy import (
     AdmissionQuestion,
@@ -60,6 +61,11 @@ V = TypeVar(
 )
 
 _REVISION = Revision("sha256:0123456789ab")
+# Of the shipped data, what says the form of all.
+_TOLD_BY = Engines(
+    requests=frozenset({"vllm:num_requests_running", "vllm:num_requests_waiting"}),
+    steps=frozenset({"training_steps_total"}),
+)
 _GROUNDS = {"HolderWantedParked", "HigherPriority", "HolderIdle", "SliceEnded", "WaitedLongEnough"}
 
 
@@ -87,6 +93,7 @@ class FakePolicy:
     penalty_seconds: dict[str, float] = field(default_factory=dict)
     in_force: Revision = _REVISION
     ignored: Callers = NOBODY
+    told_by: Engines = _TOLD_BY
     away: bool = False
     asked: list[Question] = field(default_factory=list)
     _said: dict[type, Verdict | Refusal] = field(default_factory=dict)
@@ -168,6 +175,12 @@ class FakePolicy:
         if self.away:
             return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
         return self.ignored
+
+    def engines(self) -> Engines | Refusal:
+        """As the port says."""
+        if self.away:
+            return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
+        return self.told_by
 
     def revision(self) -> Revision | None:
         """As the port says."""

@@ -6,6 +6,7 @@
 // Rule: descriptors exist while they are sent, under the lock that a fork waits for: no child keeps
 // one, or its memory would never come free.
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -185,6 +186,10 @@ static bool answer_left(int to) {
     char text[2048];
     struct answer head = answer_to(LEFT, DONE);
     head.count = (uint32_t)left_text(text, sizeof text);
+    uint64_t calls, inside;
+    gate_count(&calls, &inside);
+    snprintf(head.why, sizeof head.why, "%llu calls, %llu inside", (unsigned long long)calls,
+             (unsigned long long)inside);
     return send_answer(to, &head, text, head.count);
 }
 

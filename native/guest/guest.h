@@ -39,6 +39,7 @@ void gate_leave(void);
 bool gate_close(double until);  // false: opened again, since calls did not end
 void gate_open(void);
 bool gate_is_closed(void);
+void gate_count(uint64_t *calls, uint64_t *inside);  // let through ever, and not back yet
 void gate_forked(void);
 extern atomic_int captures;  // graphs being captured now
 

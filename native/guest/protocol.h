@@ -53,7 +53,7 @@ struct answer {
     uint64_t epoch;   // how often the gate was closed
     uint32_t closed, protocol;
     uint8_t nonce[NONCE];  // this process's
-    char why[WHY];
+    char why[WHY];  // LEFT: `%llu calls, %llu inside` of the driver, by which work is seen
 };
 
 struct entry {

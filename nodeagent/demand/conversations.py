@@ -6,7 +6,8 @@ has read, a client that has said something and has had no answer, an accept queu
 that nobody can tell who else is there. What does not: a connection reset or closed meanwhile, a
 handshake that was never finished, an address or port that policy data ignores, and what the
 workload itself leaves alone: `Patience`.
-Only connections that clients have made count; those the workload makes itself are its own affair.
+Only connections that clients have made count; those the workload makes itself are its own affair,
+and those the agent makes to read its metrics are nobody's.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from kybernate.model.callers import Callers
 from nodeagent.demand.sockdiag import Socket, Tcp
+from nodeagent.probing.netns import AGENTS_OWN
 
 # Left alone for so long by a workload that runs and works on nothing else, it is no request.
 LEFT_S = 60.0
@@ -71,7 +73,11 @@ def own(sockets: Iterable[Socket], inodes: frozenset[int], ports: frozenset[int]
     mine = [one for one in sockets if one.inode in inodes or not one.inode]
     listeners = tuple(one for one in mine if one.state == Tcp.LISTEN)
     served = ports | {one.port for one in listeners}
-    clients = tuple(one for one in mine if one.state != Tcp.LISTEN and one.port in served)
+    clients = tuple(
+        one
+        for one in mine
+        if one.state != Tcp.LISTEN and one.port in served and one.peer != AGENTS_OWN
+    )
     return Own(listeners=listeners, clients=clients)
 
 

@@ -1,9 +1,10 @@
 """
 TCP sockets of a network namespace, as the kernel shows them: sock_diag(7) over netlink.
 
-Called by: `namespaces`, with a netlink socket that was made in the namespace, for such a socket
-stays there. One look is two requests (IPv4 and IPv6), each answered at once; nothing is changed.
-The layouts are those of <linux/inet_diag.h> and <linux/tcp.h>.
+Called by: `lines`, with a netlink socket that was made in the namespace, for such a socket stays
+there. One look is one request, in the older form that `ss` uses too: it alone asks for IPv4 and
+IPv6 at once, and each request walks the whole host's table, which takes milliseconds. Nothing is
+changed. The layouts are those of <linux/inet_diag.h> and <linux/tcp.h>.
 """
 
 import ipaddress
@@ -12,14 +13,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import count
 
 PROTOCOL = 4  # NETLINK_SOCK_DIAG
-_BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
+_GET_TCP = 18  # TCPDIAG_GETSOCK
 _REQUEST, _DUMP = 0x1, 0x300
 _ERROR, _DONE = 2, 3
 _INFO = 2  # INET_DIAG_INFO, an attribute with struct tcp_info
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ASK = struct.Struct("=BBBBI48x")  # family, protocol, extensions, pad, states; any socket
+_ASK = struct.Struct("=BBBB48x2I")  # family, two lengths, extensions, any socket, states, database
 _IDS = struct.Struct("=BBBB2H16s16sI2I")
 _PORTS = struct.Struct("!2H")
 _NUMBERS = struct.Struct("=5I")  # expires, rqueue, wqueue, uid, inode
@@ -27,6 +29,7 @@ _AGES = struct.Struct("=4I")  # milliseconds since data sent, ack sent, data rec
 _AGES_AT, _RECEIVED_AT, _SENT_AT = 44, 128, 156  # in struct tcp_info
 _BUFFER = 64 * 1024
 _PATIENCE_S = 1.0
+_numbers = count(1)  # of requests: what a look that was given up still says is told apart
 
 
 class DiagFailed(OSError):
@@ -69,21 +72,22 @@ class Socket:
 def look(line: socket.socket) -> tuple[Socket, ...]:
     """All of the namespace that `line` was made in. Raises OSError."""
     line.settimeout(_PATIENCE_S)
-    return (*_dump(line, socket.AF_INET), *_dump(line, socket.AF_INET6))
+    return tuple(_dump(line, next(_numbers) % 2**32))
 
 
-def _dump(line: socket.socket, family: int) -> Iterator[Socket]:
-    ask = _ASK.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, _STATES)
-    line.send(_HEADER.pack(_HEADER.size + len(ask), _BY_FAMILY, _REQUEST | _DUMP, family, 0) + ask)
+def _dump(line: socket.socket, number: int) -> Iterator[Socket]:
+    ask = _ASK.pack(socket.AF_UNSPEC, 0, 0, 1 << (_INFO - 1), _STATES, 0)
+    head = _HEADER.pack(_HEADER.size + len(ask), _GET_TCP, _REQUEST | _DUMP, number, 0)
+    line.send(head + ask)
     while True:
         for kind, sequence, body in _messages(line.recv(_BUFFER)):
-            if sequence != family:
+            if sequence != number:
                 continue  # the rest of a look that was given up
             if kind == _DONE:
                 return
             if kind == _ERROR:
                 raise DiagFailed(-struct.unpack_from("=i", body)[0], "sock_diag refuses")
-            yield _socket(body, family)
+            yield _socket(body)
 
 
 def _messages(answer: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -96,8 +100,8 @@ def _messages(answer: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _socket(body: bytes, family: int) -> Socket:
-    _, state, _, _, _, _, _, peer, _, low, high = _IDS.unpack_from(body)
+def _socket(body: bytes) -> Socket:
+    family, state, _, _, _, _, _, peer, _, low, high = _IDS.unpack_from(body)
     port, _ = _PORTS.unpack_from(body, 4)
     _, unread, most, _, inode = _NUMBERS.unpack_from(body, _IDS.size)
     received, sent, sent_ago, received_ago = _traffic(body)

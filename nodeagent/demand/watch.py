@@ -4,7 +4,8 @@ The demand watch: it looks at workloads when there is a reason to, and tells the
 Told by the coordinator of every change; one thread does the rest. A parked workload is looked at
 when a packet came into its network namespace, when an activator reported, and now and then for the
 sake of hints that were lost; an active one every second. Rule: a look that fails is said once and
-tried again; it wakes nobody and parks nobody.
+tried again; it wakes nobody and parks nobody: what should tell and cannot is doubt, and who is in
+doubt is not idle.
 """
 
 import os
@@ -19,7 +20,7 @@ from kybernate.clients.clock import Clock
 from kybernate.decisions.asking import joined
 from kybernate.decisions.books import Books
 from kybernate.decisions.tenancy import Tenancy
-from kybernate.model.demand import SILENT, Demand
+from kybernate.model.demand import DOUBT, Demand
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.workload import Desired, State
 from kybernate.runtime.logs import get_logger
@@ -235,7 +236,7 @@ class DemandWatch:
             demand = signal.read(life)
         except Exception as error:
             self._failed(signal.name, life, error)
-            return SILENT
+            return DOUBT
         self._failing.discard(said)
         return demand
 

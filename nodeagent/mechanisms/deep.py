@@ -25,7 +25,7 @@ from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, movin
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guest
-from nodeagent.mechanisms.guestwire import Verb
+from nodeagent.mechanisms.guestwire import Calls, Verb
 from nodeagent.mechanisms.holdings import ANSWER_S, cards_of, done, heard
 from nodeagent.mechanisms.memoryroom import room
 
@@ -55,6 +55,14 @@ class Deep:
         self._guest, self._states = guest, states
         self._residue, self._notes = residue, notes
         self._surfacing = threading.Lock()  # its cards are filled side by side
+
+    def here(self, body: Body) -> bool:
+        """As the guest mechanism says."""
+        return self._guest.here(body)
+
+    def calls(self, body: Body) -> tuple[Calls, ...] | None:
+        """As the guest mechanism says."""
+        return self._guest.calls(body)
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""

@@ -39,7 +39,7 @@ from nodeagent.mechanisms.collectives import elsewhere
 from nodeagent.mechanisms.copies import named
 from nodeagent.mechanisms.guestcopy import Tally, Way
 from nodeagent.mechanisms.guests import Guest, Guests
-from nodeagent.mechanisms.guestwire import Answer, State, Verb
+from nodeagent.mechanisms.guestwire import Answer, Calls, State, Verb, calls
 from nodeagent.mechanisms.halting import at_once
 from nodeagent.mechanisms.handing import COPY_S
 from nodeagent.mechanisms.holdings import ANSWER_S, Holding, heard, holdings
@@ -47,6 +47,7 @@ from nodeagent.mechanisms.pressing import InTheBackground, Press
 from nodeagent.mechanisms.quiet import Quiet
 
 _LOOK_S = 0.2
+CALLS_S = 0.5
 _COME_BACK_S = 10.0  # guests look for their agent five times a second; a busy node is slower
 _PROBE_BYTES = 2**28
 _TALLIES = 64
@@ -244,6 +245,18 @@ class GuestMechanism:
         lines = tuple(line for text in texts for line in text.splitlines())
         away = elsewhere(halting.standings(guests))
         return (*lines, f"{away} 0 {judging.RANKS_ELSEWHERE}") if away else lines
+
+    def here(self, body: Body) -> bool:
+        """Whether any guest of the workload is connected. Quick, and changes nothing."""
+        return any(self._is_of(one, body) for one in self._guests.all())
+
+    def calls(self, body: Body) -> tuple[Calls, ...] | None:
+        """What its guests tell of their calls into the driver; None where one of them does not. A
+        workload that runs only: nobody is thawed for this. Raises GuestAway."""
+        guests = [one for one in self._guests.all() if self._is_of(one, body)]
+        told = [calls(heard(guest, Verb.LEFT, CALLS_S)[0]) for guest in guests]
+        known = tuple(one for one in told if one is not None)
+        return known if len(known) == len(told) else None
 
     def guests(self, body: Body) -> tuple[Guest, ...]:
         """Those of a workload, able to answer: a parked one stands, and goes on behind its gate.

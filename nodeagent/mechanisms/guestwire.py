@@ -6,6 +6,7 @@ Pure. Used by `guests`. What comes from a guest is a workload's word: every fiel
 """
 
 import enum
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -111,6 +112,23 @@ class Answer:
     segments: tuple[Segment, ...] = ()
     text: str = ""
     counts: Counts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Into the driver: let through by the gate ever, and not back yet."""
+
+    ever: int
+    inside: int
+
+
+_CALLS = re.compile(r"([0-9]{1,20}) calls, ([0-9]{1,20}) inside", re.ASCII)
+
+
+def calls(answer: Answer) -> Calls | None:
+    """What the answer to LEFT tells of calls; None of an older library."""
+    found = _CALLS.fullmatch(answer.why)
+    return Calls(int(found[1]), int(found[2])) if found else None
 
 
 def request(  # the packet's fields

@@ -1,9 +1,9 @@
 """
 An HTTP probe as the kubelet makes it: one GET, any answer from 200 to 399 is good.
 
-Called by: `actions`. Redirects are followed on the same host, at most ten; one that leads elsewhere
-is good as it stands. Certificates are not checked. The answer's text goes to nobody: whoever may
-read a pod's events may not read its pages.
+Called by: `actions`; `text` by whoever reads a pod's page. Redirects are followed on the same host,
+at most ten; one that leads elsewhere is good as it stands. Certificates are not checked. The answer
+to a probe goes to nobody: whoever may read a pod's events may not read its pages.
 """
 
 import http.client
@@ -50,6 +50,24 @@ def get(action: HttpGet, connect: Connect, own: str, limit: Limit) -> Outcome:
             return _judged(status)
         place = following
     return Outcome(passed=False, say=f"HTTP probe failed: stopped after {_REDIRECTS} redirects")
+
+
+def text(line: socket.socket, port: int, path: str, limit: Limit, most: int) -> str:
+    """What a pod's own program answers on this connection, which is closed then. Raises OSError
+    where it does not, or not in time, or with more than `most` bytes, or with anything but 200."""
+    spoken = http.client.HTTPConnection("localhost", port)
+    try:
+        with _limited(line, limit):
+            spoken.sock = line
+            _send(spoken, _Place(False, "localhost", port, _path(path)), (), "localhost")
+            answer = spoken.getresponse()
+            body = answer.read(most + 1)
+    except http.client.HTTPException as error:
+        raise OSError(f"no HTTP answer: {error!r}") from error
+    if answer.status != 200 or len(body) > most:
+        said = f"status {answer.status}" if answer.status != 200 else f"more than {most} bytes"
+        raise OSError(f"port {port}{path} answered with {said}")
+    return body.decode(errors="replace")
 
 
 def _judged(status: int) -> Outcome:

@@ -216,7 +216,8 @@ class KubeTeller:
             revision=str(revision or self._revision()),
             seconds=None if seconds is None else round(seconds, 3),
         )
-        self._log.info("told", reason=reason.value, workload=str(whom[0]), message=text)
+        took = {} if decision.seconds is None else {"seconds": decision.seconds}
+        self._log.info("told", reason=reason.value, workload=str(whom[0]), message=text, **took)
         self._decisions.record(whom, decision, action, related=related, warning=warning)
 
 

@@ -163,7 +163,9 @@ def seen(books: Books, picture: Picture, now: float) -> Books:
         idle = picture.idle.get(key)
         signs = [round(now - idle, 1)] if idle is not None else []
         signs += [tenancy.quiet_since] if tenancy.quiet_since is not None else []
-        since = max(signs, default=None)
+        since = None if _in_doubt(tenancy) else max(signs, default=None)
+        if tenancy.active_since is not None and since is not None:
+            since = max(since, tenancy.active_since)  # signs of before it was parked are old
         if tenancy.idle_since is not None and since is not None:
             since = max(since, tenancy.idle_since)
         if held != tenancy.held or (tenancy.in_vram and since != tenancy.idle_since):
@@ -175,3 +177,9 @@ def seen(books: Books, picture: Picture, now: float) -> Books:
         pool_free=picture.pool_free,
         bus=picture.bus,
     )
+
+
+def _in_doubt(tenancy: Tenancy) -> bool:
+    """Whether somebody who should know if it works cannot be asked: then the cards' word, that it
+    does not, is not enough."""
+    return tenancy.demand is not None and tenancy.demand.doubt and not tenancy.demand.busy

@@ -112,6 +112,14 @@ BUILT = (
     _containerd("containerd", 60),
     _containerd("containerd-shim-runc-v2", 15),
     _containerd("ctr", 15),
+    # A stock proxy, which the activator is measured beside.
+    Asset(
+        name="caddy",
+        module=MODULES / "caddy",
+        package="github.com/caddyserver/caddy/v2/cmd/caddy",
+        version="2.11.9",
+        seconds=90,
+    ),
 )
 
 # What runs on every Debian since comes from the oldest suite that has it: its libraries are oldest.

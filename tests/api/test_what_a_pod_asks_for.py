@@ -16,6 +16,7 @@ from kybernate.api.pods import is_finished, is_seat_pod, read_workload, seat_req
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GroupName, NodeName, WorkloadKey
 from kybernate.model.workload import (
+    Endpoint,
     OnDelete,
     ParkMechanism,
     ScaleToZero,
@@ -40,6 +41,7 @@ EVERYTHING = {
     "kyb.ai/pin": "true",
     "kyb.ai/keep-warm": "false",
     "kyb.ai/scale-to-zero": "checkpoint",
+    "kyb.ai/metrics": "9100/stats",
     "kyb.ai/model": "meta-llama/Llama-3.1-8B-Instruct:awq",
 }
 
@@ -95,6 +97,7 @@ def test_everything_a_pod_says_is_in_the_workload() -> None:
             pinned=True,
             scale_to_zero=ScaleToZero.CHECKPOINT,
             model="meta-llama/Llama-3.1-8B-Instruct:awq",
+            metrics=Endpoint(9100, "/stats"),
         ),
         node=NodeName("node-a"),
         nominated_node=NodeName("node-b"),
@@ -177,6 +180,9 @@ def test_counts_that_are_no_counts_are_all_told() -> None:
         ("kyb.ai/keep-warm", "", "true or false"),
         ("kyb.ai/scale-to-zero", "park", "one of checkpoint, none"),
         ("kyb.ai/model", "../etc", "a model's name"),
+        ("kyb.ai/metrics", "metrics", "a port of the pod and a path"),
+        ("kyb.ai/metrics", "70000/metrics", "a port of the pod and a path"),
+        ("kyb.ai/metrics", "80/a b", "a port of the pod and a path"),
         ("kyb.ai/seat", "G01", "a seat like G01/2"),
         ("kyb.ai/vrma", "40Gi", "one of kyb.ai/class, kyb.ai/idle-after"),
     ],

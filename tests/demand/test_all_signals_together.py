@@ -16,6 +16,7 @@ demands = st.builds(
     in_flight=st.none() | st.integers(0, 9),
     idle_for=st.none() | st.floats(0, 1e6),
     why=st.sampled_from(["", "a", "b"]),
+    doubt=st.booleans(),
 )
 
 
@@ -37,6 +38,8 @@ def test_one_signal_is_enough_to_be_wanted_or_busy_and_nobody_busy_is_idle(said)
         (all_.idle_for or 0.0) <= one.idle_for for one in said if one.idle_for is not None
     ), "never idle for longer than the last sign of life"
     assert (all_.in_flight is None) == all(one.in_flight is None for one in said)
+    if any(one.doubt for one in said) and not all_.busy:
+        assert all_.idle_for is None, "who should know cannot be asked: nobody calls it idle"
 
 
 @given(st.lists(demands, max_size=6), demands)

@@ -39,6 +39,9 @@ class FakeNvml:
     nvmlEventTypeXidCriticalError = 8  # noqa: N815
     nvmlEventTypeDoubleBitEccError = 2  # noqa: N815
     NVML_DEVICE_MIG_ENABLE, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 1, 3
+    NVML_SUCCESS, NVML_ERROR_NOT_FOUND = 0, pynvml.NVML_ERROR_NOT_FOUND
+    NVML_ERROR_NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
+    NVML_ERROR_FUNCTION_NOT_FOUND = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
 
     def __init__(self):
         self.lost = set()
@@ -47,6 +50,8 @@ class FakeNvml:
         self.events = []  # card, kind, number
         self.rows = (0, 0, 0, 0)
         self.mig, self.mode = (0, 0), 0
+        self.samples = []  # card, process, the driver's time, part of the card in percent
+        self.samples_fail = None
 
     def nvmlInit(self):  # noqa: N802
         pass
@@ -89,6 +94,17 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
         return [SimpleNamespace(pid=100 + handle, usedGpuMemory=None if handle else GIB)]
+
+    def nvmlDeviceGetProcessUtilization(self, handle, since):  # noqa: N802
+        if self.samples_fail is not None:
+            raise pynvml.NVMLError(self.samples_fail)
+        found = [one for one in self.samples if one[0] == handle and one[2] > since]
+        if not found:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return [
+            SimpleNamespace(pid=pid, timeStamp=at, smUtil=part, memUtil=0, encUtil=0, decUtil=0)
+            for _, pid, at, part in found
+        ]
 
     def nvmlDeviceGetPciInfo(self, handle):  # noqa: N802
         return SimpleNamespace(busId=f"0000:0{handle}:00.0")
@@ -324,3 +340,56 @@ def test_an_inventory_that_does_not_answer_is_closed_again(tmp_path, monkeypatch
     with pytest.raises(InventoryAway):
         open_answering(InventorySource.SIMULATED, (), tmp_path / "nobody.sock")
     assert len(closed) == 1
+
+
+class Hand:
+    """A clock a test sets."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def idle(gpus):
+    return {one.pid: one.idle_seconds for one in gpus.processes()}
+
+
+def test_who_was_seen_at_work_is_idle_from_then_on():
+    nvml, hand = FakeNvml(), Hand()
+    gpus = NvmlGpus(nvml, hand)
+    assert idle(gpus) == {100: 0.0, 101: 0.0}, "before the first look nobody knows"
+    hand.now += 3.0
+    nvml.samples = [(0, 100, 5_000, 40)]
+    assert idle(gpus) == {100: 0.0, 101: 3.0}
+    hand.now += 2.0
+    assert idle(gpus) == {100: 2.0, 101: 5.0}, "the same sample is no new work"
+    nvml.samples += [(1, 101, 6_000, 1), (0, 100, 6_000, 0)]
+    assert idle(gpus) == {100: 2.0, 101: 0.0}, "a sample of nothing is no work"
+
+
+def test_of_a_time_in_which_nobody_looked_nothing_is_concluded():
+    nvml, hand = FakeNvml(), Hand()
+    gpus = NvmlGpus(nvml, hand)
+    idle(gpus)
+    hand.now += 60.0
+    assert idle(gpus) == {100: 0.0, 101: 0.0}
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_UNKNOWN])
+def test_where_samples_cannot_be_had_nobody_is_called_idle(code):
+    nvml, hand = FakeNvml(), Hand()
+    gpus = NvmlGpus(nvml, hand)
+    idle(gpus)
+    nvml.samples_fail = code
+    hand.now += 1.0
+    assert idle(gpus) == {100: None, 101: None}
+    nvml.samples_fail = None
+    hand.now += 1.0
+    told = {100: 0.0, 101: 0.0} if code == pynvml.NVML_ERROR_UNKNOWN else {100: None, 101: None}
+    assert idle(gpus) == told, "after a gap in what was told everybody begins anew"
+
+
+def test_whether_it_works_is_not_negative_where_it_is_told(inventory):
+    assert all((one.idle_seconds or 0.0) >= 0 for one in inventory.processes())

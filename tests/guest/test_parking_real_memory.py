@@ -200,3 +200,16 @@ def test_where_no_shared_segment_fits_an_allocation_has_its_own(node):
             assert node.card.used == node.card.size
         finally:
             node.card.resize(size)
+
+
+def test_calls_into_the_driver_are_counted_and_asking_stops_nobody(node):
+    with node.program() as told:
+        at = told.alloc(3 * MIB)
+        (before,) = node.mechanism.calls(told.body)
+        (still,) = node.mechanism.calls(told.body)
+        told.fill(at, 3 * MIB, 1)
+        (after,) = node.mechanism.calls(told.body)
+        assert still == before, "asking is no call"
+        assert after.ever > before.ever > 0
+        assert after.inside == 0
+        assert node.mechanism.here(told.body)

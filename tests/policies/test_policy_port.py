@@ -87,6 +87,7 @@ def test_nobody_who_is_away_gives_a_verdict(
         away.timeslice(a_timeslice([], [a_tenant("b")])),
         away.tiering(a_tiering(a_tenant("b"))),
         away.ignored_callers(),
+        away.engines(),
     )
     for answer in answers:
         assert isinstance(answer, Refusal)
@@ -318,3 +319,11 @@ def test_the_fake_keeps_what_rego_keeps(
     assert (told.keep, told.grace_seconds, told.quota_bytes) == (
         fake.keep, fake.grace_seconds, fake.quota_bytes,
     )  # fmt: skip
+
+
+def test_what_programs_call_their_numbers_is_known(policy: Policy) -> None:
+    engines = policy.engines()
+    assert not isinstance(engines, Refusal)
+    assert {"vllm:num_requests_running", "vllm:num_requests_waiting"} <= engines.requests
+    assert "training_steps_total" in engines.steps
+    assert not engines.at, "nobody is asked who did not say so"

@@ -17,6 +17,7 @@ import pynvml
 
 from kybernate.clients.gpus import Ailment, GpuProcess, InventoryAway, Setup
 from kybernate.clients.gpus.nvml_links import links_between
+from kybernate.clients.gpus.nvml_work import Worked
 from kybernate.model.gpu import Gpu, Health
 from kybernate.model.ids import GpuUuid
 
@@ -40,6 +41,7 @@ class NvmlGpus:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._heard: dict[str, dict[Ailment, float]] = {}  # by card: until when each counts
+        self._worked = Worked(library, monotonic)
         with self._translated():
             library.nvmlInit()
             count = library.nvmlDeviceGetCount()
@@ -64,14 +66,24 @@ class NvmlGpus:
 
     def processes(self) -> tuple[GpuProcess, ...]:
         """Compute processes of every card; memory the driver does not tell counts as 0."""
-        found = []
+        found: list[GpuProcess] = []
         for card, handle in zip(self._cards, self._handles, strict=True):
-            running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
-            found += [
-                GpuProcess(pid=one.pid, uuid=card.uuid, used=one.usedGpuMemory or 0)
-                for one in running
-            ]
+            found += self._running(card, handle)
         return tuple(found)
+
+    def _running(self, card: Gpu, handle: Any) -> list[GpuProcess]:
+        running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+        with self._lock:
+            idle = self._worked.idle(card.uuid, handle, [one.pid for one in running])
+        return [
+            GpuProcess(
+                pid=one.pid,
+                uuid=card.uuid,
+                used=one.usedGpuMemory or 0,
+                idle_seconds=idle.get(one.pid),
+            )
+            for one in running
+        ]
 
     def setups(self) -> Mapping[GpuUuid, Setup]:
         """By the driver's word; a card that has no such modes is as usual."""
