@@ -13,7 +13,6 @@ from kybernate.runtime import logs, settings
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.connecting import connect
 
-
 # Seconds that the loop waits at most for a thread that computes (a watch, a report to an agent);
 # Python's usual 5 ms would be most of what a request may be held up.
 _HAND_OVER_S = 0.0005

@@ -1,16 +1,19 @@
 """
 How long a client of a parked model waits beyond the resume, and what a running model pays.
 
-    .venv/bin/python -m benchmarks.waking [--wakes 30] [--rounds 6] [--requests 200] [--parked 100]
+    .venv/bin/python -m benchmarks.waking [--wakes 30] [--rounds 5] [--parked 100] [--no-caddy]
 
-In one run, on one machine, as root: the real agent and the simulated GPU, models in network
-namespaces of their own, as pods have them. A wake is timed from the client's first byte to the
-first byte of the answer; the resume is the agent's own figure for it. Running models are asked
-directly in rounds that alternate between an agent that looks at sockets and one that does not.
-The watch of many parked pods is timed by the processor time of a process that does nothing else.
+In one run, on one machine, as root: the real agent and the simulated GPU. A wake is timed from the
+client's first byte to the first byte of the answer, at a model in a network namespace of its own,
+as pods have them; the resume is the agent's own figure for it, and the model's own time to answer
+is in the rest. A running model is asked in four ways, in turns: directly while nobody looks at its
+sockets, directly while the agent does (wake on connect), through the activator, through plain
+Caddy. The watch of many parked pods is timed by the processor time of a process that does nothing
+else.
 """
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -23,7 +26,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import report
+from benchmarks.harness import proxies, report
+from benchmarks.harness.proxies import Way
 from kybernate.model.workload import State
 from kybernate.testing.agentnode import AgentNode, Pod, wait_for
 from nodeagent.linux import processes
@@ -34,6 +38,8 @@ profiles:
   - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
 """
 _ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+_MODEL = ("testbed.models", "serve")
+_AT_ONCE = ("benchmarks.harness.asking", "serve")
 _ASK = b"POST /predict HTTP/1.1\r\nHost: model\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -51,29 +57,45 @@ def main() -> None:
     asked = _arguments()
     if os.geteuid():
         sys.exit("network namespaces are made by root only")
+    program = proxies.caddy_program() if asked.caddy else None
     wakes = _wakes(asked.wakes)
-    direct, watched = _running(asked.rounds, asked.requests)
+    running = _running(asked, program)
     cost = _cost_of_watching(asked.parked)
+    beyond = [whole - resume for whole, resume in wakes]
     rows = [
-        ["first byte to answer, parked", *_spread([whole for whole, _ in wakes])],
-        ["beyond the resume", *_spread([whole - resume for whole, resume in wakes])],
-        ["a request, nobody looks", *_spread(direct)],
-        ["a request, the agent looks", *_spread(watched)],
+        ["parked: first byte to first byte", *_spread([whole for whole, _ in wakes])],
+        ["parked: the resume in it", *_spread([resume for _, resume in wakes])],
+        ["parked: beyond the resume", *_spread(beyond)],
+        *([f"running: {way}", *_shown(one)] for way, one in running.items()),
     ]
     report.table("Waking on connect (milliseconds)", ["", "p50", "p95", "p99"], rows)
     sys.stdout.write(f"{asked.parked} parked pods are watched by {cost:.2%} of a core\n")
-    beyond = [whole - resume for whole, resume in wakes]
+    direct, added = running["direct"], _added(running)
     report.last_line(
         "bench-wake",
-        {"running_over_direct_p50": report.middle(watched) / report.middle(direct)},
+        {"running_over_direct_p50": running["wake on connect"]["p50"] / direct["p50"]},
         {
             "first_byte_after_resume_p50": report.middle(beyond),
             "first_byte_after_resume_p95": report.percentile(beyond, 0.95),
-            "running_direct_p50": report.middle(direct),
-            "running_watched_p50": report.middle(watched),
+            "running_direct_p50": direct["p50"],
+            **added,
         },
         watching={"parked": asked.parked, "of_a_core": round(cost, 4)},
     )
+
+
+def _shown(one: proxies.Found) -> list[str]:
+    return [f"{one[part] * 1e3:.3f}" for part in ("p50", "p95", "p99")]
+
+
+def _added(running: dict[str, proxies.Found]) -> dict[str, float]:
+    """What a proxy adds to asking directly, seconds."""
+    return {
+        f"{way}_added_{part}": running[way][part] - running["direct"][part]
+        for way in ("activator", "caddy")
+        if way in running
+        for part in ("p50", "p99")
+    }
 
 
 def _wakes(count: int) -> list[tuple[float, float]]:
@@ -86,27 +108,28 @@ def _wakes(count: int) -> list[tuple[float, float]]:
                 assert agent.park(pod.key).ok
             if number % 2 == 0 or line is None:  # every other connection is older than the park
                 line = kept.enter_context(_connect(pod))
-            began = time.perf_counter()
-            _ask(line)
-            whole = time.perf_counter() - began
+            whole = _ask(line)
             node.await_state(pod, State.ACTIVE)
             found.append((whole, _resume_seconds(node, number + 1)))
         return found
 
 
-def _running(rounds: int, requests: int) -> tuple[list[float], list[float]]:
-    """Seconds of requests to a running model: nobody looks at its sockets, and the agent does."""
-    found: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(rounds):
-        looks = bool(number % 2)
-        with _node("true" if looks else "false") as node:
-            pod = _model(node)
-            with _connect(pod) as line:
-                for _ in range(requests):
-                    began = time.perf_counter()
-                    _ask(line)
-                    found[looks].append(time.perf_counter() - began)
-    return found[False], found[True]
+def _running(asked: Any, program: Path | None) -> dict[str, proxies.Found]:
+    """A model that answers at once, asked in each way. Two nodes: at one nobody looks. Both are in
+    the host's network, where a look is dearest."""
+    with ExitStack() as kept:
+        folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="kyb-")))
+        blind = kept.enter_context(_node("false", kind=AgentNode, serve=_AT_ONCE))
+        seeing = kept.enter_context(_node("true", kind=AgentNode, serve=_AT_ONCE))
+        port = int(_model(seeing)._port())
+        ways = {
+            "direct": Way(int(_model(blind)._port())),
+            "wake on connect": Way(port),
+            "activator": kept.enter_context(proxies.activator(folder, port)),
+        }
+        if program is not None:
+            ways["caddy"] = kept.enter_context(proxies.caddy(program, folder, port))
+        return proxies.rounds(ways, 1, asked.rounds, asked.seconds)
 
 
 def _cost_of_watching(parked: int) -> float:
@@ -131,16 +154,18 @@ def _alone() -> Iterator[int]:
 
 
 @contextmanager
-def _node(looks: str = "true") -> Iterator[Nodes]:
+def _node(
+    looks: str = "true", kind: type[AgentNode] = Nodes, serve: tuple[str, ...] = _MODEL
+) -> Iterator[AgentNode]:
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder:
         flags = [f"--wake-on-connect={looks}"]
-        node = Nodes(Path(folder), profiles=PROFILES, flags=flags)
+        node = kind(Path(folder), profiles=PROFILES, flags=flags, serve=serve)
         with node:
             node.start_agent()
             yield node
 
 
-def _model(node: Nodes) -> Pod:
+def _model(node: AgentNode) -> Pod:
     pod = node.start_pod("model", "G0/0")
     node.await_state(pod, State.ACTIVE)
     wait_for(pod._port, "it serves")
@@ -148,7 +173,7 @@ def _model(node: Nodes) -> Pod:
 
 
 @contextmanager
-def _agent(node: Nodes) -> Iterator[Any]:
+def _agent(node: AgentNode) -> Iterator[Any]:
     from kybernate.clients.agents import Agent
 
     with Agent.on_node(node.socket) as agent:
@@ -163,20 +188,21 @@ def _connect(pod: Pod) -> socket.socket:
     return line
 
 
-def _ask(line: socket.socket) -> None:
-    """One request, until the whole answer is here."""
+def _ask(line: socket.socket) -> float:
+    """One request, until the whole answer is here; seconds to its first byte."""
+    began, found, first = time.perf_counter(), b"", 0.0
     line.sendall(_ASK)
-    found = b""
     while (end := found.find(b"\r\n\r\n")) < 0:
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # the model sends in two parts
         found += line.recv(65536)
+        first = first or time.perf_counter() - began
     size = int(found[:end].partition(b"Content-Length: ")[2].split(b"\r")[0])
     while len(found) < end + 4 + size:
         found += line.recv(65536)
     assert found.startswith(b"HTTP/1.1 200"), found
+    return first
 
 
-def _resume_seconds(node: Nodes, count: int) -> float:
+def _resume_seconds(node: AgentNode, count: int) -> float:
     """Of the last of so many resumes, by the agent's own word."""
 
     def told() -> list[str]:
@@ -184,7 +210,7 @@ def _resume_seconds(node: Nodes, count: int) -> float:
         return [line for line in lines if '"reason":"Resumed"' in line]
 
     wait_for(lambda: len(told()) >= count, "it is told")
-    return float(told()[-1].partition(" in ")[2].partition(" s")[0])
+    return float(json.loads(told()[-1])["seconds"])
 
 
 def _spread(seconds: list[float]) -> list[str]:
@@ -194,10 +220,11 @@ def _spread(seconds: list[float]) -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1] if __doc__ else "")
-    parser.add_argument("--wakes", type=int, default=30)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--wakes", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--parked", type=int, default=100)
+    parser.add_argument("--caddy", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
 
 

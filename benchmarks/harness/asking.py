@@ -81,6 +81,7 @@ class Client(asyncio.Protocol):
 async def serve(port: int) -> None:
     """Until it is killed."""
     server = await asyncio.get_running_loop().create_server(Model, "127.0.0.1", port)
+    print(f"serving on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
@@ -104,6 +105,7 @@ async def load(port: int, clients: int, seconds: float, model: str) -> dict[str,
     return {
         "per_second": len(took) / (time.perf_counter() - began),
         "p50": ordered[len(ordered) // 2],
+        "p95": ordered[int(len(ordered) * 0.95)],
         "p99": ordered[int(len(ordered) * 0.99)],
     }
 
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--model", default="llama")
+    parser.add_argument("--vram", help="for nodes, which say it to every model; unused")
     asked = parser.parse_args()
     if asked.kind == "serve":
         asyncio.run(serve(asked.port))
