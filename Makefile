@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex bench-extender bench-park bench-pairs bench-images bench-artifacts bench-tiers bench-activator bench-wake generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex thousand-switches bench-extender bench-park bench-pairs bench-images bench-artifacts bench-tiers bench-activator bench-wake generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -42,6 +42,10 @@ demo: built ## The main job, live: five 40 GB models and a trainer share one 80 
 
 demo-multiplex: built ## Five models behind one address on one 80 GB GPU, asked as a real trace asks
 	@$(PY) -m testbed.multiplex
+
+thousand-switches: built ## 30 models behind one address, 1,000 switches: nothing lost, mixed up or out of order
+	@$(PY) -m testbed.multiplex --models 30 --vram 256Mi --together 1 --turn 0 --clients 12 --ahead 4 \
+	  --requests 1500 --switches 1000
 
 test: test-unit test-plane ## All tests but those of the whole stack, which have a target of their own
 

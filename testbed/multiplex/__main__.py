@@ -1,7 +1,8 @@
 """`python -m testbed.multiplex`: start, replay, check every answer, stop. Exit code 0: all well.
 
 On a real node where this machine can run one and `--real` asks for it, else on a light node.
-`--requests N` asks N shuffled requests as fast as clients may, instead of the trace.
+`--requests N` asks N shuffled requests as fast as clients may, instead of the trace; `--switches N`
+has it fail where the GPU was given from model to model less often than that.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from testbed.stack import NodeSpec, Stack, realnodes
 
 LOADED = (State.ACTIVE, State.PARKED)
 FAULTS_SHOWN = 20
+_BRIEF_S = 0.1  # turns of those who ask shuffled requests
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -82,11 +84,14 @@ def play(folder: Path, started: float, given: argparse.Namespace) -> None:
         agent.close()
         assert looking.latest is not None
         report(tally, looking.latest, started)
+        if looking.latest["switches"] < given.switches:
+            switches = looking.latest["switches"]
+            raise Unexpected(f"{switches} switches, where {given.switches} were asked for")
 
 
 def load(stage: Stage, names: tuple[str, ...], given: argparse.Namespace, say: object) -> None:
     """The models as Deployments, each loaded once; turns as short as a viewer likes."""
-    hurried = policies.Pace(least=given.turn, most=max(0.2, given.turn), idle=0.2)
+    hurried = policies.Pace(least=given.turn, most=max(_BRIEF_S, given.turn), idle=_BRIEF_S)
     policies.quicken(stage, hurried if given.requests else policies.Pace(least=given.turn))
     stage.apply(*objects.priority_classes(), *(objects.model(one, given.vram) for one in names))
     assert callable(say)
@@ -159,6 +164,7 @@ def _flags() -> argparse.ArgumentParser:
     parser.add_argument("--together", type=int, default=2, help="models that may be active at once")
     parser.add_argument("--seconds", type=float, default=50.0, help="the trace is played in")
     parser.add_argument("--requests", type=int, default=0, help="shuffled ones, not the trace")
+    parser.add_argument("--switches", type=int, default=0, help="there have to be so many")
     parser.add_argument("--clients", type=int, default=48)
     parser.add_argument("--ahead", type=int, default=1, help="questions before the first answer")
     parser.add_argument("--turn", type=float, default=1.0, help="seconds a model keeps its GPU")
