@@ -5,7 +5,9 @@ Real: the agent, the simulated GPU, containers that share this machine's network
 do. Faked: the API server, OPA, PodResources.
 """
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -79,3 +81,56 @@ def test_a_pinned_model_is_not_parked_though_somebody_asks_for_that(
 
     wait_for(lambda: "default/a is pinned by its pod" in why(), "who waits is told why")
     assert node.state_of(pod) is State.ACTIVE
+
+
+class Metrics(ThreadingHTTPServer):
+    """What a server in the pod would tell of its requests. None: it fails."""
+
+    requests: int | None = 2
+    daemon_threads = True
+
+    @property
+    def text(self) -> bytes:
+        return f'vllm:num_requests_running{{engine="0"}} {self.requests}\n'.encode()
+
+
+class _Page(BaseHTTPRequestHandler):
+    server: Metrics
+
+    def do_GET(self) -> None:
+        self.send_response(500 if self.server.requests is None else 200)
+        self.end_headers()
+        self.wfile.write(self.server.text)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    with Metrics(("127.0.0.1", 0), _Page) as one:
+        threading.Thread(target=one.serve_forever, args=(0.05,), daemon=True).start()
+        yield one
+        one.shutdown()
+
+
+def test_an_idle_model_stays_while_its_own_metrics_tell_of_requests_or_cannot_be_read(
+    node: AgentNode, metrics: Metrics
+) -> None:
+    node.opa.metrics["at"] = {"inference": f"{metrics.server_address[1]}/metrics"}
+    node.start_agent()
+    pod = node.start_pod("a", "G0/0", annotations={"kyb.ai/idle-after": "500ms"})
+    with Agent.on_node(node.socket) as agent:
+
+        def told() -> tuple[int | None, float | None]:
+            seen = agent.state().workload(pod.key)
+            demand = seen.demand if seen else None
+            return (demand.in_flight, demand.idle_for) if demand else (None, -1.0)
+
+        wait_for(lambda: told()[0] == 2, "its requests are counted")
+        metrics.requests = None
+        wait_for(lambda: told()[1] is None, "nobody calls it idle")
+
+        assert node.state_of(pod) is State.ACTIVE
+        metrics.requests = 0
+        node.await_state(pod, State.PARKED)
