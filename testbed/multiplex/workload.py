@@ -55,17 +55,10 @@ def of_trace(names: Sequence[str], seconds: float, clients: int) -> list[Request
 
 
 def shuffled(names: Sequence[str], count: int, clients: int, seed: int = 1) -> list[Request]:
-    """So many requests, each to any of the models, all as soon as their clients may. A tag is its
-    client's number and which of that client's requests it is."""
+    """So many requests, each to any of the models, all as soon as their clients may."""
     dice = random.Random(seed)
     return [
-        Request(
-            tag=f"c{n % clients}-{n // clients}",
-            client=n % clients,
-            at=0.0,
-            model=dice.choice(names),
-            tokens=1,
-        )
+        Request(tag=f"r{n}", client=n % clients, at=0.0, model=dice.choice(names), tokens=1)
         for n in range(count)
     ]
 

@@ -99,7 +99,7 @@ def _everything_is_in_order(node: AgentNode, *pods: Pod) -> None:
 
 
 def _settled(node: AgentNode) -> bool:
+    """Who waits gets its turn at once here, so a switch is about to begin for it."""
     view = node.view()
-    return view is not None and all(
-        one.state not in (State.ACTIVATING, State.PARKING) for one in view.workloads
-    )
+    moving = (State.ACTIVATING, State.PARKING, State.WAITING)
+    return view is not None and all(one.state not in moving for one in view.workloads)
