@@ -13,14 +13,9 @@ from nodeagent.settings import Settings
 from nodeagent.sole import sole
 from nodeagent.sources import await_cards
 
-# Seconds that a thread waits at most for another one that computes: whoever wakes a workload goes
-# from thread to thread, and Python's usual 5 ms would be waited for at each.
-_HAND_OVER_S = 0.0005
-
 
 def main() -> int:
     """The exit status: 0 when stopped, 2 for a profile file or setting that cannot be used."""
-    sys.setswitchinterval(_HAND_OVER_S)
     ours = settings.from_process(Settings)
     logs.configure("nodeagent", ours.log_level)
     connect(ours.kubeconfig).close()

@@ -1,9 +1,8 @@
 """
 Writing down what the books know of a workload beside its story: what it wants, what people want.
 
-One thread, so that nobody who changes the books waits for a disk; and a moment later, so that
-whoever is wanted and gets its GPU at once does not wait for a record of its wish either: a story
-holds the same lock. A crash in between loses a wish of the last moment, never contents.
+One thread, so that nobody who changes the books waits for a disk. A crash in between loses a wish
+of the last milliseconds, never contents.
 """
 
 import threading
@@ -17,8 +16,6 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.disk.journal import Journal
 from nodeagent.disk.records import Record
 from nodeagent.lives.life import Life, Lives
-
-SETTLE_S = 0.2
 
 
 class Keeper:
@@ -56,7 +53,6 @@ class Keeper:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._fresh or self._stopping)
-                self._changed.wait_for(lambda: self._stopping, SETTLE_S)
                 fresh, self._fresh = self._fresh, set()
                 if not fresh:
                     return

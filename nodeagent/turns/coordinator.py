@@ -4,8 +4,6 @@ The seat coordinator's edge: it keeps the books, asks `decide`, and starts switc
 Called by: containers, the API, the watches (what changed), the switches (what happened).
 Rule: one lock guards the books and is never held while policy or a mechanism is asked. Rule: it
 wakes when something changes or when `decide` said to ask again; nothing is polled faster.
-Rule: the cards are looked at before a decision, unless nothing but demand is new since the last
-look: somebody waits then, and room is verified before it is filled.
 """
 
 import threading
@@ -64,8 +62,6 @@ class Coordinator:
         self._whys = Whys(teller)
         self._listeners: list[Changed] = []
         self._picture: Picture | None = None
-        self._looked_at = -LOOK_EVERY
-        self._look_due = True  # something happened that the last picture does not show
         self._under_way = UnderWay()
         self.revision: Revision = NO_REVISION
         self.passes = 0
@@ -121,9 +117,7 @@ class Coordinator:
         quiet = tenancy is None or not (
             wishes.asks(tenancy, demand) or wishes.eases(tenancy, demand)
         )
-        self._change(
-            lambda books: wishes.heard(books, (key, life), demand, now), quiet=quiet, seen=True
-        )
+        self._change(lambda books: wishes.heard(books, (key, life), demand, now), quiet=quiet)
         if tenancy is not None and wishes.is_news(tenancy.demand, demand):
             self._wake.set()
 
@@ -195,18 +189,13 @@ class Coordinator:
         """As the port says."""
         self._change(lambda books: bookkeeping.end_switch(books, plan.key))
 
-    def _change(
-        self, step: Callable[[Books], Books], *, quiet: bool = False, seen: bool = False
-    ) -> None:
-        """`quiet`: nobody need know; `seen`: the cards are as they were."""
+    def _change(self, step: Callable[[Books], Books], *, quiet: bool = False) -> None:
         with self._lock:
             before = self._books
             self._books = after = step(before)
             self._whys.forget(after)
         if after is before or quiet:
             return
-        if not seen:
-            self._look_due = True
         self._wake.set()
         for listener in self._listeners:
             listener(before, after)
@@ -235,7 +224,7 @@ class Coordinator:
             if self._stopping:
                 return
             try:
-                changed = self._take_picture() if self._is_old() else False
+                changed = self._take_picture()
                 if woken or changed or (again_at is not None and again_at <= self._clock.now()):
                     again_at = self._begin_what_may()
             except Exception:  # a fault here must not end all switching on the node
@@ -291,18 +280,11 @@ class Coordinator:
 
     # the cards
 
-    def _is_old(self) -> bool:
-        """Whether there may be more to see than the last picture shows."""
-        return self._look_due or self._clock.monotonic() - self._looked_at >= LOOK_EVERY / 2
-
     def _take_picture(self) -> bool:
         """Whether something is seen that may change a decision by itself."""
-        self._look_due = False  # before looking: what happens meanwhile may not be in it
         picture = self._look()
         if picture is None:
-            self._look_due = True
             return False
-        self._looked_at = self._clock.monotonic()
         before, self._picture = self._picture, picture
         self._change(lambda books: wishes.seen(books, picture, self._clock.now()), quiet=True)
         self._tell_health(before, picture)
