@@ -202,11 +202,20 @@ def _progress(key: WorkloadKey, uid: PodUid, state: State, message: str = "") ->
     )  # fmt: skip
 
 
+class SetClock(SystemClock):
+    """Its wall's time may be set, ahead or back: `skew` in seconds."""
+
+    skew = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.skew
+
+
 class House:
     """A cluster's models, and activators in front of them."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.clock = folder, SetClock()
         self.kube, self.agent = FakeKube(), Agent()
         self.agent.gate.set()
         self.servers: dict[str, Server] = {}
@@ -366,7 +375,7 @@ class Running:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         make = cast(Make, lambda _: self._house.agent)
         try:
-            self.process = Process(self.settings, self._house.kube, SystemClock(), make)
+            self.process = Process(self.settings, self._house.kube, self._house.clock, make)
             await self.process.start()
         except BaseException as fault:
             self._fault = fault

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import urllib3
 
 from kybernate.model.verdict import Reason
@@ -162,6 +163,31 @@ def test_what_runs_is_reached_also_while_its_agent_is_away(house: Any, start: St
     house.model("llama-a", State.ACTIVE)
     house.agent.away()
     assert start().ask("llama-a").status == 200
+
+
+@pytest.mark.parametrize(
+    "skew", [pytest.param(-3600.0, id="back"), pytest.param(3600.0, id="ahead")]
+)
+def test_a_clock_that_is_set_neither_ends_nor_keeps_who_waits(
+    house: Any, start: Start, skew: float
+) -> None:
+    house.model("llama-a")
+    house.deployment("llama-b", 0, scale_to_zero="checkpoint")
+    house.agent.gate.clear()
+    activator = start(hold=60.0)
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(activator.ask, "llama-a")
+        house.wait_for(lambda: activator.of("llama-a").get("waking"), "it is woken")
+        house.clock.skew = skew
+        after = pool.submit(activator.ask, "llama-b")
+        house.wait_for(lambda: activator.of("llama-b").get("queued"), "who comes then waits, too")
+        assert activator.view()["time"] == pytest.approx(house.clock.now(), abs=60.0)
+        assert not before.done()
+        house.agent.gate.set()
+        assert before.result().status == 200
+        house.scale("llama-b", 1)
+        house.pod("llama-b", State.PARKED)
+        assert after.result().status == 200
 
 
 def test_a_wake_that_nobody_waits_for_any_more_is_given_up(house: Any, start: Start) -> None:
