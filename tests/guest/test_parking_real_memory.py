@@ -202,9 +202,10 @@ def test_where_no_shared_segment_fits_an_allocation_has_its_own(node):
             node.card.resize(size)
 
 
-def test_calls_into_the_driver_are_counted_and_asking_stops_nobody(node):
+def test_calls_into_the_driver_are_counted_and_asking_stops_nobody(node, eventually):
     with node.program() as told:
         at = told.alloc(3 * MIB)
+        eventually(lambda: node.mechanism.here(told.body))
         (before,) = node.mechanism.calls(told.body)
         (still,) = node.mechanism.calls(told.body)
         told.fill(at, 3 * MIB, 1)
