@@ -6,6 +6,7 @@ Observed: the API server, files the pods' own hooks write.
 """
 
 import json
+import threading
 import time
 
 import pytest
@@ -19,6 +20,15 @@ SERVE = ("serve", "--vram=1Gi", "--address=0.0.0.0")
 SEALED = {"kyb.ai/on-delete": "checkpoint"}
 NODE = "seats-1"
 LONG_S = 120  # a grace period nobody should wait out
+# Two GiB of its own, so that a dump takes seconds; as a container's first process it must ask for
+# the signal, or it would not be told.
+BIG = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+kept = bytearray(os.urandom(2**20)) * 2048
+sys.argv[1:] = ["serve", "--vram=1Gi", "--address=0.0.0.0"]
+runpy.run_module("testbed.models", run_name="__main__", alter_sys=True)
+"""
 TAINT = {"key": "kyb.test/real", "operator": "Exists"}
 
 
@@ -35,6 +45,22 @@ def a_pod(seats, name, hook=None, wishes=None, *, host_pid=True, **spec):
 def park(seats, name):
     with seats.agent() as agent:
         assert agent.park(WorkloadKey("default", name), within=60.0).ok
+
+
+def seal(seats, name, checkpoint):
+    """The agent's outcome."""
+    with seats.agent() as agent:
+        return agent.checkpoint(WorkloadKey("default", name), name=checkpoint, within=90.0)
+
+
+def drafts(seats):
+    """What is in the agent's folder of checkpoints that nobody finished."""
+    return [*(seats.folder / seats.state_folder / "checkpoints").glob("drafts/*")]
+
+
+def pages(seats):
+    """Memory of processes in there."""
+    return [one for draft in drafts(seats) for one in draft.rglob("pages-*.img")]
 
 
 def containerd_said(seats):
@@ -153,6 +179,36 @@ def test_a_drained_node_leaves_checkpoints_of_who_was_active_and_of_who_was_park
     seats.plane.kubectl("drain", NODE, *flags, "--timeout=120s")
     seats.plane.kubectl("uncordon", NODE)
     wait_for(lambda: {"asleep", "awake"} <= sealed(seats).keys(), "both are sealed", 60.0)
+
+
+def test_one_that_is_deleted_while_it_is_sealed_leaves_a_whole_checkpoint_or_none(seats):
+    """Its dump is under way when its container is ended."""
+    pod = a_pod(seats, "halfway", host_pid=False, terminationGracePeriodSeconds=LONG_S)
+    pod["spec"]["containers"][0]["command"] = ["python3", "-c", BIG]
+    seats.admit(pod)
+    seats.await_state("halfway", "Active")
+    seats.predict("halfway")
+    stop = f'Stop container \\"{container_of(seats, "halfway")}\\" with signal'
+    ended = []
+    sealing = threading.Thread(target=lambda: ended.append(seal(seats, "halfway", "half")))
+    sealing.start()
+    wait_for(lambda: pages(seats), "its memory is being written", 60.0)
+    seats.plane.kubectl("delete", "pod", "halfway", "--wait=false")
+    wait_for(lambda: stop in containerd_said(seats), "containerd stops it", 60.0)
+    assert not ended, "the dump was too quick for this test"
+    wait_for(lambda: seats.pod("halfway") is None, "it is gone", LONG_S / 2)
+    sealing.join()
+    print(ended[0])
+    wait_for(lambda: seats.state("halfway") == "", "the agent knows", 60.0)
+    assert not drafts(seats)
+    if ended[0].ok:
+        wait_for(lambda: sealed(seats).get("halfway") == "half", "it is ready", 60.0)
+    else:
+        assert "halfway" not in sealed(seats)
+
+    seats.admit(a_pod(seats, "next", host_pid=False))
+    seats.await_state("next", "Active")
+    assert seal(seats, "next", "whole").ok
 
 
 def test_one_that_kube_scheduler_preempts_leaves_a_checkpoint(seats, priorities):
