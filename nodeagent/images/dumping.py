@@ -40,8 +40,8 @@ class Tools:
 
 
 def dump(tools: Tools, body: Body, into: Path) -> Mapping[str, str]:
-    """Into an empty folder; the facts. Raises DumpFailed, and what freezing, trees and image files
-    raise, and OSError.
+    """Into an empty folder; the facts. Raises DumpFailed, BodyGone, and what freezing, trees and
+    image files raise, and OSError.
     """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     watched = watches.options(processes.tree(body.pid), body.rootfs)
@@ -87,6 +87,7 @@ def _checkpoint(tools: Tools, body: Body, image: Path, work: Path, watched: Sequ
     argv.append(body.container_id)
     code, said = _run(argv, {**os.environ, "CRIU_CONFIG_FILE": str(chosen)})
     if code:
+        body.check()  # CRIU has no words for one that was killed meanwhile
         why = criu.sentence(work / "dump.log") or criu.of_runc(said)
         raise DumpFailed(why or f"runc ended with {code} and said nothing")
     with suppress(FileNotFoundError):

@@ -204,6 +204,7 @@ def test_one_that_is_deleted_while_it_is_sealed_leaves_a_whole_checkpoint_or_non
     if ended[0].ok:
         wait_for(lambda: sealed(seats).get("halfway") == "half", "it is ready", 60.0)
     else:
+        assert "default/halfway ended meanwhile" in ended[0].message
         assert "halfway" not in sealed(seats)
 
     seats.admit(a_pod(seats, "next", host_pid=False))
