@@ -11,6 +11,7 @@ Rule: the tests are one story, in order: each leaves the node to the next.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def shipped(assets: Any, eventually: Callable[..., Any]) -> Iterator[Shipped]:
 def _image(node: RealNode, folder: Path) -> Any:
     """What the Dockerfile's target nodeagent holds, made of what is installed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    distributions = [one.split("==")[0] for one in project["dependencies"]]
+    distributions = [re.split(r"[\[=]", one)[0] for one in project["dependencies"]]
     image = node.python_image(distributions, [ROOT / one for one in PACKAGES])
     (folder / "kyb").write_text(KYB)
     (folder / "kyb").chmod(0o755)
