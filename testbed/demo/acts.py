@@ -18,7 +18,7 @@ from testbed.demo.stage import NODE, Stage, Unexpected
 MODELS = ("llama-a", "llama-b", "llama-c", "llama-d", "llama-e")
 VRAM = "40Gi"
 TRAINER = "trainer"
-STEPS = 450
+STEPS = 300
 COUNTED = "2Gi"
 SAVED = "counter-saved"
 LOADED = (State.ACTIVE, State.PARKED)
