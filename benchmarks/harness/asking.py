@@ -11,6 +11,7 @@ asks anew as soon as it has its answer.
 import argparse
 import asyncio
 import json
+import re
 import time
 from typing import Any, cast
 
@@ -21,16 +22,25 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 )
 
 
+_SIZE = re.compile(rb"(?i)\r\ncontent-length: *([0-9]+)")
+_LENGTH = b"Content-Length: %d" % len(BODY)
+
+
 class Model(asyncio.Protocol):
-    """One answer for each request; requests come whole, for they are small."""
+    """One answer for each request; a proxy may send head and body apart."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport, self._heard = cast(asyncio.Transport, transport), b""
 
-    def data_received(self, _data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
-        self._transport.write(ANSWER)
+        self._heard += data
+        head, complete, body = self._heard.partition(b"\r\n\r\n")
+        size = _SIZE.search(head)
+        if complete and len(body) >= (int(size[1]) if size else 0):
+            self._heard = b""
+            self._transport.write(ANSWER)
 
 
 class Client(asyncio.Protocol):
@@ -49,8 +59,13 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
         self._heard += data
-        if not self._heard.endswith(BODY):
-            return
+        head, complete, _ = self._heard.partition(b"\r\n\r\n")
+        if complete and _LENGTH not in head:  # somebody else's answer, which has no such end
+            self._fail(RuntimeError(self._heard[:200].decode(errors="replace")))
+        elif self._heard.endswith(BODY):
+            self._heard_all()
+
+    def _heard_all(self) -> None:
         now = time.perf_counter()
         self._took.append(now - self._at)
         if not self._heard.startswith(b"HTTP/1.1 200"):

@@ -110,7 +110,7 @@ def caddy_program() -> Path | None:
 def caddy(program: Path, folder: Path, port: int) -> Iterator[Way]:
     """A plain reverse proxy in front of what listens at `port`."""
     listen = ports.guess()
-    argv = [str(program), "reverse-proxy", f"--from=http://127.0.0.1:{listen}"]
+    argv = [str(program), "reverse-proxy", f"--from=http://:{listen}"]  # for any host
     homes = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with _running([*argv, f"--to=127.0.0.1:{port}"], env={**os.environ, **homes}, **quiet) as one:
