@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(60
 
 PROBES = 3600
 HELD_S = 60
-WAITING = 16
+WAITING = 8  # with the parked ones 40 probes a second, each a process or two
 AGGRESSIVE = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1}
 # For those that are asked themselves: on a busy machine a second is no sign of a fault.
 PATIENT = {**AGGRESSIVE, "timeoutSeconds": 15}

@@ -23,7 +23,7 @@ SHORT_S = 10.0  # a page, or some occurrences
 LONG_S = 120.0  # an inventory
 PAGE = 500
 _PATIENCE = (
-    *found_again(attempt_ms=5000),
+    *found_again(),
     ("grpc.keepalive_time_ms", 30_000),  # a replica whose node lost its power ends no connection
 )
 
