@@ -3,24 +3,19 @@
 import asyncio
 import gc
 import signal
-import sys
 
 from activator.agents import in_cluster
 from activator.process import Process
 from activator.settings import Settings
 from kybernate.clients.kube import Kube
-from kybernate.runtime import logs, settings
+from kybernate.runtime import handing, logs, settings
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.connecting import connect
-
-# Seconds that the loop waits at most for a thread that computes (a watch, a report to an agent);
-# Python's usual 5 ms would be most of what a request may be held up.
-_HAND_OVER_S = 0.0005
 
 
 def main() -> None:
     """Run until told to stop."""
-    sys.setswitchinterval(_HAND_OVER_S)
+    handing.over_soon()
     configured = settings.from_process(Settings)
     logs.configure("activator", configured.log_level)
     kube = connect(configured.kubeconfig)

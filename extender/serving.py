@@ -1,16 +1,10 @@
 """The extender's server. Called by: `__main__`, the benchmark."""
 
-import sys
-
 from extender.process import Process
 from extender.settings import Settings
-from kybernate.runtime import logs
+from kybernate.runtime import handing, logs
 from kybernate.runtime.tls import TlsFiles
 from kybernate.runtime.wsgi import Running, Serving
-
-# Python gives a busy thread 5 ms before another may run: as long as a whole answer may take. With
-# watches flowing, a request would wait that long for its turn, several times.
-_SWITCH_S = 0.0005
 
 
 def serving(settings: Settings) -> Serving:
@@ -26,7 +20,7 @@ def serving(settings: Settings) -> Serving:
 
 def build(settings: Settings) -> Running:
     """Everything a worker needs, started."""
-    sys.setswitchinterval(_SWITCH_S)
+    handing.over_soon()
     logs.configure("extender", settings.log_level)
     process = Process(settings)
     process.start()
