@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from kybernate.clients.clock import Clock
 from kybernate.model.demand import SILENT, Demand
-from nodeagent.demand.lately import Lately
+from nodeagent.demand.lately import Counts
 from nodeagent.lives.life import Life
 from nodeagent.mechanisms.guestwire import Calls
 
@@ -30,7 +30,7 @@ class Submitted:
         clock: Clock,
     ) -> None:
         self._concerns, self._calls, self._clock = concerns, calls, clock
-        self._lately: dict[str, Lately] = {}
+        self._counts = Counts()
 
     def concerns(self, life: Life) -> bool:
         """As the port says."""
@@ -45,13 +45,11 @@ class Submitted:
         if not calls:
             return SILENT
         ever, inside = sum(one.ever for one in calls), sum(one.inside for one in calls)
-        before = self._lately.get(life.id, Lately(count=ever, moved_at=now))
-        lately = self._lately[life.id] = before.seen(ever, now)
-        still = lately.still_for(now)
+        still = self._counts.seen(life.id, ever, now).still_for(now)
         if inside or still < _JUST_NOW_S:
             return Demand(busy=True, idle_for=0.0, why="its programs call the driver")
         return Demand(idle_for=still)
 
     def forget(self, life_ids: set[str]) -> None:
         """As the port says."""
-        self._lately = {one: kept for one, kept in self._lately.items() if one in life_ids}
+        self._counts.forget(life_ids)

@@ -18,7 +18,7 @@ from kybernate.clients.clock import Clock
 from kybernate.model.demand import SILENT, Demand
 from kybernate.model.engines import Engines
 from kybernate.model.workload import Endpoint
-from nodeagent.demand.lately import Lately
+from nodeagent.demand.lately import Counts
 from nodeagent.demand.scraping import Endpoints, NotKnown
 from nodeagent.lives.life import Life
 
@@ -53,7 +53,7 @@ class Engine:
     ) -> None:
         self._fetch, self._endpoints, self._engines = fetch, endpoints, engines
         self._clock = clock
-        self._steps: dict[str, Lately] = {}
+        self._steps = Counts()
         self._busy_at: dict[str, float] = {}
 
     def concerns(self, life: Life) -> bool:
@@ -80,7 +80,7 @@ class Engine:
     def forget(self, life_ids: set[str]) -> None:
         """As the port says."""
         self._endpoints.forget(life_ids)
-        self._steps = {one: kept for one, kept in self._steps.items() if one in life_ids}
+        self._steps.forget(life_ids)
         self._busy_at = {one: at for one, at in self._busy_at.items() if one in life_ids}
 
     def _serving(self, life: Life, requests: float | None, now: float) -> Demand | None:
@@ -98,8 +98,7 @@ class Engine:
     def _training(self, life: Life, told: Numbers, now: float) -> Demand | None:
         if told.steps is None:
             return None
-        before = self._steps.get(life.id, Lately(count=told.steps, moved_at=now))
-        lately = self._steps[life.id] = before.seen(told.steps, now)
+        lately = self._steps.seen(life.id, told.steps, now)
         still = lately.still_for(now)
         if lately.usual is None:
             return Demand(doubt=True, why="its first step is still to come")
@@ -112,12 +111,13 @@ class Engine:
 def numbers(text: str, engines: Engines) -> Numbers:
     """What a program's metrics tell of requests and steps: all series of the known names, added up.
     Raises ValueError where such a line cannot be read."""
-    return Numbers(requests=_sum(text, engines.requests), steps=_sum(text, engines.steps))
+    known = engines.requests | engines.steps
+    lines = [line for line in text.splitlines() if _name(line) in known]  # a page may have MiB
+    return Numbers(requests=_sum(lines, engines.requests), steps=_sum(lines, engines.steps))
 
 
-def _sum(text: str, names: frozenset[str]) -> float | None:
-    lines = [line for line in text.splitlines() if _name(line) in names]
-    values = list(_values(lines))
+def _sum(lines: Iterable[str], names: frozenset[str]) -> float | None:
+    values = list(_values(line for line in lines if _name(line) in names))
     if not all(isfinite(value) and value >= 0 for value in values):
         raise ValueError(f"a metric of {', '.join(sorted(names))} is no count")
     return sum(values) if values else None
