@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from kybernate.clients.channels import found_again
+from kybernate.clients.channels import FOUND_AGAIN
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.runtime.logs import get_logger
@@ -26,7 +26,7 @@ class Agent:
             f"unix://{socket.absolute()}",
             options=(
                 ("grpc.default_authority", "localhost"),
-                *found_again(),
+                *FOUND_AGAIN,
             ),
         )
         self._agent = rpc.AgentStub(self._channel)

@@ -10,7 +10,7 @@ from typing import Protocol
 import grpc
 
 from kybernate.api import names
-from kybernate.clients.channels import found_again
+from kybernate.clients.channels import FOUND_AGAIN
 from kybernate.clients.errors import Retry
 from kybernate.clients.pb import podresources_pb2 as pb
 from kybernate.clients.pb import podresources_pb2_grpc as rpc
@@ -38,7 +38,7 @@ class KubeletSeats:
         # An authority of our own: gRPC would send the socket's path, which the kubelet refuses.
         options = (
             ("grpc.default_authority", "localhost"),
-            *found_again(),
+            *FOUND_AGAIN,
         )
         self._channel = grpc.insecure_channel(f"unix://{socket.absolute()}", options=options)
         self._lister = rpc.PodResourcesListerStub(self._channel)

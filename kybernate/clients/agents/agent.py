@@ -16,7 +16,7 @@ from kybernate.clients.agents import messages
 from kybernate.clients.agents.end import Cancellable, End
 from kybernate.clients.agents.errors import AgentAway, translated
 from kybernate.clients.agents.values import NodeView, Outcome, Progress, Sealing
-from kybernate.clients.channels import found_again
+from kybernate.clients.channels import FOUND_AGAIN
 from kybernate.clients.pb import agent_pb2 as pb
 from kybernate.clients.pb import agent_pb2_grpc as rpc
 from kybernate.model.ids import WorkloadKey
@@ -35,7 +35,7 @@ class Agent:
     def on_node(cls, socket: str | Path) -> "Agent":
         """Over the agent's unix socket."""
         path = Path(str(socket).removeprefix("unix://")).absolute()
-        options = (("grpc.default_authority", "localhost"), *found_again())
+        options = (("grpc.default_authority", "localhost"), *FOUND_AGAIN)
         return cls(grpc.insecure_channel(f"unix://{path}", options=options))
 
     @classmethod
@@ -44,7 +44,7 @@ class Agent:
     ) -> "Agent":
         """At `host:port`, by mTLS. `server_name` is what its certificate says, where not that."""
         named = (("grpc.ssl_target_name_override", server_name),) if server_name else ()
-        return cls(grpc.secure_channel(address, credentials, options=(*named, *found_again())))
+        return cls(grpc.secure_channel(address, credentials, options=(*named, *FOUND_AGAIN)))
 
     def __enter__(self) -> "Agent":
         return self

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import grpc
 
-from kybernate.clients.channels import found_again
+from kybernate.clients.channels import FOUND_AGAIN
 from kybernate.clients.pb import registry_pb2 as pb
 from kybernate.clients.pb import registry_pb2_grpc as rpc
 from kybernate.clients.registry import messages
@@ -23,7 +23,7 @@ SHORT_S = 10.0  # a page, or some occurrences
 LONG_S = 120.0  # an inventory
 PAGE = 500
 _PATIENCE = (
-    *found_again(),
+    *FOUND_AGAIN,
     ("grpc.keepalive_time_ms", 30_000),  # a replica whose node lost its power ends no connection
 )
 

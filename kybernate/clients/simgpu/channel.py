@@ -4,11 +4,11 @@ from pathlib import Path
 
 import grpc
 
-from kybernate.clients.channels import found_again
+from kybernate.clients.channels import FOUND_AGAIN
 
 _OPTIONS = (
     ("grpc.default_authority", "localhost"),  # gRPC would else send the socket's path as the host
-    *found_again(),
+    *FOUND_AGAIN,
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a closed channel leaves no connection behind
 )
