@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,6 +263,13 @@ class SeatNode:
         running = found.removeprefix("pod/")
         wait_for(lambda: self.phase(running) == "Running", f"{running} runs", PATIENCE_S)
         return running
+
+    def seconds_until_gone(self, *names, within=PATIENCE_S):
+        """Delete them: from the order to the API server's word on the last of them."""
+        began = time.monotonic()
+        self.plane.kubectl("delete", "pod", *names, "--wait=false")
+        wait_for(lambda: not any(map(self.pod, names)), f"{', '.join(names)}: gone", within)
+        return time.monotonic() - began
 
     def predict(self, name):
         """Ask the model, as soon as it listens."""

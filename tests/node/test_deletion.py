@@ -7,7 +7,6 @@ Observed: the API server, files the pods' own hooks write.
 
 import json
 import threading
-import time
 
 import pytest
 
@@ -74,14 +73,6 @@ def container_of(seats, name):
     return one["containerID"].removeprefix("containerd://")
 
 
-def seconds_until_gone(seats, *names):
-    """From the order to the last of them."""
-    began = time.monotonic()
-    seats.plane.kubectl("delete", "pod", *names, "--wait=false")
-    wait_for(lambda: not any(seats.pod(name) for name in names), "they are gone", 90.0)
-    return time.monotonic() - began
-
-
 def checkpoints(seats):
     listed = seats.plane.kubectl("get", "gpucheckpoints", "-o", "json")
     return json.loads(listed)["items"]
@@ -109,7 +100,7 @@ def test_a_users_own_hook_runs_before_an_active_pod_ends(seats):
     hook = {"exec": {"command": ["sh", "-c", f"echo bye > {note}"]}}
     seats.admit(a_pod(seats, "leaves", hook))
     seats.await_state("leaves", "Active")
-    seconds_until_gone(seats, "leaves")
+    seats.seconds_until_gone("leaves")
     assert note.read_text() == "bye\n"
 
 
@@ -121,7 +112,7 @@ def test_who_has_no_gpu_is_gone_at_once_though_its_hook_and_grace_period_are_lon
         if name == "parked":
             park(seats, name)
     ids = {name: container_of(seats, name) for name in ("parked", "waits")}
-    seconds = seconds_until_gone(seats, *ids)
+    seconds = seats.seconds_until_gone(*ids)
     print(f"gone after {seconds:.1f} s")
     assert seconds < LONG_S / 4
     said = containerd_said(seats)
@@ -142,7 +133,7 @@ def test_a_container_that_is_killed_ends_though_its_hook_is_still_carried_out(se
 def test_a_deleted_pod_is_sealed_first_and_goes_on_where_it_is_asked_for(seats):
     create_sealed(seats, "keeps")
     assert seats.predict("keeps")["counter"] == 1
-    seconds_until_gone(seats, "keeps")
+    seats.seconds_until_gone("keeps")
     made = wait_for(lambda: sealed(seats).get("keeps"), "its checkpoint is ready", 60.0)
     assert made in told(seats, "keeps")["Checkpointed"]
 

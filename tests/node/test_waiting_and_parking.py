@@ -1,7 +1,6 @@
 """Pods on seats of a real node wait, are let go, park and resume. What is real: see conftest."""
 
 import subprocess
-import time
 from datetime import datetime
 
 import pytest
@@ -69,7 +68,7 @@ def test_a_pod_without_its_gpu_is_gone_promptly_when_it_is_deleted(seats, state)
         assert runc_state(seats, "second") == "created"
         leaving = "second"
     seats.run_plain("plain", seat=False)
-    usual, took = (seconds_until_gone(seats, name) for name in ("plain", leaving))
+    usual, took = (seats.seconds_until_gone(name, within=PROMPT_S) for name in ("plain", leaving))
     print(f"{state}: gone after {took:.1f} s, a plain pod without a grace period after {usual:.1f}")
     assert took < max(GONE_S, 2 * usual)  # the second where the machine is busy
     wait_for(lambda: seats.state(leaving) == "", "the agent knows", PROMPT_S)
@@ -172,14 +171,6 @@ def test_pods_without_a_seat_are_made_as_always(seats):
     )
     wait_for(lambda: seats.phase("plain") == "Running", "it runs", 60.0)
     assert exec_into(seats, "plain").returncode == 0
-
-
-def seconds_until_gone(seats, name):
-    """From the order to the API server's word."""
-    began = time.monotonic()
-    seats.plane.kubectl("delete", "pod", name, "--wait=false")
-    wait_for(lambda: seats.pod(name) is None, f"{name} is gone", PROMPT_S)
-    return time.monotonic() - began
 
 
 def seconds_running(seats, name):

@@ -108,12 +108,11 @@ def test_ctrl_c_stops_the_compiler_and_says_that_the_next_call_goes_on(
     journal: Path, eventually
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "testbed.assets", "--only", "etcd"],
+        # Started in the background of a shell, tests inherit that SIGINT is ignored.
+        ["env", "--default-signal=INT", sys.executable, "-m", "testbed.assets", "--only", "etcd"],
         env={**os.environ, "FAKE_HANGS": CATALOG["etcd"].package},
         stderr=subprocess.PIPE,
         text=True,
-        # Started in the background of a shell, tests inherit that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
     ) as builder:
         eventually(journal.read_text)
         compiler = eventually(lambda: _children(builder.pid))[0]
