@@ -1,15 +1,15 @@
 """
 How long a client of a parked model waits beyond the resume, and what a running model pays.
 
-    .venv/bin/python -m benchmarks.waking [--wakes 30] [--rounds 5] [--parked 100] [--no-caddy]
+    .venv/bin/python -m benchmarks.waking [--wakes 40] [--rounds 5] [--parked 100] [--no-caddy]
 
 In one run, on one machine, as root: the real agent and the simulated GPU. A wake is timed from the
 client's first byte to the first byte of the answer, at a model in a network namespace of its own,
-as pods have them; the resume is the agent's own figure for it, and the model's own time to answer
-is in the rest. A running model is asked in four ways, in turns: directly while nobody looks at its
-sockets, directly while the agent does (wake on connect), through the activator, through plain
-Caddy. The watch of many parked pods is timed by the processor time of a process that does nothing
-else.
+as pods have them; the resume is the agent's own figure for it, and what the model takes to answer
+is told by asking it once more at once. A running model is asked in four ways, in turns: directly
+while nobody looks at its sockets, directly while the agent does (wake on connect), through the
+activator, through plain Caddy. The watch of many parked pods is timed by the processor time of a
+process that does nothing else.
 """
 
 import argparse
