@@ -50,7 +50,8 @@ def main() -> None:
     lives = Lives()
     for pid in map(int, sys.argv[1:]):
         lives.add(_life(pid))
-    clock, lines = SystemClock(), Lines(Namespaces())
+    clock = SystemClock()
+    lines = Lines(Namespaces(), clock)
     sockets = Sockets(lines.look, lambda: NOBODY, lambda _: None, Cgroups(), clock)
     listens = Listens(lives)
     watch = DemandWatch(lives, listens, [sockets], lines, clock)

@@ -3,8 +3,9 @@ How the sockets of network namespaces are looked at: one line to the kernel for 
 a tap while somebody in there is parked.
 
 Called by: `watch`, from its thread only. Rule: the host's own namespace is never tapped; who lives
-there (a light node's pods, `hostNetwork`) is looked at often instead. Rule: what is closed is
-closed by another thread, for the kernel takes its time over a tap.
+there (a light node's pods, `hostNetwork`) is looked at often instead, and all that are parked there
+by one look, for each shows the whole host. Rule: what is closed is closed by another thread, for
+the kernel takes its time over a tap.
 """
 
 import queue
@@ -13,11 +14,17 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kybernate.clients.clock import Clock
+from kybernate.model.workload import State
 from nodeagent.demand import sockdiag, taps
 from nodeagent.demand.sockdiag import Socket
+from nodeagent.disk.records import STATES
 from nodeagent.linux.processes import PROC
 from nodeagent.lives.life import Life
 from nodeagent.probing.netns import Network, Process
+
+# A park takes longer: what was seen so long ago is of a workload that was parked already.
+LATELY_S = 0.01
 
 
 @dataclass
@@ -27,13 +34,15 @@ class Line:
     shared: bool  # the host's
     diag: socket.socket | None = None
     tap: socket.socket | None = None
+    seen: tuple[Socket, ...] = ()
+    seen_at: float = float("-inf")
 
 
 class Lines:
     """By namespace."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, network: Network, clock: Clock) -> None:
+        self._network, self._clock = network, clock
         self._lines: dict[int, Line] = {}
         self._old: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._hosts = {_namespace("self")}
@@ -42,8 +51,16 @@ class Lines:
         threading.Thread(target=self._close_old, name="taps", daemon=True).start()
 
     def look(self, life: Life) -> tuple[Socket, ...]:
-        """Everybody's sockets in its namespace. Raises OSError."""
-        line = self.line(life)
+        """Everybody's sockets in its namespace; of one that is parked on the host as somebody saw
+        them within LATELY_S. Raises OSError."""
+        line, now = self.line(life), self._clock.monotonic()
+        if line.shared and STATES[life.record.mark] is State.PARKED:
+            if not now - line.seen_at <= LATELY_S:
+                line.seen, line.seen_at = self._look(line, life), now
+            return line.seen
+        return self._look(line, life)
+
+    def _look(self, line: Line, life: Life) -> tuple[Socket, ...]:
         if line.diag is None:
             family, kind = socket.AF_NETLINK, socket.SOCK_RAW
             line.diag = self._network.socket(_process(life), family, kind, sockdiag.PROTOCOL)

@@ -214,7 +214,8 @@ class DemandWatch:
         if not one.parked:
             one.due = [now + ACTIVE_S]
         elif one.shared:
-            one.due = [now + max(SHARED_S, (self._clock.monotonic() - now) / _SHARE / 5)]
+            every = max(SHARED_S, (self._clock.monotonic() - now) / _SHARE / 5)
+            one.due = [(now // every + 1) * every]  # with all others there: one look shows all
         self._listens.heard(one.life.key, one.life.id, demand)
 
     def _sweep_one(self, now: float) -> None:
