@@ -5,7 +5,7 @@ again after an interruption, it goes on from what is there.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +20,10 @@ from kyb.faults import fail
 from kybernate.artifacts import manifest as manifests
 from kybernate.artifacts import names, signing
 from kybernate.artifacts.chunks import DomainKey
-from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.signing import Trusted
-from kybernate.ladder import copying, plain, reading, writing
+from kybernate.ladder import carrying, copying, plain, reading
+from kybernate.ladder.carrying import Authority
 from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.plain import Draft, Plain
 from kybernate.ladder.progress import Course, Progress
@@ -130,21 +130,8 @@ def rewrap(
 
 def _sealed(opened: Plain, out: Store, ring: KeyRing, keys: Path, course: Course) -> int:
     """Of format v0, into a store. How many bytes were put."""
-    manifest = opened.manifest
-    key = ring.newest(out, manifest.namespace)
-    known = writing.known(_manifests(out, manifest.namespace, places.trusted(keys)), key)
-    with Writing(out, manifest.namespace, key, course, known) as into:
-        for file in manifest.files:
-            into.add(file.path, opened.read(file))
-        into.seal(manifest.namespace, manifest.name, manifest.facts, places.signer(keys))
-        return into.written
-
-
-def _manifests(store: Store, namespace: str, trusted: Trusted) -> Iterator[Manifest]:
-    """Those we believe: what others have put there is not ours to build on."""
-    for one in list(store.list(f"{names.MANIFESTS}/{namespace}")):
-        with suppress(Unusable):
-            yield reading.opened(store, namespace, one.key.rsplit("/", 1)[1], trusted).manifest
+    ours = Authority(ring=ring, trusted=places.trusted(keys), signer=places.signer(keys))
+    return carrying.carry(opened, out, ours, course).written
 
 
 def _copied(

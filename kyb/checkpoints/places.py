@@ -4,7 +4,6 @@ Rule: nothing is made by looking: a store's folder that is not there is made onl
 """
 
 import os
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from kybernate.artifacts.signing import Trusted
 from kybernate.ladder import plain
 from kybernate.ladder.keyring import KeyRing
 from kybernate.runtime.clock import SystemClock
-from kybernate.stores.bucket import Access, Bucket
+from kybernate.stores import places as stores
 from kybernate.stores.nvme import Nvme
+from kybernate.stores.places import BadPlace
 from kybernate.stores.port import Store
 from kybernate.stores.retrying import Retrying
 
@@ -32,7 +32,6 @@ Keys = Annotated[
 Wrapping = Annotated[
     Path, typer.Option(help="Folder with wrapping.key and older *.key: 32 bytes each, in base64.")
 ]
-_S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9._/-]*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Stores:
 
 def place(text: str, *, make: bool = False) -> Agents | Stores:
     """Of what was typed. Ends the command where it is no place, or not there and not to be made."""
-    if text.startswith("s3://"):
+    if stores.is_bucket(text):
         return Stores(_bucket(text), text)
     folder = Path(text)
     if plain.is_agents(folder):
@@ -107,18 +106,11 @@ def ring(wrapping: Path) -> KeyRing:
 
 
 def _bucket(text: str) -> Store:
-    found = _S3.fullmatch(text)
-    if not found:
-        fail(f"{text}: no bucket (expected s3://BUCKET or s3://BUCKET/PREFIX)")
-    access = Access(
-        bucket=found[1],
-        prefix=(found[2] or "").strip("/"),
-        endpoint=os.environ.get("AWS_ENDPOINT_URL", ""),
-        region=os.environ.get("AWS_REGION", "us-east-1"),
-        key_id=os.environ.get("AWS_ACCESS_KEY_ID", ""),
-        secret=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-    )
-    return Retrying(Bucket(access), SystemClock(), threading.Event())
+    try:
+        bucket = stores.store(text, os.environ)
+    except BadPlace as problem:
+        fail(str(problem))
+    return Retrying(bucket, SystemClock(), threading.Event())
 
 
 def _is_store(folder: Path) -> bool:

@@ -31,6 +31,7 @@ MAX_PACKS = 65_536
 MAX_CHUNKS = 1_048_576  # that are listed: 2 TiB of 2 MiB each, 48 MiB of JSON
 MAX_PIECES = 1_048_576  # of all files
 MAX_SIZE = 2**43  # bytes of all files, zeros and repeated chunks at full length
+ORIGIN = "origin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,21 @@ class File:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The manifest of format v0 that a checkpoint was carried here from, as it was signed: with it
+    whoever has the files has that very checkpoint again."""
+
+    signature: str
+    size: int
+    content: tuple[Piece, ...]
+
+    @property
+    def file(self) -> File:
+        """Its bytes, as a file would be made of them."""
+        return File(path=ORIGIN, size=self.size, content=self.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """All of it."""
 
@@ -72,6 +88,7 @@ class Manifest:
     facts: Facts
     files: tuple[File, ...]
     packs: tuple[Pack, ...]
+    origin: Origin | None = None
 
     @property
     def size(self) -> int:
@@ -106,7 +123,7 @@ def read(blob: bytes, trusted: Trusted, namespace: str, name: str) -> tuple[Mani
 
 def encode(manifest: Manifest) -> bytes:
     """The bytes to sign."""
-    whole = {
+    whole: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "namespace": manifest.namespace,
@@ -125,6 +142,12 @@ def encode(manifest: Manifest) -> bytes:
         ],
         "packs": [b64encode(packs.encode_list(pack.chunks)).decode() for pack in manifest.packs],
     }
+    if manifest.origin is not None:
+        whole[ORIGIN] = {
+            "signature": manifest.origin.signature,
+            "size": manifest.origin.size,
+            "content": [_encode_piece(piece) for piece in manifest.origin.content],
+        }
     return orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
 
 
@@ -146,10 +169,11 @@ def decode(content: bytes) -> Manifest:
 
 
 def renamed(manifest: Manifest, namespace: str, name: str) -> Manifest:
-    """The same contents under another name. Raises Unusable where it may not have it."""
+    """The same contents under another name, which its origin does not vouch for. Raises Unusable
+    where it may not have it."""
     names.check_key(namespace, name)
     names.check_domain(namespace, manifest.domain)
-    return replace(manifest, namespace=namespace, name=name)
+    return replace(manifest, namespace=namespace, name=name, origin=None)
 
 
 def _encode_piece(piece: Piece) -> list[int]:
@@ -163,7 +187,8 @@ def _bound(whole: dict[str, Any]) -> None:
     for name, most in (("files", names.MAX_FILES), ("packs", MAX_PACKS)):
         if len(whole[name]) > most:
             raise Unusable(Flaw.TOO_LARGE, f"{len(whole[name])} {name}")
-    if sum(len(file["content"]) for file in whole["files"]) > MAX_PIECES:
+    made = [*whole["files"], *([whole[ORIGIN]] if whole.get(ORIGIN) else [])]
+    if sum(len(one["content"]) for one in made) > MAX_PIECES:
         raise Unusable(Flaw.TOO_LARGE, f"more than {MAX_PIECES} pieces")
     if sum(len(text) for text in whole["packs"]) > MAX_CHUNKS * 48:  # base64 of 36 bytes
         raise Unusable(Flaw.TOO_LARGE, f"more than {MAX_CHUNKS} chunks")
@@ -185,6 +210,15 @@ def _manifest(reader: Reader) -> Manifest:
             for one in reader.each("files")
         ),
         packs=tuple(map(_pack, reader.sequence("packs"))),
+        origin=_origin(reader.below(ORIGIN)) if reader.value.get(ORIGIN) is not None else None,
+    )
+
+
+def _origin(reader: Reader) -> Origin:
+    return Origin(
+        signature=reader.text("signature"),
+        size=reader.integer("size"),
+        content=tuple(map(_piece, reader.sequence("content"))),
     )
 
 
@@ -220,6 +254,8 @@ def _check(manifest: Manifest, size: object) -> None:
         raise Unusable(Flaw.MALFORMED, "a pack is listed twice")
     for file in manifest.files:
         _check_content(file, manifest.packs)
+    if manifest.origin is not None:
+        _check_origin(manifest.origin, manifest.packs)
     if manifest.size > MAX_SIZE:
         raise Unusable(Flaw.TOO_LARGE, f"{manifest.size} bytes of files")
     if size != manifest.size:
@@ -227,6 +263,14 @@ def _check(manifest: Manifest, size: object) -> None:
     for part in manifest.facts.parts:
         if part.path not in known:
             raise Unusable(Flaw.MALFORMED, f"GPU part {names.shown(part.name)} is in no file")
+
+
+def _check_origin(origin: Origin, listed: tuple[Pack, ...]) -> None:
+    if origin.size > names.MAX_MANIFEST:
+        raise Unusable(Flaw.TOO_LARGE, f"an origin of {origin.size} bytes")
+    if len(origin.signature) > signing.MAX_LINE:
+        raise Unusable(Flaw.MALFORMED, "the signature of its origin")
+    _check_content(origin.file, listed)
 
 
 def _check_content(file: File, listed: tuple[Pack, ...]) -> None:

@@ -6,8 +6,9 @@ Whole checkpoints of format v1, in and between stores.
     copying.copy        from one store to another: what is there already is not moved again
     keyring.KeyRing     domain keys: made, opened, wrapped anew
     plain               format v0 in an agent's folder, to and from
+    carrying.carry      of an agent's folder into a store, as the very checkpoint it is
 
-Called by: `kyb`. Rule: stages overlap and memory is bounded, whatever the size; the bounds
+Called by: `kyb`, agents. Rule: stages overlap and memory is bounded, whatever the size; the bounds
 are beside each pipeline. Rule: everything can be ended by an event, and done again: what is in a
 store already is found there.
 """

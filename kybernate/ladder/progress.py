@@ -14,16 +14,18 @@ class Ended(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Bytes of the whole, bytes that are done, and seconds since it began."""
+    """Bytes of the whole, bytes that are done, and seconds since it began; `had` bytes of the done
+    ones were there before."""
 
     total: int
     done: int
     seconds: float
+    had: int = 0
 
     @property
     def rate(self) -> float:
         """Bytes a second; 0 at the beginning."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.had) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
@@ -47,19 +49,26 @@ class Course:
         self._clock, self._told = clock, told
         self._ended = ended or threading.Event()
         self._lock = threading.Lock()
-        self._total, self._done, self._began = total, 0, clock.monotonic()
+        self._total, self._done, self._had = total, 0, 0
+        self._began = clock.monotonic()
 
     def expect(self, total: int) -> None:
         """How many bytes it will be, once that is known."""
         with self._lock:
             self._total = total
 
+    def had(self, size: int) -> None:
+        """So many bytes were there already."""
+        with self._lock:
+            self._had += size
+            self._done += size
+
     def did(self, size: int) -> None:
         """So many bytes more. Raises Ended."""
         with self._lock:
             self._done += size
             seconds = self._clock.monotonic() - self._began
-            self._told(Progress(total=self._total, done=self._done, seconds=seconds))
+            self._told(Progress(total=self._total, done=self._done, seconds=seconds, had=self._had))
         self.check()
 
     def check(self) -> None:

@@ -1,10 +1,11 @@
 """
 Sealing into a store: files are cut, named, sealed into packs and put, all at the same time.
 
-Called by: `kyb`. Memory: PACKS buffers of 32 MiB, the contents of as many that are being
+Called by: `kyb`, agents. Memory: PACKS buffers of 32 MiB, the contents of as many that are being
 sealed, and AHEAD chunks of 2 MiB that are being named: about 280 MiB, whatever the size.
 Rule: a pack is durable before the manifest that names it is put. Rule: chunks that manifests of the
-same store and key hold are not written again, so nobody removes packs while somebody seals.
+same store and key hold are not written again, nor packs that are there by their size, so what was
+interrupted goes on; and nobody removes packs while somebody seals.
 """
 
 import os
@@ -22,7 +23,7 @@ from kybernate.artifacts import chunks, names, packs, signing
 from kybernate.artifacts import manifest as manifests
 from kybernate.artifacts.chunks import CHUNK, Bytes, DomainKey
 from kybernate.artifacts.facts import Facts
-from kybernate.artifacts.manifest import Chunks, File, Manifest, Piece, Zeros
+from kybernate.artifacts.manifest import ORIGIN, Chunks, File, Manifest, Origin, Piece, Zeros
 from kybernate.artifacts.packs import Pack, Packing
 from kybernate.ladder.buffers import Buffers
 from kybernate.ladder.progress import Course
@@ -33,17 +34,31 @@ AHEAD = 8  # chunks that are named before they have a place
 
 Known = Mapping[bytes, tuple[Pack, int]]
 """Chunks a store has: pack, and number in it, by name."""
+There = Mapping[str, int]
+"""Packs a store has: bytes, by key."""
 
 
-def known(held: Iterable[Manifest], key: DomainKey) -> Known:
-    """What these manifests of one store say is there, of this key's chunks."""
+def there(store: Store, domain: str) -> There:
+    """Packs of a domain. Raises what the store raises."""
+    return {one.key: one.size for one in store.list(f"{names.DOMAINS}/{domain}/packs")}
+
+
+def known(held: Iterable[Manifest], key: DomainKey, packs_there: There | None = None) -> Known:
+    """What these manifests of one store say is there, of this key's chunks; of packs that are gone
+    none, where it is told which are there."""
     return {
         chunk.name: (pack, number)
         for manifest in held
         if manifest.key == key.id
         for pack in manifest.packs
+        if packs_there is None or is_there(manifest.domain, pack, packs_there)
         for number, chunk in enumerate(pack.chunks)
     }
+
+
+def is_there(domain: str, pack: Pack, packs_there: There) -> bool:
+    """As far as its size tells."""
+    return packs_there.get(names.pack_key(domain, pack.name)) == pack.size
 
 
 @dataclass(slots=True)
@@ -63,10 +78,17 @@ class Writing:
     """
 
     def __init__(
-        self, store: Store, domain: str, key: DomainKey, course: Course, known: Known | None = None
+        self,
+        store: Store,
+        domain: str,
+        key: DomainKey,
+        course: Course,
+        known: Known | None = None,
+        packs_there: There | None = None,
     ) -> None:
         self._store, self._domain, self._key, self._course = store, domain, key, course
-        self._reusable = known or {}
+        self._reusable, self._there = known or {}, packs_there or {}
+        self._origin: Origin | None = None
         self._packs: list[Pack | None] = []
         self._here: dict[bytes, tuple[int, int]] = {}  # pack and chunk, by name
         self._old: dict[str, int] = {}  # numbers of packs that were there, by name
@@ -96,6 +118,16 @@ class Writing:
         Raises Unusable for a path that is not allowed, Ended, and what the store raises.
         """
         names.check_path(path)
+        file = self._made(path, contents)
+        self._files.append(file)
+        return file
+
+    def carried_from(self, signature: str, content: Bytes) -> None:
+        """Its manifest of format v0, as it was signed. Raises as `add` does."""
+        made = self._made(ORIGIN, _chunks_of(content))
+        self._origin = Origin(signature=signature, size=made.size, content=made.content)
+
+    def _made(self, path: str, contents: Iterable[Bytes]) -> File:
         pieces: list[Piece] = []
         size = 0
         waiting: deque[tuple[Bytes, Future[bytes | None]]] = deque()
@@ -106,9 +138,7 @@ class Writing:
                 self._settle(*waiting.popleft(), pieces)
         while waiting:
             self._settle(*waiting.popleft(), pieces)
-        file = File(path=path, size=size, content=tuple(pieces))
-        self._files.append(file)
-        return file
+        return File(path=path, size=size, content=tuple(pieces))
 
     def take(self, path: str, source: Path) -> File:
         """A copy of a regular file. Raises OSError too, for a link as well."""
@@ -132,6 +162,7 @@ class Writing:
             facts=facts,
             files=tuple(sorted(self._files, key=lambda file: file.path)),
             packs=tuple(pack for pack in self._packs if pack),
+            origin=self._origin,
         )
         content = manifests.encode(manifest)
         manifests.decode(content)  # what we would refuse we do not make
@@ -191,12 +222,18 @@ class Writing:
             for sealed in filling.sealing:
                 sealed.result()
             pack, content = filling.packing.finish()
-            self._store.put(names.pack_key(self._domain, pack.name), content)
+            if not is_there(self._domain, pack, self._there):
+                self._store.put(names.pack_key(self._domain, pack.name), content)
+                self.written += len(content)
             self._packs[filling.number] = pack
-            self.written += len(content)
         finally:
             filling.sealing.clear()
             self._buffers.give(filling.buffer)
+
+
+def _chunks_of(content: Bytes) -> Iterator[Bytes]:
+    view = memoryview(content)
+    yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
 
 
 def cut(source: Path) -> Iterator[bytes]:

@@ -1,0 +1,107 @@
+"""
+A checkpoint of an agent's folder, carried into a store, and who it was read from there again.
+
+Called by: `kyb checkpoint export`, agents that demote. Rule: every byte is compared with its digest
+while it is read, and the manifest is put last: what is not whole is not there. Rule: it takes its
+manifest of format v0 along, as it was signed, so that a node that fetches it has that very
+checkpoint again. Rule: done again after an interruption, it goes on from what is there.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kybernate.artifacts import names
+from kybernate.artifacts.faults import Unusable
+from kybernate.artifacts.manifest import Manifest
+from kybernate.artifacts.signing import Trusted
+from kybernate.clients.errors import Refused
+from kybernate.ladder import reading, writing
+from kybernate.ladder.keyring import KeyRing
+from kybernate.ladder.plain import Plain
+from kybernate.ladder.progress import Course
+from kybernate.ladder.reading import Opened
+from kybernate.ladder.writing import There, Writing
+from kybernate.model.checkpoint import Flaw
+from kybernate.stores.port import Store
+
+
+class AnotherThere(Refused):
+    """The store has another checkpoint under this name; it stays as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """Whom we believe, and who signs what we put."""
+
+    ring: KeyRing
+    trusted: Trusted
+    signer: Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """Its manifest in the store, and how many bytes of packs were put for it."""
+
+    manifest: Manifest
+    written: int
+
+
+def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
+    """Have it in the store.
+
+    Raises AnotherThere, Unusable (what lies in the folder is not what was sealed), Ended, and what
+    the store raises; what was put stays, for the next time.
+    """
+    domain = one.manifest.namespace
+    course.expect(one.manifest.size + len(one.content))
+    there = writing.there(store, domain)
+    before = _before(one, store, ours.trusted)
+    if before is not None and _is_whole(before, there):
+        course.had(one.manifest.size + len(one.content))
+        return Carried(manifest=before, written=0)
+    key = ours.ring.newest(store, domain)
+    known = writing.known(manifests(store, domain, ours.trusted), key, there)
+    with Writing(store, domain, key, course, known, there) as into:
+        for file in one.manifest.files:
+            into.add(file.path, one.read(file))
+        into.carried_from(one.signature, one.content)
+        manifest, _ = into.seal(domain, one.manifest.name, one.manifest.facts, ours.signer)
+        return Carried(manifest=manifest, written=into.written)
+
+
+def same(opened: Opened, signature: str) -> bool:
+    """Whether it is the checkpoint of this signature, its own or that of what it was made of."""
+    origin = opened.manifest.origin
+    return signature == opened.signature or (origin is not None and signature == origin.signature)
+
+
+def manifests(store: Store, namespace: str, trusted: Trusted) -> Iterator[Manifest]:
+    """Those of a namespace that we believe: what others have put there is not ours to build on."""
+    for one in list(store.list(f"{names.MANIFESTS}/{namespace}")):
+        with suppress(Unusable):
+            name = one.key.rsplit("/", 1)[1]
+            yield reading.opened(store, namespace, name, trusted).manifest
+
+
+def _before(one: Plain, store: Store, trusted: Trusted) -> Manifest | None:
+    """This checkpoint, as the store has it already. Raises AnotherThere, Unusable."""
+    namespace, name = one.manifest.namespace, one.manifest.name
+    try:
+        opened = reading.opened(store, namespace, name, trusted)
+    except Unusable as problem:
+        if problem.reason is Flaw.ABSENT:
+            return None
+        raise AnotherThere(f"{namespace}/{name} is in the store, and {problem}") from problem
+    found = opened.manifest
+    if found.origin is None and found.facts == one.manifest.facts:
+        return None  # carried by a version that took no origin along: its chunks are there
+    if not same(opened, one.signature):
+        raise AnotherThere(f"{namespace}/{name} is another checkpoint in the store")
+    return found
+
+
+def _is_whole(manifest: Manifest, there: There) -> bool:
+    return all(writing.is_there(manifest.domain, pack, there) for pack in manifest.packs)
