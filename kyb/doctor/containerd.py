@@ -21,6 +21,7 @@ from kybernate.api import names
 PLUGIN = "io.containerd.cri.v1.runtime"
 OLD_PLUGIN = "io.containerd.grpc.v1.cri"  # of containerd 1.x
 CONFIGURATION = "/etc/containerd/config.toml"
+STATE = "/run/containerd"
 _NOTICED_S = 1.0  # a file written while it starts is read
 
 
@@ -58,6 +59,12 @@ class Running:
         return tuple(map(str, given.get("imports", ())))
 
     @property
+    def state(self) -> str:
+        """Its folder of what runs; a flag wins over the configuration."""
+        told = self.process.flag("--state") or self.configuration.get("state")
+        return str(told or STATE)
+
+    @property
     def handled(self) -> str | None:
         """The BinaryName of the runtime of seat pods; None where there is no such runtime."""
         runtime = self.runtimes.get(names.RUNTIME_CLASS)
@@ -85,10 +92,10 @@ def find(node: Host) -> Running:
         raise NotSeen("no containerd runs")
     given = process.flag("--config", "-c")
     flags = ["--config", given] if given else []
-    environment = process.environment.get("PATH", "")
+    environment, program = process.environment.get("PATH", ""), process.called
     try:
-        said, _ = host.run(process.root, [process.program, "--version"], environment)
-        dump, _ = host.run(process.root, [process.program, *flags, "config", "dump"], environment)
+        said, _ = host.run(process.root, [program, "--version"], environment)
+        dump, _ = host.run(process.root, [program, *flags, "config", "dump"], environment)
     except (host.CommandFailed, OSError) as problem:
         raise NotSeen(f"containerd does not tell its configuration: {problem}") from problem
     found = re.search(r"\bv?(\d+\.\d+\.\d+\S*)", said)

@@ -54,6 +54,16 @@ class Process:
         return str((PROC / str(self.pid) / "exe").readlink()).removesuffix(" (deleted)")
 
     @property
+    def called(self) -> str:
+        """That file by the name it was called, where it has several beside each other, as k3s has:
+        what it does hangs on it.
+        """
+        file = Path(self.program)
+        names = [Path(word).name for word in self.arguments[:1]]
+        beside = file.with_name(next(filter(None, names), file.name))
+        return str(beside if executable(self.root, str(beside)) else file)
+
+    @property
     def started(self) -> float:
         """Seconds since the epoch."""
         fields = (PROC / str(self.pid) / "stat").read_text().rpartition(")")[2].split()

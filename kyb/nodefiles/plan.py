@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kyb.doctor import runtimeconf, supported
-from kyb.nodefiles import snippet
+from kyb.nodefiles import distributions, snippet
 from kyb.nodefiles.snippet import Snippet
 from kybernate.api import names
 
@@ -20,7 +20,6 @@ PRELOAD = "/opt/kybernate/lib/ld.so.preload"  # beside it: what containers have 
 PRELOADED = f"{names.GUEST_LIBRARY}\n".encode()
 USUAL_FOLDER = "/etc/containerd/conf.d"
 POOL = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
-RESTART = "restart containerd: systemctl restart containerd (running pods go on)"
 _MODE, _PROGRAM_MODE = 0o644, 0o755
 
 
@@ -29,6 +28,7 @@ class ContainerdStands:
     """containerd as it is set up. `handled` is the BinaryName of its runtime `kybernate`."""
 
     version: str
+    program: str
     root_version: int
     """`version` of its main file; that of a default configuration where there is none."""
     path: str
@@ -157,7 +157,9 @@ def uninstall(now: Standing) -> Plan | Refused:
         steps.append(Remove(runtimeconf.PATH))
     elif now.conf is not None:
         kept.append(f"{runtimeconf.PATH}, which somebody edited")
-    left = [RESTART] if now.drop_ins else []
+    found = now.containerd
+    program = "" if isinstance(found, str) else found.program
+    left = [distributions.restart(program)] if now.drop_ins else []
     if now.parked:
         # Their containers are gone, so nobody will ever ask for them; the memory is still taken.
         left.append(f"remove {POOL}: contents of {len(now.parked)} workloads that are gone")
@@ -183,6 +185,7 @@ def _drop_in(now: Standing, found: ContainerdStands) -> Write | Refused | None:
         program=PROGRAM, systemd_cgroup=found.systemd_cgroup, version=found.root_version
     ).text()
     mine = [path for path, _ in now.drop_ins]
+    edited = distributions.edited(found.program, found.path)
     if mine:
         return Write(mine[0], text.encode())
     if found.handled is not None:
@@ -190,7 +193,7 @@ def _drop_in(now: Standing, found: ContainerdStands) -> Write | Refused | None:
             return None
         return Refused(
             (
-                f"{found.path} has a runtime kybernate with BinaryName "
+                f"{edited} has a runtime kybernate with BinaryName "
                 f"{found.handled or '(none)'}: make it {PROGRAM}, or remove it",
             )
         )
@@ -198,7 +201,7 @@ def _drop_in(now: Standing, found: ContainerdStands) -> Write | Refused | None:
     if folder is None:
         return Refused(
             (
-                f"{found.path} reads no folder of drop-in files. Add to it",
+                f"{edited} reads no folder of drop-in files. Add to it",
                 f"  imports = ['{USUAL_FOLDER}/*.toml']",
                 "or put this there yourself:",
                 *text.splitlines(),
@@ -217,7 +220,8 @@ def _left(
 ) -> tuple[str, ...]:
     """What people have to do afterwards."""
     changed = any(step.path.endswith(".toml") for step in steps)
-    left = [RESTART] if changed or found.stale or found.handled is None else []
+    unread = changed or found.stale or found.handled is None
+    left = [distributions.restart(found.program)] if unread else []
     conf = runtimeconf.read(now.conf or "")
     left += [f"correct {runtimeconf.PATH}: {fault}" for fault in conf.faults]
     left += [

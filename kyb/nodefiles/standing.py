@@ -13,7 +13,7 @@ from pathlib import Path
 from kyb.doctor import containerd, kubelet, runtimeconf, supported
 from kyb.doctor.facts import Unknown
 from kyb.doctor.host import Host
-from kyb.nodefiles import snippet
+from kyb.nodefiles import distributions, snippet
 from kyb.nodefiles.plan import (
     GUEST,
     PLUGIN,
@@ -25,8 +25,10 @@ from kyb.nodefiles.plan import (
     Standing,
 )
 
-_BUNDLES = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
-_RUNC = "/run/containerd/runc/k8s.io"
+# All of them: nothing is taken from under containers whose containerd is away.
+_STATES = (containerd.STATE, *(one.state for one in distributions.ALL))
+_BUNDLES = "io.containerd.runtime.v2.task/k8s.io"
+_RUNC = "/run/containerd/runc/k8s.io"  # the shim's own choice, whatever containerd's folder is
 _SEAT_MARK = "kyb-seat.json"  # kybernate-runc's own: native/runtime
 _NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _POD = "io.kubernetes.cri.sandbox-name"
@@ -34,7 +36,7 @@ _POD = "io.kubernetes.cri.sandbox-name"
 
 def look(node: Host) -> Standing:
     """All of it."""
-    stands = _containerd(node)
+    stands, state = _containerd(node)
     folders = stands.folders if isinstance(stands, ContainerdStands) else ()
     told = kubelet.facts(node)
     usual = supported.KUBELET_REQUEST_TIMEOUT_S
@@ -47,17 +49,19 @@ def look(node: Host) -> Standing:
         drop_ins=tuple(_drop_ins(node, folders)),
         containerd=stands,
         request_timeout=usual if isinstance(told, Unknown) else told.request_timeout,
-        containers=tuple(_containers(node, _programs(stands))),
+        containers=tuple(_containers(node, _programs(stands), {*_STATES, state})),
         parked=tuple(sorted(slot.parent.name for slot in node.at(POOL).glob("*/slot.json"))),
     )
 
 
-def _containerd(node: Host) -> ContainerdStands | str:
+def _containerd(node: Host) -> tuple[ContainerdStands | str, str]:
+    """How it stands, or why that cannot be told; and its folder of what runs."""
     try:
         running = containerd.find(node)
         main = running.main_file
-        return ContainerdStands(
+        stands = ContainerdStands(
             version=running.version,
+            program=running.process.program,
             root_version=snippet.NEWEST if main is None else int(main.get("version", 1)),
             path=running.path,
             folders=tuple(_folders(running.imports)),
@@ -66,7 +70,8 @@ def _containerd(node: Host) -> ContainerdStands | str:
             stale=containerd.facts(running).stale,
         )
     except containerd.NotSeen as reason:
-        return str(reason)
+        return str(reason), containerd.STATE
+    return stands, running.state
 
 
 def _folders(imports: tuple[str, ...]) -> Iterator[str]:
@@ -90,9 +95,10 @@ def _programs(stands: ContainerdStands | str) -> set[str]:
     return {PROGRAM, handled} if handled else {PROGRAM}
 
 
-def _containers(node: Host, programs: set[str]) -> Iterator[Container]:
+def _containers(node: Host, programs: set[str], states: set[str]) -> Iterator[Container]:
     """Those whose shim calls our program, sandboxes included; and those on seats, however made."""
-    for bundle in sorted(node.at(_BUNDLES).glob("*")):
+    bundles = {one for state in states for one in node.at(f"{state}/{_BUNDLES}").glob("*")}
+    for bundle in sorted(bundles):
         seated = (node.at(_RUNC) / bundle.name / _SEAT_MARK).exists()
         if seated or _called_by(bundle) in programs:
             yield Container(id=bundle.name, pod=_pod_of(bundle))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kyb.doctor import checks, supported
-from kyb.nodefiles import plan, snippet
+from kyb.nodefiles import distributions, plan, snippet
 
 GUIDE = (Path(__file__).parents[2] / "docs/how-to/prepare-a-node.md").read_text()
 
@@ -23,4 +23,4 @@ def test_the_snippet_and_the_paths_are_those_that_are_written() -> None:
     text = snippet.Snippet(program=plan.PROGRAM, systemd_cgroup=True).text()
     assert text.partition("\n")[2] in GUIDE
     assert f"{plan.USUAL_FOLDER}/{snippet.NAME}" in GUIDE
-    assert plan.RESTART in GUIDE
+    assert distributions.RESTART in GUIDE

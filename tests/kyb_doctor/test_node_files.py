@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from kyb.__main__ import app
 from kyb.doctor import containerd, runtimeconf
 from kyb.doctor.host import Host
-from kyb.nodefiles import carrying, command, plan, snippet, standing
+from kyb.nodefiles import carrying, command, distributions, plan, snippet, standing
 from kyb.nodefiles.plan import (
     Brought,
     Container,
@@ -29,6 +29,7 @@ from kyb.nodefiles.snippet import Snippet
 DROP_IN = f"{plan.USUAL_FOLDER}/{snippet.NAME}"
 CONTAINERD = ContainerdStands(
     version="2.3.4",
+    program="/usr/bin/containerd",
     root_version=3,
     path="/etc/containerd/config.toml",
     folders=(plan.USUAL_FOLDER,),
@@ -82,7 +83,7 @@ def test_a_bare_node_gets_all_of_it_and_containerd_has_to_be_restarted_by_people
         path=runtimeconf.PATH, agent_wait=60.0, wake_wait=90.0
     )
     assert drop_in.content.decode() == TEXT
-    assert done.left == (plan.RESTART,)
+    assert done.left == (distributions.RESTART,)
 
 
 def test_doing_it_again_changes_nothing():
@@ -121,7 +122,7 @@ def test_nothing_is_waited_for_as_long_as_an_impatient_kubelet_is_patient():
 
 def test_containerd_that_has_not_read_its_files_yet_is_said():
     now = with_containerd(INSTALLED, handled=plan.PROGRAM, stale=True)
-    assert plan.install(now, NEW).left == (plan.RESTART,)
+    assert plan.install(now, NEW).left == (distributions.RESTART,)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,44 @@ def test_containerd_that_has_not_read_its_files_yet_is_said():
 )
 def test_what_cannot_be_set_up_is_refused_with_what_to_do(other, said):
     assert said in reasons(plan.install(with_containerd(BARE, **other), NEW))
+
+
+@pytest.mark.parametrize(
+    ("program", "restart", "template"),
+    [
+        (
+            "/var/lib/rancher/k3s/data/0a1b/bin/containerd",
+            "systemctl restart k3s, or k3s-agent",
+            "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl",
+        ),
+        (
+            "/snap/microk8s/8511/bin/containerd",
+            "snap restart microk8s.daemon-containerd",
+            "/var/snap/microk8s/current/args/containerd-template.toml",
+        ),
+    ],
+)
+def test_where_containerd_is_anothers_their_command_and_their_template_are_named(
+    program, restart, template
+):
+    told = f"restart containerd: {restart} (running pods go on)"
+    done = plan.install(with_containerd(BARE, program=program), NEW)
+    assert isinstance(done, Plan)
+    assert done.left == (told,)
+    removed = plan.uninstall(with_containerd(INSTALLED, program=program, handled=plan.PROGRAM))
+    assert removed.left == (told,)
+    refused = plan.install(with_containerd(BARE, program=program, folders=()), NEW)
+    assert reasons(refused).startswith(f"{template} reads no folder of drop-in files")
+
+
+def test_what_containerd_runs_is_where_its_flag_says_or_its_configuration():
+    def told(flag: str, configuration: dict[str, Any]) -> str:
+        process = SimpleNamespace(flag=lambda _: flag)
+        return containerd.Running(process, "2.3.4", configuration, "/c.toml").state
+
+    assert told("/run/k3s/containerd", {"state": "/run/containerd"}) == "/run/k3s/containerd"
+    assert told("", {"state": "/a"}) == "/a"
+    assert told("", {}) == containerd.STATE
 
 
 def test_containerd_that_does_not_tell_is_refused_in_its_words():
@@ -185,7 +224,7 @@ def test_all_of_it_is_taken_away_once_nobody_needs_it():
     assert isinstance(done, Plan)
     assert {step.path for step in done.steps} == {DROP_IN, *OURS, runtimeconf.PATH}
     assert all(isinstance(step, Remove) for step in done.steps)
-    assert done.left == (plan.RESTART,)
+    assert done.left == (distributions.RESTART,)
     edited = plan.uninstall(replace(INSTALLED, conf="agent-wait = 1"))
     assert any("somebody edited" in one for one in edited.kept)
     taken = plan.uninstall(replace(INSTALLED, parked=("0a-1b",)))
@@ -261,8 +300,9 @@ def test_a_file_that_cannot_be_written_is_named(node, tmp_path):
         carrying.carry_out(node, plan.install(BARE, NEW), print)
 
 
-def test_containers_are_found_by_their_shims_options_and_by_their_seats(tmp_path):
-    bundles = tmp_path / standing._BUNDLES.lstrip("/")
+@pytest.mark.parametrize("state", [*standing._STATES, "/somewhere/else"])
+def test_containers_are_found_by_their_shims_options_and_by_their_seats(tmp_path, state):
+    bundles = tmp_path / state.lstrip("/") / standing._BUNDLES
     names = json.dumps({"annotations": {standing._NAMESPACE: "n", standing._POD: "p"}})
     for name, options in (
         ("ours", f'{{"binary_name": "{plan.PROGRAM}"}}'),
@@ -276,7 +316,7 @@ def test_containers_are_found_by_their_shims_options_and_by_their_seats(tmp_path
     mark = tmp_path / standing._RUNC.lstrip("/") / "seated" / standing._SEAT_MARK
     mark.parent.mkdir(parents=True)
     mark.touch()
-    found = tuple(standing._containers(Host(tmp_path), {plan.PROGRAM}))
+    found = tuple(standing._containers(Host(tmp_path), {plan.PROGRAM}, {*standing._STATES, state}))
     assert found == (
         Container(id="ours", pod="n/p"),
         Container(id="seated", pod="container seated"),
@@ -323,7 +363,7 @@ def test_the_commands_say_what_they_did_and_what_is_left(run, tmp_path):
     assert not (tmp_path / "root").exists()
     done = run(BARE, "install-node", *files)
     assert done.exit_code == 0
-    assert f"left to do: {plan.RESTART}" in done.output
+    assert f"left to do: {distributions.RESTART}" in done.output
     done = run(INSTALLED, "uninstall-node")
     assert done.exit_code == 0
     assert f"removed {plan.PROGRAM}" in done.output

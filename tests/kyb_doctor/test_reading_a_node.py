@@ -1,6 +1,8 @@
 """How files, flags and programs of a node are read."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,6 +152,18 @@ def test_a_process_is_found_with_its_flags_and_its_start():
     assert one.root == Path("/")
     assert one.started > Path("/proc/1").stat().st_mtime - 1e9
     assert Host(Path("/")).process("no-such-program") is None
+
+
+def test_a_program_of_many_names_is_asked_by_the_name_it_was_called(tmp_path):
+    """As k3s is, whose containerd is a link to it."""
+    shutil.copy(shutil.which("sleep"), tmp_path / "many")
+    (tmp_path / "one").symlink_to("many")
+    with subprocess.Popen(["one", "60"], executable=tmp_path / "one") as running:
+        one = host.Process(running.pid)
+        assert (one.program, one.called) == (str(tmp_path / "many"), str(tmp_path / "one"))
+        (tmp_path / "one").unlink()
+        assert one.called == str(tmp_path / "many")
+        running.kill()
 
 
 def test_the_disk_is_measured_within_bounds_and_nothing_is_left(tmp_path):

@@ -5,12 +5,15 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from kyb.nodefiles import command, plan
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "manifests/images"
 DOCKERFILE = (IMAGES / "Dockerfile").read_text()
 IGNORED = (IMAGES / "Dockerfile.dockerignore").read_text().splitlines()
+_USUAL = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
 # Shipped in no image: what only development needs.
 LEFT_OUT = {"benchmarks"}
 
@@ -50,6 +53,16 @@ def test_what_is_compiled_is_where_install_node_looks_for_it_and_the_agent_too()
     assert f"--criu-plugins={Path(plan.PLUGIN).parent}\n" in agent
     giver = (ROOT / "manifests/components/deviceplugin/daemonset.yaml").read_text()
     assert f"--guest-library={plan.GUEST}\n" in giver
+
+
+@pytest.mark.parametrize("distribution", ["k3s", "microk8s"])
+def test_where_another_path_is_given_it_begins_with_the_images(distribution: str) -> None:
+    """The node's own programs stand in for those of the image first, wherever else is looked."""
+    given = (ROOT / f"manifests/components/on-{distribution}/nodeagent.yaml").read_text()
+    (value,) = re.findall(r"name: PATH\n +value: (\S+)", given)
+    base, agent = re.findall(r"^ENV PATH=(\S+?):\$PATH", DOCKERFILE, re.MULTILINE)
+    assert value.split(":")[:2] == [agent, base]
+    assert set(_USUAL) <= set(value.split(":"))
 
 
 def test_agent_and_device_plugin_mean_the_same_socket_in_a_folder_of_its_own() -> None:

@@ -1,6 +1,7 @@
 """What a user applies is accepted whole, strictly, and again; and every part stands alone."""
 
 import base64
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,52 @@ def test_the_api_server_accepts_everything_strictly(
         "apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=_stdin(built(path))
     )
     assert answer.count("(server dry run)") == len(built(path))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "folders"),
+    [
+        ("k3s", {"/run/k3s/containerd"}),
+        (
+            "microk8s",
+            {
+                "/var/snap/microk8s/common/run/containerd",
+                "/var/snap/microk8s/common/var/lib/kubelet/pods",
+            },
+        ),
+    ],
+)
+def test_on_their_nodes_the_agent_sees_the_containers_of_k3s_and_microk8s(
+    cluster: ControlPlane, tmp_path: Path, distribution: str, folders: set[str]
+) -> None:
+    """As an overlay of a user's has it: the rest of the agent is as it was."""
+    body = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(MANIFESTS / "components/nodeagent", tmp_path)],
+        "components": [os.path.relpath(MANIFESTS / f"components/on-{distribution}", tmp_path)],
+    }
+    plain = _agent(cluster.kubectl("kustomize", str(MANIFESTS / "components/nodeagent")))
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(body))
+    text = cluster.kubectl("kustomize", str(tmp_path))
+    cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
+    theirs = _agent(text)
+    more = {one["mountPath"]: one for one in theirs["mounts"] if one not in plain["mounts"]}
+    assert more.keys() == folders
+    assert all(one["mountPropagation"] == "HostToContainer" for one in more.values())
+    paths = {one["name"]: one.get("hostPath", {}).get("path") for one in theirs["volumes"]}
+    assert all(paths[one["name"]] == path for path, one in more.items())
+    assert [one for one in plain["mounts"] if one not in theirs["mounts"]] == []
+    assert {one["name"] for one in theirs["env"]} - {one["name"] for one in plain["env"]} == {
+        "PATH"
+    }
+
+
+def _agent(text: str) -> dict[str, list[Object]]:
+    """What its container is given."""
+    spec = _pods([one for one in yaml.safe_load_all(text) if one])["kyb-nodeagent"]["spec"]
+    (one,) = spec["containers"]
+    return {"mounts": one["volumeMounts"], "env": one["env"], "volumes": spec["volumes"]}
 
 
 def test_applying_again_changes_nothing(installed: ControlPlane, built: Build) -> None:
