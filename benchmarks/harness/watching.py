@@ -50,8 +50,7 @@ def main() -> None:
     lives = Lives()
     for pid in map(int, sys.argv[1:]):
         lives.add(_life(pid))
-    clock = SystemClock()
-    lines = Lines(Namespaces(), clock)
+    clock, lines = SystemClock(), Lines(Namespaces())
     sockets = Sockets(lines.look, lambda: NOBODY, lambda _: None, Cgroups(), clock)
     listens = Listens(lives)
     watch = DemandWatch(lives, listens, [sockets], lines, clock)

@@ -4,27 +4,22 @@ a tap while somebody in there is parked.
 
 Called by: `watch`, from its thread only. Rule: the host's own namespace is never tapped; who lives
 there (a light node's pods, `hostNetwork`) is looked at often instead, and all that are parked there
-by one look, for each shows the whole host. Rule: what is closed is closed by another thread, for
-the kernel takes its time over a tap.
+by one look a round, for each shows the whole host and takes milliseconds. Rule: what is closed is
+closed by another thread, for the kernel takes its time over a tap.
 """
 
 import queue
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kybernate.clients.clock import Clock
-from kybernate.model.workload import State
 from nodeagent.demand import sockdiag, taps
 from nodeagent.demand.sockdiag import Socket
-from nodeagent.disk.records import STATES
 from nodeagent.linux.processes import PROC
 from nodeagent.lives.life import Life
 from nodeagent.probing.netns import Network, Process
-
-# A park takes longer: what was seen so long ago is of a workload that was parked already.
-LATELY_S = 0.01
 
 
 @dataclass
@@ -34,15 +29,15 @@ class Line:
     shared: bool  # the host's
     diag: socket.socket | None = None
     tap: socket.socket | None = None
-    seen: tuple[Socket, ...] = ()
-    seen_at: float = float("-inf")
+    seen: tuple[Socket, ...] | None = None  # by this round
 
 
 class Lines:
     """By namespace."""
 
-    def __init__(self, network: Network, clock: Clock) -> None:
-        self._network, self._clock = network, clock
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._together: frozenset[str] = frozenset()
         self._lines: dict[int, Line] = {}
         self._old: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._hosts = {_namespace("self")}
@@ -50,15 +45,20 @@ class Lines:
             self._hosts.add(_namespace("1"))
         threading.Thread(target=self._close_old, name="taps", daemon=True).start()
 
+    def look_together(self, life_ids: Iterable[str]) -> None:
+        """A round begins: on the host, one look from now on serves all of these."""
+        self._together = frozenset(life_ids)
+        for line in self._lines.values():
+            line.seen = None
+
     def look(self, life: Life) -> tuple[Socket, ...]:
-        """Everybody's sockets in its namespace; of one that is parked on the host as somebody saw
-        them within LATELY_S. Raises OSError."""
-        line, now = self.line(life), self._clock.monotonic()
-        if line.shared and STATES[life.record.mark] is State.PARKED:
-            if not now - line.seen_at <= LATELY_S:
-                line.seen, line.seen_at = self._look(line, life), now
-            return line.seen
-        return self._look(line, life)
+        """Everybody's sockets in its namespace. Raises OSError."""
+        line = self.line(life)
+        if not line.shared or life.id not in self._together:
+            return self._look(line, life)
+        if line.seen is None:
+            line.seen = self._look(line, life)
+        return line.seen
 
     def _look(self, line: Line, life: Life) -> tuple[Socket, ...]:
         if line.diag is None:

@@ -34,7 +34,10 @@ AFTER_HINT_S = (0.0, 0.002, 0.01, 0.05, 0.3)
 # Parked ones without a hint: one look takes at most this part of the time, all together.
 _SHARE = 0.01
 _SELDOM_S, _AT_LEAST_S = 0.5, 2.0  # between two of them: a busy machine makes each look long
-SHARED_S = 0.05  # on the host's namespace there are no hints
+# On the host's namespace there are no hints: one look for all that are parked there, this often at
+# most, and taking at most this part of the time.
+SHARED_S = 0.05
+_SHARED_SHARE = 0.2
 _IDLE_S = 60.0
 
 
@@ -75,7 +78,7 @@ class DemandWatch:
         self._poll = select.epoll()
         self._poll.register(self._nudged, select.EPOLLIN)
         self._sweep: list[WorkloadKey] = []
-        self._sweep_at = 0.0
+        self._sweep_at = self._shared_at = 0.0
         self._stale = True
         self._asked_for: set[WorkloadKey] = set()
         self._lock = threading.Lock()
@@ -137,9 +140,7 @@ class DemandWatch:
             self._stale = False
             self._follow_the_books(now)
         self._take_asked_for(now)
-        for one in tuple(self._watched.values()):
-            if one.due and one.due[0] <= now:
-                self._look(one, now)
+        self._look_at_due(now)
         self._sweep_one(now)
 
     def _take_asked_for(self, now: float) -> None:
@@ -153,6 +154,8 @@ class DemandWatch:
         if self._stale:
             return now
         dues = [one.due[0] for one in self._watched.values() if one.due]
+        if self._on_the_host():
+            dues.append(self._shared_at)
         if any(one.parked for one in self._watched.values()):
             dues.append(self._sweep_at)
         return min(dues, default=now + _IDLE_S)
@@ -208,14 +211,26 @@ class DemandWatch:
 
     # looking
 
+    def _look_at_due(self, now: float) -> None:
+        everybody = self._on_the_host() if self._shared_at <= now else []
+        for one in everybody:
+            one.due = [now]
+        due = [one for one in self._watched.values() if one.due and one.due[0] <= now]
+        self._lines.look_together(one.life.id for one in due if one.parked)
+        for one in due:
+            self._look(one, now)
+        if everybody:
+            took = self._clock.monotonic() - now
+            self._shared_at = now + max(SHARED_S, took / _SHARED_SHARE)
+
+    def _on_the_host(self) -> list[_Watched]:
+        return [one for one in self._watched.values() if one.parked and one.shared]
+
     def _look(self, one: _Watched, now: float) -> None:
         one.due = [due for due in one.due if due > now]
         demand = joined(self._read(signal, one.life) for signal in self._signals)
         if not one.parked:
             one.due = [now + ACTIVE_S]
-        elif one.shared:
-            every = max(SHARED_S, (self._clock.monotonic() - now) / _SHARE / 5)
-            one.due = [(now // every + 1) * every]  # with all others there: one look shows all
         self._listens.heard(one.life.key, one.life.id, demand)
 
     def _sweep_one(self, now: float) -> None:

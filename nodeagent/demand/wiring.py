@@ -84,7 +84,7 @@ def of(parts: Parts) -> Demands:
     """All of it, listening to the coordinator; to be called before that starts."""
     coordinator, clock, policy = parts.coordinator, parts.clock, parts.policy
     network = Namespaces()
-    lines = Lines(network, clock)
+    lines = Lines(network)
     ignored = Known("ignored callers", policy.ignored_callers, NOBODY, clock)
     engines = Known("engines", policy.engines, UNKNOWN, clock)
     told, work = Told(clock), Work(lambda: coordinator.picture)

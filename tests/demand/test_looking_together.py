@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kybernate.testing.clock import FakeClock
 from nodeagent.demand import sockdiag
-from nodeagent.demand.lines import LATELY_S, Lines
+from nodeagent.demand.lines import Lines
 from nodeagent.disk.records import Mark
 from nodeagent.linux import processes
 from nodeagent.lives.life import Life
@@ -34,23 +33,25 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
-def test_all_that_are_parked_on_the_host_are_seen_by_one_look(
+def test_one_look_a_round_serves_all_that_are_parked_on_the_host(
     here: Callable[..., Life], asked: list[object]
 ) -> None:
-    clock = FakeClock()
-    lines = Lines(Namespaces(), clock)
-    for number in range(30):
-        lines.look(here(f"model-{number}", Mark.PARKED))
-    assert len(asked) == 1
-    clock.advance(2 * LATELY_S)
-    lines.look(here("model-0", Mark.PARKED))
-    assert len(asked) == 2
+    lines = Lines(Namespaces())
+    parked = [here(f"model-{number}", Mark.PARKED) for number in range(30)]
+    for rounds in (1, 2):
+        lines.look_together(life.id for life in parked)
+        for life in parked:
+            lines.look(life)
+        assert len(asked) == rounds
     lines.close()
 
 
-def test_who_runs_is_seen_as_it_is_now(here: Callable[..., Life], asked: list[object]) -> None:
-    lines = Lines(Namespaces(), FakeClock())
-    lines.look(here("parked", Mark.PARKED))
+def test_who_is_none_of_the_round_is_seen_as_it_is_now(
+    here: Callable[..., Life], asked: list[object]
+) -> None:
+    lines, parked = Lines(Namespaces()), here("parked", Mark.PARKED)
+    lines.look_together([parked.id])
+    lines.look(parked)
     for _ in range(3):
         lines.look(here("runs", Mark.ACTIVE))
     assert len(asked) == 4
@@ -63,7 +64,8 @@ def test_a_look_that_failed_is_no_look(
     def refuses(_: object) -> tuple[()]:
         raise sockdiag.DiagFailed(1, "sock_diag refuses")
 
-    lines, parked = Lines(Namespaces(), FakeClock()), here("parked", Mark.PARKED)
+    lines, parked = Lines(Namespaces()), here("parked", Mark.PARKED)
+    lines.look_together([parked.id])
     with monkeypatch.context() as patched:
         patched.setattr(sockdiag, "look", refuses)
         with pytest.raises(OSError, match="refuses"):

@@ -7,7 +7,7 @@ Faked: the coordinator, namespaces (a pipe for a tap), signals. Real: the watch 
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,11 @@ class Pipes:
         self.ends: dict[str, tuple[socket.socket, socket.socket]] = {}
         self.kept: list[tuple[set[int], set[int]]] = []
         self.gone: set[str] = set()
+        self.on_host = False
+        self.rounds: list[set[str]] = []
+
+    def look_together(self, life_ids: Iterable[str]) -> None:
+        self.rounds.append(set(life_ids))
 
     def namespace_of(self, life: Life) -> int:
         if life.id in self.gone:
@@ -43,9 +48,13 @@ class Pipes:
         return hash(life.id)
 
     def line(self, life: Life) -> Line:
+        if self.on_host:
+            return Line(shared=True)
         return Line(shared=False, tap=self.ends[life.id][0] if life.id in self.ends else None)
 
-    def tap(self, life: Life) -> socket.socket:
+    def tap(self, life: Life) -> socket.socket | None:
+        if self.on_host:
+            return None
         if life.id not in self.ends:
             self.ends[life.id] = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             self.ends[life.id][0].setblocking(False)
@@ -152,6 +161,27 @@ def test_an_active_one_is_looked_at_again_and_again_and_never_tapped(rig: Rig) -
     rig.watch.start()
     wait_for(lambda: [k for k, _ in rig.coordinator.told].count(key("c")) > 1, "twice")
     assert "id-c" not in rig.pipes.ends
+
+
+def test_all_that_are_parked_on_the_host_are_looked_at_in_the_same_rounds(rig: Rig) -> None:
+    rig.pipes.on_host = True
+    rig.watch.start()
+    parked = {life.id for life in rig.lives.all() if life.record.mark is Mark.PARKED}
+    wait_for(lambda: rig.pipes.rounds.count(parked) >= 3, "three rounds of both")
+
+
+def test_who_is_asked_about_all_the_time_keeps_nobody_else_on_the_host_from_being_seen(
+    rig: Rig,
+) -> None:
+    rig.pipes.on_host = True
+    rig.watch.start()
+
+    def both() -> bool:
+        rig.watch.look_at([key("a")])
+        heard = [one for one, _ in rig.coordinator.told]
+        return heard.count(key("b")) >= 3
+
+    wait_for(both, "b is looked at again and again")
 
 
 def test_who_is_to_stay_parked_is_left_alone(rig: Rig) -> None:
