@@ -4,7 +4,7 @@ import sys
 import threading
 
 from kybernate.api.errors import Malformed
-from kybernate.runtime import logs, settings
+from kybernate.runtime import handing, logs, settings
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.connecting import connect
 from kybernate.runtime.stopping import stop_event
@@ -16,6 +16,7 @@ from nodeagent.sources import await_cards
 
 def main() -> int:
     """The exit status: 0 when stopped, 2 for a profile file or setting that cannot be used."""
+    handing.over_soon()
     ours = settings.from_process(Settings)
     logs.configure("nodeagent", ours.log_level)
     connect(ours.kubeconfig).close()

@@ -4,11 +4,12 @@ Where the cards come from and what parks on them, by the settings. Called by `__
 
 import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kybernate.api.profiles import ProfileFile, load_profiles
 from kybernate.clients.clock import Clock
-from kybernate.clients.gpus import Inventory, InventoryAway
+from kybernate.clients.gpus import GpuProcess, Inventory, InventoryAway
 from kybernate.clients.gpus.choosing import (
     InventorySource,
     open_answering,
@@ -22,7 +23,7 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.disk.pool import Pool
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezing
-from nodeagent.linux.processes import belongs, started
+from nodeagent.linux.processes import belonging, started
 from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chosen import Chosen
@@ -112,13 +113,19 @@ def _real(
 
     def held(body: Body) -> dict[int, int]:
         found: dict[int, int] = {}
-        for one in inventory.processes():
-            if belongs(one.pid, body.pid, body.container_id, cgroups):
-                found[one.pid] = found.get(one.pid, 0) + one.used
+        for one in _of(body, inventory, cgroups):
+            found[one.pid] = found.get(one.pid, 0) + one.used
         return found
 
     deep = Deep(guest, states, lambda body: sum(held(body).values()), Notes(pool))
     return Real(deep, DriverMechanism(states, held, freezer, pool))
+
+
+def _of(body: Body, inventory: Inventory, cgroups: Cgroups) -> Iterator[GpuProcess]:
+    """The workload's processes on the cards."""
+    shown = inventory.processes()
+    own = belonging((one.pid for one in shown), body.pid, body.container_id, cgroups)
+    return (one for one in shown if one.pid in own)
 
 
 def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Clock) -> Mechanism:
@@ -131,8 +138,8 @@ def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Cl
 
     def holdings(body: Body) -> dict[GpuUuid, int]:
         held = dict.fromkeys(body.gpus, 0)
-        for one in inventory.processes():
-            if one.uuid in held and belongs(one.pid, body.pid, body.container_id, cgroups):
+        for one in _of(body, inventory, cgroups):
+            if one.uuid in held:
                 held[one.uuid] += one.used
         return held
 

@@ -1,7 +1,8 @@
 """
 How soon a thread that computes lets another one go on.
 
-Called by: processes whose answers others wait for (extender, activator), once, as they start.
+Called by: processes whose answers others wait for (extender, activator) and whose steps are carried
+from thread to thread (agent), once, as they start.
 """
 
 import sys

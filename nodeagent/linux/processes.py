@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -52,17 +52,37 @@ def image(pid: int) -> str:
     return hashlib.blake2b(line, digest_size=8).hexdigest()
 
 
-def is_below(pid: int, ancestor: int) -> bool:
-    """Whether a process is `ancestor` or descends from it."""
-    return pid == ancestor or ancestor in lineage(pid)
-
-
 def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
     """Whether a process is of the container with that first one: below it, or run in it later, so
     that only the cgroup tells."""
-    if first <= 0 or pid <= 0:
-        return False  # a container without a process, or a process that nobody can name
-    return is_below(pid, first) or container_id in cgroups.names(pid)
+    return pid in belonging((pid,), first, container_id, cgroups)
+
+
+def belonging(
+    pids: Iterable[int], first: int, container_id: str, cgroups: Cgroups
+) -> frozenset[int]:
+    """As `belongs`, asked of many at once: each is looked at one time, and so are those above."""
+    if first <= 0:
+        return frozenset()  # a container without a process
+    parents: dict[int, int] = {}
+    return frozenset(
+        pid
+        for pid in set(pids)
+        if pid > 0  # one that nobody can name is 0
+        and (_descends(pid, first, parents) or container_id in cgroups.names(pid))
+    )
+
+
+def _descends(pid: int, first: int, parents: dict[int, int]) -> bool:
+    """Whether it is `first` or below it; `parents` are those known already."""
+    for _ in range(_DEPTH):
+        if pid == first or pid <= 0:
+            return pid == first
+        if pid not in parents:
+            fields = _stat(pid)
+            parents[pid] = 0 if fields is None else int(fields[_PARENT])
+        pid = parents[pid]
+    return False
 
 
 def owner(
@@ -180,7 +200,8 @@ def _all() -> Iterator[int]:
 
 def _stat(pid: int) -> list[str] | None:
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        with open(f"{PROC}/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            text = file.read()  # asked so often that making paths took longer than reading
     except OSError:
         return None
     # The command stands in parentheses and may hold anything, parentheses too.

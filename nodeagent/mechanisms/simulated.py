@@ -170,8 +170,10 @@ class Simulated:
     def _processes(self, body: Body) -> tuple[simgpu.Process, ...]:
         """Its contexts, each once for every card it is on."""
         with _translated():
-            shown = self._driver.showing().processes
-        return tuple(one for one in shown if one.context and self._is_of(one.pid, body))
+            shown = [one for one in self._driver.showing().processes if one.context]
+        pids = (one.pid for one in shown)
+        own = processes.belonging(pids, body.pid, body.container_id, self._cgroups)
+        return tuple(one for one in shown if one.pid in own)
 
     def _named(self, body: Body, part: str) -> tuple[str, str]:
         """The context and the segment that a part's name means. Raises BodyGone."""
@@ -180,9 +182,6 @@ class Simulated:
             if one.identity == identity:
                 return one.context, segment
         raise BodyGone(f"the workload has no context {identity!r}")
-
-    def _is_of(self, pid: int, body: Body) -> bool:
-        return processes.belongs(pid, body.pid, body.container_id, self._cgroups)
 
 
 def _counted(chunks: Iterator[bytes], size: int, content: int, moved: Moved) -> Iterator[bytes]:

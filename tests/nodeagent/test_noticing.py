@@ -12,6 +12,7 @@ import pytest
 
 from kybernate.testing.agentnode import wait_for
 from nodeagent.linux import fifo, processes
+from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.fifo import NotReleased
 from nodeagent.linux.lifelines import Lifelines
 
@@ -103,8 +104,10 @@ def test_a_process_is_known_by_number_and_start(start: Start) -> None:
 def test_children_belong_to_their_first_process(start: Start) -> None:
     process = start("/bin/sh", "-c", "sleep 60 & wait")
     child = _child_of(process.pid)
-    assert processes.is_below(child, process.pid)
-    assert not processes.is_below(process.pid, child)
+    asked = (process.pid, child, os.getpid(), 0)
+    assert processes.belonging(asked, process.pid, "", Cgroups()) == {process.pid, child}
+    assert processes.belonging(asked, child, "", Cgroups()) == {child}
+    assert not processes.belonging(asked, 0, "", Cgroups())
     processes.freeze(process.pid)
     assert _is_stopped(child)
     processes.thaw(process.pid)
