@@ -3,7 +3,8 @@ The demand watch: it looks at workloads when there is a reason to, and tells the
 
 Told by the coordinator of every change; one thread does the rest. A parked workload is looked at
 when a packet came into its network namespace, when an activator reported, and now and then for the
-sake of hints that were lost; an active one every second. Rule: a look that fails is said once and
+sake of hints that were lost; an active one every second, and sooner while somebody waits for its
+cards. Rule: a look that fails is said once and
 tried again; it wakes nobody and parks nobody: what should tell and cannot is doubt, and who is in
 doubt is not idle.
 """
@@ -29,15 +30,14 @@ from nodeagent.demand.lines import Lines
 from nodeagent.lives.life import Life, Lives
 
 ACTIVE_S = 1.0
+AWAITED_S = 0.1  # while somebody waits for its cards, who is there is seen to have ended soon
 # A hint comes before the kernel has queued what came: looked at now, and a few times soon after.
 AFTER_HINT_S = (0.0, 0.002, 0.01, 0.05, 0.3)
 # Parked ones without a hint: one look takes at most this part of the time, all together.
 _SHARE = 0.01
 _SELDOM_S, _AT_LEAST_S = 0.5, 2.0  # between two of them: a busy machine makes each look long
-# On the host's namespace there are no hints: one look for all that are parked there, this often at
-# most, and taking at most this part of the time.
-SHARED_S = 0.05
-_SHARED_SHARE = 0.2
+SHARED_S = 0.05  # on the host's namespace there are no hints: one look for all parked there
+_SHARE_OF_LOOKS = 0.2  # of the time at most for each of: those on the host, one that is awaited
 _IDLE_S = 60.0
 
 
@@ -183,6 +183,8 @@ class DemandWatch:
             if there is None or there.parked != parked:
                 self._watched[key] = self._begin(life, parked)
                 self._watched[key].due = [now]
+            elif not parked and self._awaited(key):
+                there.due = [now]
         self.on_forget({life.id for life in self._lives.all()})
         self._keep_lines()
 
@@ -221,7 +223,7 @@ class DemandWatch:
             self._look(one, now)
         if everybody:
             took = self._clock.monotonic() - now
-            self._shared_at = now + max(SHARED_S, took / _SHARED_SHARE)
+            self._shared_at = now + max(SHARED_S, took / _SHARE_OF_LOOKS)
 
     def _on_the_host(self) -> list[_Watched]:
         return [one for one in self._watched.values() if one.parked and one.shared]
@@ -230,8 +232,19 @@ class DemandWatch:
         one.due = [due for due in one.due if due > now]
         demand = joined(self._read(signal, one.life) for signal in self._signals)
         if not one.parked:
-            one.due = [now + ACTIVE_S]
+            took = self._clock.monotonic() - now
+            soon = max(AWAITED_S, took / _SHARE_OF_LOOKS)
+            one.due = [now + (soon if self._awaited(one.life.key) else ACTIVE_S)]
         self._listens.heard(one.life.key, one.life.id, demand)
+
+    def _awaited(self, key: WorkloadKey) -> bool:
+        """Whether somebody waits for cards that it is on."""
+        tenancies = self._listens.books.tenancies
+        there = tenancies.get(key)
+        if there is None:
+            return False
+        cards = set(there.gpus)
+        return any(one.waits and not cards.isdisjoint(one.gpus) for one in tenancies.values())
 
     def _sweep_one(self, now: float) -> None:
         if now < self._sweep_at:

@@ -21,7 +21,7 @@ from kybernate.runtime.clock import SystemClock
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import GIB, a_group
 from nodeagent.demand.lines import Line
-from nodeagent.demand.watch import DemandWatch
+from nodeagent.demand.watch import ACTIVE_S, DemandWatch
 from nodeagent.disk.records import Mark
 from nodeagent.lives.life import Life, Lives
 
@@ -161,6 +161,15 @@ def test_an_active_one_is_looked_at_again_and_again_and_never_tapped(rig: Rig) -
     rig.watch.start()
     wait_for(lambda: [k for k, _ in rig.coordinator.told].count(key("c")) > 1, "twice")
     assert "id-c" not in rig.pipes.ends
+
+
+def test_an_active_one_that_somebody_waits_for_is_looked_at_sooner(rig: Rig) -> None:
+    rig.watch.start()
+    rig.change(key("a"), wanted_since=0.0)
+    heard = rig.coordinator.told
+    wait_for(
+        lambda: [one for one, _ in heard].count(key("c")) >= 10, "ten looks", 10 * ACTIVE_S / 2
+    )
 
 
 def test_all_that_are_parked_on_the_host_are_looked_at_in_the_same_rounds(rig: Rig) -> None:
