@@ -19,9 +19,10 @@ from nodeagent.images.dumping import Tools
 from nodeagent.images.folders import CRIU, OPTIONS, TOUCHED, WAKE, WORK
 from nodeagent.images.identity import Identity
 from nodeagent.images.port import Unrestorable
+from nodeagent.linux import cgroups
 
-# Options of CRIU's, as runc 1.1 does not know all of its own that later ones have. Cgroups are left
-# to the two: runc says where the new ones are, and CRIU restores the namespace of cgroups.
+# Options of CRIU's, as runc 1.1 does not know all of its own that later ones have. Cgroups of v1
+# are left to the two: runc says where the new ones are, and CRIU restores the cgroup namespace.
 _OPTIONS = ("leave-stopped",)
 _WORDS_MOST = 2000  # of what changed; a reply's line has 16 KiB
 
@@ -36,7 +37,8 @@ def prepare(tools: Tools, image: Path, bundle: Path) -> Mapping[str, str]:
         before, now = identity.read(image), identity.of(config)
         _check_untouched(wake, image)
         shutil.rmtree(wake, ignore_errors=True)  # of a try before
-        closed = _images(tools, image, wake, (before, now))
+        closed = _images(image, wake, (before, now))
+        _choose(tools, wake, config)
         (wake / TOUCHED).write_text(str(image))
         _files(image, bundle, config)
         tree.put(
@@ -52,17 +54,24 @@ def prepare(tools: Tools, image: Path, bundle: Path) -> Mapping[str, str]:
     return {"image": str(wake / CRIU), "work": str(wake / WORK), "changed": changed}
 
 
-def _images(tools: Tools, image: Path, wake: Path, who: tuple[Identity, Identity]) -> int:
+def _images(image: Path, wake: Path, who: tuple[Identity, Identity]) -> int:
     """Fill the restoration's folder; how many connections are closed."""
     before, now = who
     old, new = image / CRIU, wake / CRIU
     pages.check(old)
     _link(old, new)
     (wake / WORK).mkdir(mode=0o700)
-    (wake / OPTIONS).write_text(criu.options(tools.criu, *_OPTIONS, *tools.more))
     for names in old.glob(refit.HOST_NAMES):
         refit.host_name(names, new / names.name, str(now["host"]))
     return refit.sockets(old / refit.FILE, new / refit.FILE, identity.moved(before, now))
+
+
+def _choose(tools: Tools, wake: Path, config: Mapping[str, object]) -> None:
+    """CRIU's options. On v2 runc does not tell CRIU where the new cgroup is, and it would restore
+    into the old container's; where runc does tell, its word counts before this line."""
+    there = cgroups.path_of(config)
+    root = (f"cgroup-root {there}",) if there else ()
+    (wake / OPTIONS).write_text(criu.options(tools.criu, *_OPTIONS, *root, *tools.more))
 
 
 def _files(image: Path, bundle: Path, config: Mapping[str, object]) -> None:

@@ -92,6 +92,22 @@ def named_after(path: PurePosixPath, container_id: str) -> PurePosixPath | None:
     return None
 
 
+def path_of(config: Mapping[str, object]) -> PurePosixPath | None:
+    """Where a container's is to be, of its OCI configuration; None where that is runc's to choose.
+
+    systemd's form is `slice:prefix:name`, and the folders of a slice are in its name.
+    """
+    linux = config.get("linux")
+    path = str(linux.get("cgroupsPath") or "") if isinstance(linux, Mapping) else ""
+    if ":" not in path:
+        return PurePosixPath(path) if path.startswith("/") else None
+    above, prefix, name = path.split(":", 2)
+    words = above.removesuffix(".slice").split("-")
+    slices = [f"{'-'.join(words[: n + 1])}.slice" for n in range(len(words))]
+    unit = f"{prefix}-{name}{_SCOPE}" if prefix else f"{name}{_SCOPE}"
+    return PurePosixPath("/", *slices, unit) if above else None
+
+
 class Cgroups:
     """Those of this machine, as mounted when this was made."""
 

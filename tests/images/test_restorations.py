@@ -50,6 +50,7 @@ def bundle(tmp_path):
     folder = tmp_path / "bundle"
     (folder / "rootfs").mkdir(parents=True)
     config = {**CONFIG, "process": {"env": ["NAME=new", "SECRET=other"]}}
+    config["linux"] = {"cgroupsPath": "/kubepods/pod1/new"}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -66,7 +67,8 @@ def test_what_runc_is_to_be_told_is_answered_and_its_config_names_our_options(
     annotations = json.loads((bundle / "config.json").read_text())["annotations"]
     assert annotations["a"] == "b"
     options = Path(annotations["org.criu.config"]).read_text().splitlines()
-    assert {"leave-stopped", "libdir /plugins"} <= set(options)
+    wanted = {"leave-stopped", "libdir /plugins", "cgroup-root /kubepods/pod1/new"}
+    assert wanted <= set(options)
     assert (bundle / "rootfs" / "of-image").read_text() == "image"
     told = json.loads((bundle / "rootfs/run/kyb/identity.json").read_text())
     assert told["now"]["environment"]["NAME"] == "new"

@@ -315,3 +315,24 @@ def test_a_container_that_is_gone_is_neither_frozen_nor_thawed(freezer: Freezer)
     process.wait()
     freezer.thaw(process.pid, ID)
     assert not freezer.frozen(process.pid, ID)
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        pytest.param("/kubepods/pod1/abc", "/kubepods/pod1/abc", id="cgroupfs"),
+        pytest.param(
+            "kubepods-burstable-pod1.slice:cri-containerd:abc",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice"
+            "/cri-containerd-abc.scope",
+            id="systemd",
+        ),
+        pytest.param("system.slice::abc", "/system.slice/abc.scope", id="without a prefix"),
+        pytest.param(":x:abc", None, id="without a slice"),
+        pytest.param("relative", None, id="relative"),
+        pytest.param(None, None, id="none"),
+    ],
+)
+def test_where_a_containers_cgroup_is_to_be_is_read_from_its_configuration(said, path) -> None:
+    found = cgroups.path_of({"linux": {"cgroupsPath": said}} if said else {})
+    assert found == (PurePosixPath(path) if path else None)
