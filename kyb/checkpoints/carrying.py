@@ -27,6 +27,8 @@ from kybernate.ladder.carrying import Authority
 from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.plain import Draft, Plain
 from kybernate.ladder.progress import Course, Progress
+from kybernate.ladder.publishing import publish
+from kybernate.ladder.reading import Opened
 from kybernate.ladder.writing import Writing
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores.port import Store
@@ -104,7 +106,8 @@ def clone(
     if any(one.key == names.manifest_key(into, new) for one in where.list(f"manifests/{into}")):
         fail(f"{called} is there already")
     if into == namespace or manifest.domain != namespace:
-        _sign(where, manifest, into, new, keys)
+        ours = _signed(manifest, into, new, keys)
+        publish(where, ours.manifest, ours.blob, Course(SystemClock()))
     else:
         key = ring.open(where, manifest.domain, manifest.key)
         with (
@@ -147,18 +150,16 @@ def _copied(
     key = rings[0].open(source, manifest.domain, manifest.key)
     rings[1].lend(target, manifest.domain, key)
     with _course(manifest.packed) as course:
-        moved = copying.copy_packs(source, target, manifest, key, course)
-    target.put(names.manifest_key(*name), opened.blob)
-    return moved
+        return copying.copy(source, target, opened, key, course)
 
 
 def _to_store(
     stores: tuple[Store, Store], manifest: Manifest, key: DomainKey, ring: KeyRing, keys: Path
 ) -> None:
     ring.lend(stores[1], manifest.domain, key)
+    ours = _signed(manifest, manifest.namespace, manifest.name, keys)
     with _course(manifest.packed) as course:
-        copying.copy_packs(*stores, manifest, key, course)
-    _sign(stores[1], manifest, manifest.namespace, manifest.name, keys)
+        copying.copy(*stores, ours, key, course)
 
 
 def _to_agent(store: Store, into: Agents, manifest: Manifest, key: DomainKey, keys: Path) -> None:
@@ -171,10 +172,11 @@ def _to_agent(store: Store, into: Agents, manifest: Manifest, key: DomainKey, ke
         draft.seal(manifest.facts, paths, places.signer(keys))
 
 
-def _sign(store: Store, manifest: Manifest, namespace: str, name: str, keys: Path) -> None:
+def _signed(manifest: Manifest, namespace: str, name: str, keys: Path) -> Opened:
+    """By us, under this name."""
     renamed = manifests.renamed(manifest, namespace, name)
     blob = signing.signed(manifests.encode(renamed), places.signer(keys))
-    store.put(names.manifest_key(namespace, name), blob)
+    return Opened(manifest=renamed, signature="", blob=blob)
 
 
 @contextmanager

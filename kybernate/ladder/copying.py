@@ -14,11 +14,32 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.packs import Pack
 from kybernate.ladder.progress import Course
+from kybernate.ladder.publishing import Collected, publish
+from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.errors import Absent
 from kybernate.stores.port import Store
 
 AT_ONCE = 4
+_TRIES = 3  # of which each puts what a collector took before the manifest named it
+
+
+def copy(source: Store, target: Store, opened: Opened, key: DomainKey, course: Course) -> int:
+    """Have a checkpoint in the target, the manifest's object as it is given; how many bytes of
+    packs were put. The target has a record of the key.
+
+    Raises Unusable, Ended, Collected, and what the stores raise; what was put stays.
+    """
+    moved = 0
+    for left in range(_TRIES - 1, -1, -1):
+        moved += copy_packs(source, target, opened.manifest, key, course)
+        try:
+            publish(target, opened.manifest, opened.blob, course)
+            break
+        except Collected:
+            if not left:
+                raise
+    return moved
 
 
 def copy_packs(

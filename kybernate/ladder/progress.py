@@ -71,6 +71,11 @@ class Course:
             self._told(Progress(total=self._total, done=self._done, seconds=seconds, had=self._had))
         self.check()
 
+    def pause(self, seconds: float) -> None:
+        """Wait. Raises Ended."""
+        self._clock.wait(self._ended, seconds)
+        self.check()
+
     def check(self) -> None:
         """Raises Ended where it should go on no more."""
         if self._ended.is_set():

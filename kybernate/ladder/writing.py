@@ -5,7 +5,7 @@ Called by: `kyb`, agents. Memory: PACKS buffers of 32 MiB, the contents of as ma
 sealed, and AHEAD chunks of 2 MiB that are being named: about 280 MiB, whatever the size.
 Rule: a pack is durable before the manifest that names it is put. Rule: chunks that manifests of the
 same store and key hold are not written again, nor packs that are there by their size, so what was
-interrupted goes on; and nobody removes packs while somebody seals.
+interrupted goes on; what a collector took meanwhile is noticed before it is named.
 """
 
 import os
@@ -27,6 +27,7 @@ from kybernate.artifacts.manifest import ORIGIN, Chunks, File, Manifest, Origin,
 from kybernate.artifacts.packs import Pack, Packing
 from kybernate.ladder.buffers import Buffers
 from kybernate.ladder.progress import Course
+from kybernate.ladder.publishing import publish
 from kybernate.stores.port import Store
 
 PACKS = 4  # buffers: one that is filled, and three on their way
@@ -168,7 +169,7 @@ class Writing:
         manifests.decode(content)  # what we would refuse we do not make
         self._course.check()
         blob = signing.signed(content, signer)
-        self._store.put(names.manifest_key(namespace, name), blob)
+        publish(self._store, manifest, blob, self._course)
         return manifest, blob
 
     def _named(self, content: Bytes) -> bytes | None:

@@ -2,7 +2,8 @@
 Objects as files of a folder: written past the page cache, in parallel, into room that is
 reserved first.
 
-Called by: pipelines. The folder holds the keys as paths, and `drafts/` with what is being written.
+Called by: pipelines, in several processes at once. The folder holds the keys as paths, and
+`drafts/` with what is being written.
 Rule: a draft's bytes are synced, then it gets its name, then the folder's names are synced; when
 `put` returns, a loss of power changes nothing. Rule: what is no object is never followed or read.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from kybernate.artifacts.chunks import Bytes
 from kybernate.stores import disk as disks
-from kybernate.stores import port
+from kybernate.stores import drafts, port
 from kybernate.stores.disk import Disk
 from kybernate.stores.errors import Absent, BadKey, Faulty, NoRoom
 from kybernate.stores.port import Listed
@@ -36,7 +37,7 @@ class Nvme:
     """See `port.Store`."""
 
     def __init__(self, folder: Path, disk: Disk | None = None, *, direct: bool = True) -> None:
-        """Make the folder where it is missing; what was being written is thrown away.
+        """Make the folder where it is missing; what the dead were writing is thrown away.
 
         `direct`: past the page cache, where the file system can. Raises Faulty, NoRoom.
         """
@@ -48,13 +49,13 @@ class Nvme:
             for one in (folder, folder / _DRAFTS):
                 if self._disk.make_folder(one):
                     self._sync_folder(one.parent)
-            for draft in list((folder / _DRAFTS).iterdir()):
-                draft.unlink()
+            drafts.clear(folder / _DRAFTS)
+            self._drafts = drafts.Own(folder / _DRAFTS)
 
     def put(self, key: str, content: Bytes) -> None:
         """As the port says."""
         target = self._path(key)
-        draft = self._folder / _DRAFTS / uuid.uuid4().hex
+        draft = self._drafts.folder / uuid.uuid4().hex
         with _told(key):
             try:
                 self._write(draft, memoryview(content).cast("B"))

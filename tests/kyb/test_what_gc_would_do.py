@@ -1,12 +1,18 @@
 """`kyb gc --dry-run` prints the controller's plan with its reasons, and deletes nothing."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
+from cryptography.hazmat.primitives import serialization
 
 from kybernate.api import names, timestamps
+from kybernate.artifacts import names as names_of
 from kybernate.clients.resources import GPUCHECKPOINTS
+from kybernate.stores.nvme import Nvme
+from kybernate.testing.artifacts import made
 from kybernate.testing.fakekube import FakeKube
 
 Kyb = Callable[..., Result]
@@ -58,3 +64,66 @@ def test_without_dry_run_it_does_nothing_and_says_who_does(kube: FakeKube, kyb: 
 
 def test_where_there_are_none_it_says_so(kyb: Kyb) -> None:
     assert "no checkpoints" in kyb("gc", "--dry-run").output
+
+
+class TestOfAStore:
+    """Real: the store's folder, a checkpoint in it, and what is left of another."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        one = made()
+        store = Nvme(tmp_path / "store")
+        for key, content in one.objects.items():
+            store.put(key, content)
+        store.put(names_of.pack_key("default", "a" * 64), b"of a checkpoint that is gone")
+        pem = one.signer.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        (tmp_path / "trusted.pem").write_bytes(pem)
+        return tmp_path
+
+    def _gc(self, kyb: Kyb, place: Path, *more: str) -> Result:
+        return kyb("gc", "--in", str(place / "store"), "--keys", str(place), *more)
+
+    def test_the_plan_says_what_waits_and_changes_nothing(self, kyb: Kyb, place: Path) -> None:
+        before = sorted(place.rglob("*"))
+        answer = self._gc(kyb, place, "--dry-run")
+        assert answer.exit_code == 0, answer.output
+        row = answer.output.splitlines()[1].split()
+        assert row[:3] == ["default", "1", "1"]
+        assert row[3].startswith(("23h59m", "24h"))
+        assert [one for one in sorted(place.rglob("*")) if one.is_file()] == [
+            one for one in before if one.is_file()
+        ]
+        answer = self._gc(kyb, place, "--dry-run", "--grace", "0s")
+        assert answer.output.splitlines()[1].split() == ["default", "1", "0", "1", "28", "B"]
+
+    def test_what_no_manifest_names_goes_when_its_grace_time_is_over(
+        self, kyb: Kyb, place: Path
+    ) -> None:
+        store = Nvme(place / "store")
+        packs = {one.key for one in store.list("domains/default/packs")}
+        assert self._gc(kyb, place).output.splitlines()[1].split()[-3:] == ["0", "0", "B"]
+        assert {one.key for one in store.list("domains/default/packs")} == packs
+        answer = self._gc(kyb, place, "--grace", "0s")
+        assert answer.output.splitlines()[1].split()[-3:] == ["1", "28", "B"]
+        assert packs - {one.key for one in store.list("domains/default/packs")} == {
+            names_of.pack_key("default", "a" * 64)
+        }
+
+    def test_what_cannot_be_believed_is_said_and_nothing_goes(self, kyb: Kyb, place: Path) -> None:
+        (place / "store/manifests/default/odd").write_bytes(b"rubbish")
+        answer = self._gc(kyb, place, "--grace", "0s")
+        assert answer.exit_code == 1
+        assert "default is left alone" in answer.output + answer.stderr
+        assert len(list(Nvme(place / "store").list("domains/default/packs"))) == 2
+
+    def test_bad_words_are_refused(self, kyb: Kyb, place: Path) -> None:
+        for words, said in (
+            (["--in", str(place / "store")], "--keys: missing"),
+            (["--in", str(place / "store"), "--keys", str(place), "--grace", "5"], "'5': expected"),
+            (["--in", str(place / "absent"), "--keys", str(place)], "no such folder"),
+        ):
+            answer = kyb("gc", *words)
+            assert answer.exit_code == 1
+            assert said in answer.output + answer.stderr

@@ -113,7 +113,7 @@ def test_interrupted_anywhere_it_goes_on_and_sends_nothing_twice(agents: Plain) 
     carrying.carry(agents, whole, OURS, course())
     store, tries = Breaking(), 0
     while True:
-        store.left = 1  # one object more each time
+        store.left = 2  # so many objects more each time: the last two are an intent, the manifest
         try:
             carrying.carry(agents, store, OURS, course())
         except Away:
@@ -121,7 +121,7 @@ def test_interrupted_anywhere_it_goes_on_and_sends_nothing_twice(agents: Plain) 
             assert not list(store.list("manifests"))
         else:
             break
-    assert tries >= 3
+    assert tries >= 2
     assert back(store)[1] == BODIES
     record = 1000  # about the size of a key record
     assert abs(store.put_bytes - whole.put_bytes) < record

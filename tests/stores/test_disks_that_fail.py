@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_put_that_fails_leaves_what_was_there(
     with pytest.raises(kind):
         store.put("a/b", LARGE)
     assert bytes(good.get("a/b")) == b"before"
-    assert not list((tmp_path / "drafts").iterdir())
+    assert not _drafts(tmp_path)
     assert [one.key for one in good.list()] == ["a/b"]
 
 
@@ -94,7 +95,50 @@ def test_links_and_drafts_are_no_objects(tmp_path: Path) -> None:
             ask("link")
     assert not list(store.list())
     Nvme(tmp_path / "store")
-    assert not list((tmp_path / "store/drafts").iterdir())
+    assert not _drafts(tmp_path / "store")
+
+
+def _drafts(store: Path) -> list[Path]:
+    return [path for path in (store / "drafts").rglob("*") if path.is_file()]
+
+
+def test_what_another_process_is_writing_stays_and_what_a_dead_one_wrote_goes(
+    tmp_path: Path,
+) -> None:
+    """Real: two processes, one of which is killed in the middle of a put."""
+    program = (
+        "import sys, threading; from pathlib import Path\n"
+        "from kybernate.stores.disk import Disk; from kybernate.stores.nvme import Nvme\n"
+        "class Slow(Disk):\n"
+        "    def rename(self, old, new): print(old, flush=True); sys.stdin.readline(); "
+        "super().rename(old, new)\n"
+        "Nvme(Path(sys.argv[1]), Slow()).put('a/b', b'x' * 1_000_000)\n"
+    )
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    slow, dying = begun
+    drafts = []
+    for one in begun:
+        assert one.stdout
+        drafts.append(Path(one.stdout.readline().strip()))
+    dying.kill()
+    dying.wait()
+    store = Nvme(tmp_path)
+    assert drafts[0].exists()
+    assert not drafts[1].exists()
+    assert not list(store.list())
+    slow.communicate("\n", timeout=60)
+    assert slow.returncode == 0
+    assert len(store.get("a/b")) == 1_000_000
+    for one in begun:
+        for pipe in (one.stdin, one.stdout):
+            if pipe:
+                pipe.close()
 
 
 @dataclass
