@@ -121,6 +121,30 @@ def stream(store: Store, manifest: Manifest, key: DomainKey, file: File) -> Iter
             yield span.open(span.places[0], content, key)
 
 
+def piece(
+    store: Store, manifest: Manifest, key: DomainKey, file: File, place: tuple[int, int]
+) -> bytes:
+    """So many bytes of a file from where they begin (both of `place`), less at its end; only the
+    chunks they are in are fetched. Raises as `extract` does."""
+    begin, end = place[0], place[0] + place[1]
+    found, at = bytearray(), 0
+    for part in file.content:
+        if isinstance(part, Zeros):
+            found += bytes(max(0, min(end, at + part.size) - max(begin, at)))
+            at += part.size
+            continue
+        pack = manifest.packs[part.pack]
+        for number in range(part.first, part.first + part.count):
+            size = pack.chunks[number].size
+            if at < end and at + size > begin:
+                span = _Span(pack, [_Place(number, file.path, at)])
+                content = _fetched(store, manifest.domain, span, None)
+                opened = span.open(span.places[0], content, key)
+                found += opened[max(0, begin - at) : max(0, end - at)]
+            at += size
+    return bytes(found)
+
+
 def origin(store: Store, manifest: Manifest, key: DomainKey) -> bytes:
     """The manifest of v0 that it was made of, not checked. Raises as `extract` does."""
     if manifest.origin is None:
