@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from kyb import faults, local, registry, requesting, show, turns
+from kyb import arranging, faults, local, registry, requesting, show, turns
 from kyb.checkpoints import command as checkpoints
 from kyb.collecting import gc
 from kyb.doctor.command import doctor
@@ -28,6 +28,7 @@ app.command("park")(turns.park)
 app.add_typer(checkpoints.app, name="checkpoint")
 app.command("restore")(requesting.restore)
 app.command("gc")(gc)
+app.add_typer(arranging.app, name="store")
 app.add_typer(registry.app, name="registry")
 app.command("doctor")(doctor)
 app.command("install-node")(install_node)
