@@ -7,8 +7,11 @@ the same run; and what is stored once.
 Bounds: for the disk the smaller of a raw writer (fio where it is installed, else the same requests
 without our code: 4 MiB, eight at once, O_DIRECT, preallocated, synced) and cores x the rate at
 which one core names and seals; for the bucket obstore alone, with the same objects, as many at
-once, the object server on cores of its own. Ratios are of rates, but for `second_snapshot_bytes`
-and `gold_10_bytes`, which are of bytes. Rates by size justify the sizes of chunks and packs.
+once, the object server on cores of its own. Ratios are of rates, but for
+`second_snapshot_bytes`, `second_scattered_bytes` (moved for it, of the first), `gold_10_bytes` (a
+gold image and ten replicas that diverged by 5 %, of the image) and `bf16_left`, which are of bytes;
+`wake_of_slowest_stage`, of seconds; `seal_memory` and `wake_memory`, of 512 MiB. Rates by size
+justify the sizes of chunks and packs.
 """
 
 import argparse
@@ -19,14 +22,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import obstore
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import S3Store
 
+from benchmarks.harness import pressed as harness_pressed
 from benchmarks.harness import report
 from kybernate.api.quantity import parse_bytes
 from kybernate.artifacts import chunks
@@ -44,8 +49,11 @@ from kybernate.stores.port import Store
 from kybernate.testing.artifacts import FACTS
 from testbed.objectserver import KEY_ID, SECRET, ObjectServer
 
+T = TypeVar("T")
 _BLOCK, _DEPTH = 4 * 2**20, 8  # as the store asks its disk
 _AT_ONCE = 4  # objects
+_STAGES = ("fetch", "open", "put")
+_FILLER = memoryview(bytes(CHUNK))
 _CHANGED = 0.05
 _SIGNER = Ed25519PrivateKey.generate()
 _SIZES = (2**18, 2**20, 2**21, 2**23)
@@ -63,17 +71,33 @@ def main() -> None:
         bound = {way: min(disk[f"raw {way}"], cores * core) for way in ("write", "read")}
         objects = bench.objects(asked.rounds)
         kept = bench.kept()
+        woken = bench.wake(asked.rounds)
+        memory = bench.memory()
+    pressed = harness_pressed.measured()
     rows = [[name, f"{rate / 1e9:.2f}"] for name, rate in (disk | objects).items()]
     rows += [["one core, name and seal", f"{core / 1e9:.2f}"]]
     report.table(f"{asked.size / 2**30:.2f} GiB, best of {asked.rounds}", ["", "GB/s"], rows)
     sizes = [[f"{size >> 10} KiB", f"{_core_rate(size) / 1e9:.2f}"] for size in _SIZES]
     report.table("one core, by the size of a chunk", ["chunk", "GB/s"], sizes)
+    ways = [
+        [one.name, f"{one.left:.3f}", f"{one.press / 1e9:.2f}", f"{one.back / 1e9:.2f}"]
+        for one in pressed
+    ]
+    report.table("bf16 weights, one core", ["", "left", "press GB/s", "back GB/s"], ways)
+    stages = [[name, f"{seconds:.3f}"] for name, seconds in woken.items()]
+    report.table("wake from the disk", ["stage alone, then all", "seconds"], stages)
+    smallest = min(pressed, key=lambda one: one.left)
     ratios = {
         "nvme_write_of_bound": disk["seal"] / bound["write"],
         "nvme_read_of_bound": disk["open"] / bound["read"],
         "object_put_of_obstore": objects["put"] / objects["obstore put"],
         "object_get_of_obstore": objects["get"] / objects["obstore get"],
+        "wake_of_slowest_stage": woken["wake"] / max(woken[name] for name in _STAGES),
         **kept,
+        **memory,
+        "bf16_left": smallest.left,
+        "bf16_press_of_seal": smallest.press / core,
+        "bf16_back_of_seal": smallest.back / core,
     }
     report.table("", ["", "ratio"], [[name, f"{value:.3f}"] for name, value in ratios.items()])
     rates = {name: rate / 1e9 for name, rate in (disk | objects).items()}
@@ -148,6 +172,41 @@ class Bench:
         finally:
             os.sched_setaffinity(0, cores)
 
+    def wake(self, rounds: int) -> dict[str, float]:
+        """Seconds of each stage alone, and of a wake into memory, in which they overlap."""
+        store = Nvme(self._folder / "wake")
+        manifest = self._seal(store, Contents(self._size), "one")
+        key = self._ring.open(store, "bench", manifest.key)
+        pool = memoryview(mmap.mmap(-1, self._size))
+        for at in range(0, self._size, CHUNK):
+            pool[at : at + CHUNK] = _FILLER  # its pages are there, as those of the agent's pool are
+
+        def put(_: str, at: int, found: memoryview) -> None:
+            pool[at : at + len(found)] = found
+
+        work: dict[str, Callable[[], object]] = {
+            "fetch": lambda: _each(manifest.pack_keys, store.get),
+            "open": lambda: _opened(store, manifest, key),
+            "put": lambda: _each(range(0, self._size, CHUNK), lambda at: put("", at, _FILLER)),
+            "wake": lambda: reading.deliver(store, manifest, key, put, Course(SystemClock())),
+        }
+        try:
+            return {name: min(_seconds(call) for _ in range(rounds)) for name, call in work.items()}
+        finally:
+            shutil.rmtree(self._folder / "wake")
+
+    def memory(self) -> dict[str, float]:
+        """The most that sealing and waking took beside what was there, of 512 MiB."""
+        store = Nvme(self._folder / "memory")
+        contents = Contents(self._size)
+        made: list[Manifest] = []
+        seal = _peak(lambda: made.append(self._seal(store, contents, "one")))
+        key = self._ring.open(store, "bench", made[0].key)
+        course = Course(SystemClock())
+        wake = _peak(lambda: reading.deliver(store, made[0], key, lambda *_: None, course))
+        shutil.rmtree(self._folder / "memory")
+        return {"seal_memory": seal / 2**29, "wake_memory": wake / 2**29}
+
     def kept(self) -> dict[str, float]:
         """Bytes of a second snapshot, and of ten replicas, beside those of the first."""
         size = min(self._size, 2**30)
@@ -163,7 +222,7 @@ class Bench:
         contents, store = Contents(size), Nvme(self._folder / "gold")
         first = self._seal(store, contents, "gold")
         one = _bytes(store)
-        for replica in range(1, 11):
+        for replica in range(1, 11):  # each in chunks of its own: another version of each
             diverged = Contents(size)
             diverged._noise = contents._noise
             diverged.change(replica, clustered=True)
@@ -182,19 +241,58 @@ class Bench:
             return out.seal("bench", name, FACTS, _SIGNER)[0]
 
 
+def _each(several: Iterable[T], call: Callable[[T], object]) -> None:
+    with ThreadPoolExecutor(reading.SPANS) as threads:
+        for _ in threads.map(call, several):
+            pass
+
+
+def _opened(store: Store, manifest: Manifest, key: DomainKey) -> None:
+    """As many chunks as there are, all of them those of the first pack, which is in memory."""
+    pack = manifest.packs[0]
+    content = store.get(manifest.pack_keys[0])
+
+    def one(number: int) -> None:
+        chunk, begin = pack.chunks[number], pack.offsets[number]
+        sealed = content[begin : begin + chunk.size + chunks.TAG]
+        key.open(chunk.name, sealed, memoryview(bytearray(chunk.size)))
+
+    count = sum(len(listed.chunks) for listed in manifest.packs)
+    _each((number % len(pack.chunks) for number in range(count)), one)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _peak(work: Callable[[], object]) -> int:
+    """Bytes of memory that were taken meanwhile, at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmHWM")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
 def _bytes(store: Store) -> int:
     return sum(one.size for one in store.list())
 
 
 def _core_rate(size: int) -> float:
-    """Bytes a second that one core names and seals, in chunks of this size."""
+    """Bytes a second of processor time that one core names and seals, in chunks of this size."""
     key, content = DomainKey(os.urandom(32)), os.urandom(size)
     room = memoryview(bytearray(size + chunks.TAG))
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < 1.0:
+    done, began = 0, time.process_time()
+    while time.process_time() - began < 1.0:
         key.seal(key.name(content), content, room)
         done += size
-    return done / (time.perf_counter() - began)
+    return done / (time.process_time() - began)
 
 
 def _bucket_rates(url: str, size: int, rounds: int) -> dict[str, float]:
