@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 UNIT := -m "not controlplane and not node" -n 2 --dist loadfile --ignore=tests/stack
 PLANE := -m "controlplane or node" -n 2 --dist loadfile --durations=15 --ignore=tests/stack
 
-.PHONY: help setup assets built native check test test-unit test-plane test-stack demo demo-multiplex thousand-switches bench-extender bench-park bench-pairs bench-images bench-artifacts bench-tiers bench-activator bench-wake generate fmt clean
+.PHONY: help setup assets built native check test test-unit test-plane test-stack images demo demo-multiplex thousand-switches bench-extender bench-park bench-pairs bench-images bench-artifacts bench-tiers bench-activator bench-wake generate fmt clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -58,6 +58,11 @@ test-plane: built ## Tests on the real control plane and, as root, on real nodes
 
 test-stack: built ## The whole stack, broken on purpose, and the manifests on a real node (not part of `test`)
 	@$(PYTEST) -q tests/stack -n 2 --dist loadfile
+
+images: built ## Build every image of the Dockerfile, try each, and install from them on a real node (root; minutes)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
+	  && $(PY) -m testbed.imaging --keep "$$folder" \
+	  && KYB_IMAGES="$$folder" $(PYTEST) -q tests/stack/test_installing_on_a_real_node.py
 
 bench-park: $(STAMP) ## Park and resume real programs on a real GPU (needs one, PyTorch and nvcc)
 	@$(PY) -m benchmarks.parking

@@ -158,6 +158,15 @@ PACKAGED = (
     ),
     # The other libc of containers: what must not break on seats.
     Packaged(name="musl", suite=_OLDEST, root="musl", program="lib/ld-musl-x86_64.so.1"),
+    # Builds images without a daemon; its libraries are found by a loader's cache of its caller's.
+    Packaged(
+        name="buildah",
+        suite=_OLDEST,
+        root="buildah",
+        also=("libassuan0", "libdevmapper1.02.1", "libgpg-error0", "libgpgme11", "libseccomp2"),
+        program="usr/bin/buildah",
+    ),
+    Packaged(name="mmdebstrap", suite=_OLDEST, root="mmdebstrap", program="usr/bin/mmdebstrap"),
     Packaged(
         name="chromium",
         suite=_OLDEST,

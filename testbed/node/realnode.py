@@ -167,6 +167,10 @@ class RealNode:
         """For pods with imagePullPolicy Never. Raises CommandFailed."""
         self._import({name: image})
 
+    def import_archive(self, file: Path) -> None:
+        """What `docker save` writes, by the names that are in it. Raises CommandFailed."""
+        self.ctr("images", "import", file)
+
     def python_image(
         self, distributions: Sequence[str] = (), packages: Sequence[Path] = ()
     ) -> images.Image:
@@ -238,7 +242,7 @@ class RealNode:
 
     def _import(self, named: Mapping[str, images.Image]) -> None:
         file = images.write(named, self.work / "images.tar")
-        self.ctr("images", "import", file)
+        self.import_archive(file)
         file.unlink()
 
     def _start_keeper(self) -> None:

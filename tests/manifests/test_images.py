@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be read: it is built nowhere where these tests run."""
+"""The Dockerfile, as far as it can be read; it is built by `make images`, which takes minutes."""
 
 import os
 import re

@@ -4,8 +4,10 @@ a Deployment's only pod that goes on in the pod that takes its place.
 
 Real: the control plane with our controller, OPA, extender, webhook and scheduler; kubelet,
 containerd and runc; the manifests of the agent and the device plugin, their init container, their
-ServiceAccounts. Different from what is shipped: the image is made here, the agent uses the node's
-network (there is no cluster network) and the OPA beside the control plane, GPUs are simulated.
+ServiceAccounts. Different from what is shipped: the agent uses the node's network (there is no
+cluster network) and the OPA beside the control plane, GPUs are simulated. Images: those of the
+Dockerfile where they were built (`make images` names their folder in KYB_IMAGES), else one that is
+made here in a moment of what the Dockerfile has.
 Rule: the tests are one story, in order: each leaves the node to the next.
 """
 
@@ -47,6 +49,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 NODE = "shipped"
 IMAGE = "docker.io/kybernate/nodeagent:0.1.0"
+BUILT = os.environ.get("KYB_IMAGES")
 PACKAGES = ("kybernate", "nodeagent", "deviceplugin", "kyb", "testbed", "policies")
 SYSTEM = ("-n", "kyb-system")
 KEY = WorkloadKey("default", "model")
@@ -66,8 +69,14 @@ from pathlib import Path
 from testbed.node import mounts
 mounts.own(Path(sys.argv[1]), tuple(sys.argv[2:]))
 """
+# The one image that is made here serves as both.
+MADE_PLUGIN = (
+    ("containers/0/image", IMAGE),
+    ("containers/0/command", ["python3", "-m", "deviceplugin"]),
+)
 KYB = '#!/bin/sh\nexec python3 -m kyb "$@"\n'
 OF_THE_NODE = "/opt/of-the-node"  # as the Dockerfile has it: runc and CRIU are the node's own
+OF_THE_IMAGE = f"{OF_THE_NODE}:/opt/kybernate/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass
@@ -150,7 +159,11 @@ def shipped(assets: Any, eventually: Callable[..., Any]) -> Iterator[Shipped]:
         node.run("mkdir", "-p", STATE)
         node.run("mount", "-t", "tmpfs", "kyb", STATE)
         node.reach(int(stack.opa.url.rpartition(":")[2]))
-        node.import_image(IMAGE, _image(node, folder))
+        if BUILT:
+            for one in ("nodeagent", "deviceplugin"):
+                node.import_archive(Path(BUILT).absolute() / f"{one}.tar")
+        else:
+            node.import_image(IMAGE, _image(node, folder))
         gpu = folder / "g" / "gpu.sock"
         gpu.parent.mkdir()
         argv = [
@@ -164,7 +177,7 @@ def shipped(assets: Any, eventually: Callable[..., Any]) -> Iterator[Shipped]:
 
 
 def _image(node: RealNode, folder: Path) -> Any:
-    """What the Dockerfile's target nodeagent holds, made of what is installed here."""
+    """What the Dockerfile's targets hold, made of what is installed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = [re.split(r"[\[=]", one)[0] for one in project["dependencies"]]
     image = node.python_image(distributions, [ROOT / one for one in PACKAGES])
@@ -223,7 +236,7 @@ def _agent_patch(here: Shipped, version: str) -> dict[str, Any]:
 
 def _path(here: Shipped) -> str:
     """The image's, and where this node has its programs: not in /usr/bin, as others have them."""
-    return f"{OF_THE_NODE}:/usr/local/bin:/bin:{here.node.work / layout.BIN}"
+    return f"{OF_THE_IMAGE}:{here.node.work / layout.BIN}"
 
 
 def _mounted(here: Shipped) -> tuple[tuple[str, Any], ...]:
@@ -238,8 +251,7 @@ def _install(here: Shipped, version: str = "1") -> None:
     _apply(here, "profiles")
     _apply(here, "nodeagent", _agent_patch(here, version))
     plugin = _patch(
-        ("containers/0/image", IMAGE),
-        ("containers/0/command", ["python3", "-m", "deviceplugin"]),
+        *(() if BUILT else MADE_PLUGIN),
         ("containers/0/args/-", "--inventory=simulated"),
         ("containers/0/args/-", f"--simulated-gpu={here.gpu}"),
         *_mounted(here),
