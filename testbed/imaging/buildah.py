@@ -94,7 +94,8 @@ class Buildah:
         return self._run("run", container, "--", *argv)
 
     def save(self, image: str, file: Path) -> None:
-        """As an archive for `ctr images import`, with its name."""
+        """As an archive for `ctr images import`, with its name; one that is there is replaced."""
+        file.unlink(missing_ok=True)
         policy = ("--signature-policy", self._policy)
         self._run("push", "--quiet", *policy, image, f"docker-archive:{file}:{image}")
 

@@ -65,6 +65,22 @@ def test_where_another_path_is_given_it_begins_with_the_images(distribution: str
     assert set(_USUAL) <= set(value.split(":"))
 
 
+def test_nothing_is_mounted_over_what_an_image_brings() -> None:
+    """As the node's own /opt/kybernate/lib once was, over the Python that was to look at it."""
+    brought = re.findall(r"^COPY (?:--\S+ )+\S+ (/\S+)$", DOCKERFILE, re.MULTILINE)
+    assert {"/opt/venv", "/usr/local/lib/kybernate/kybernate-runc"} <= set(brought)
+    mounted = {
+        (path.parent.name, at)
+        for path in (ROOT / "manifests/components").rglob("*.yaml")
+        for at in re.findall(r"mountPath: ([^,}\s]+)", path.read_text())
+    }
+    assert mounted
+    for part, at in mounted:
+        hidden = [one for one in brought if Path(one).is_relative_to(at)]
+        inside = [one for one in brought if Path(at).is_relative_to(one)]
+        assert not hidden + inside, (part, at)
+
+
 def test_agent_and_device_plugin_mean_the_same_socket_in_a_folder_of_its_own() -> None:
     """Containers see the folder: nothing else of ours may stand in it."""
     found = [

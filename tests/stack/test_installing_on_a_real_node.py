@@ -76,7 +76,7 @@ MADE_PLUGIN = (
 )
 KYB = '#!/bin/sh\nexec python3 -m kyb "$@"\n'
 OF_THE_NODE = "/opt/of-the-node"  # as the Dockerfile has it: runc and CRIU are the node's own
-OF_THE_IMAGE = f"{OF_THE_NODE}:/opt/kybernate/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OF_THE_IMAGE = f"{OF_THE_NODE}:/opt/venv/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass

@@ -140,6 +140,10 @@ def test_layers_are_stacked_where_that_works_and_nothing_is_pulled(
     monkeypatch.setattr(buildah.subprocess, "run", lambda argv, **_: said.append(argv) or Done)
     builder.build(trial.DOCKERFILE, ROOT, "kyb", "docker.io/kybernate/kyb:0.1.0")
     builder.new("docker.io/library/debian:bookworm-slim")
+    (kept := tmp_path / "kyb.tar").touch()
+    builder.save("docker.io/kybernate/kyb:0.1.0", kept)
+    assert not kept.exists()  # buildah adds nothing to an archive that is there
+    assert said.pop()[-1] == f"docker-archive:{kept}:docker.io/kybernate/kyb:0.1.0"
     assert all("--pull-never" in argv for argv in said)
     assert json.loads((tmp_path / "store/policy.json").read_text())["default"]
     assert (tmp_path / "store/registries.conf").read_text() == ""
