@@ -229,9 +229,15 @@ def gates_of(socket: Path) -> Gates:
     return Gates(Path(names.closed_gates(str(socket))))
 
 
+# A parked process answers no ping, and gRPC closes a connection a minute after one that was not
+# answered, but where keep-alive is off: then it waits for ever. A driver asks for no sign of life.
+_FOR_THE_FROZEN = (("grpc.keepalive_time_ms", 2**31 - 1),)
+
+
 def serve(device: Device, socket: Path, driver: str = "sim-1") -> grpc.Server:
     """A started server on the socket; a socket that a dead one left is replaced."""
-    server = grpc.server(futures.ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="simgpu"))
+    threads = futures.ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="simgpu")
+    server = grpc.server(threads, options=_FOR_THE_FROZEN)
     rpc.add_DeviceServicer_to_server(Service(device, driver), server)
     socket.unlink(missing_ok=True)
     server.add_insecure_port(f"unix://{socket.absolute()}")
