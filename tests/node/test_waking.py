@@ -241,6 +241,11 @@ class Pair:
         containers = self.pod(name)["status"].get("containerStatuses")
         return f"{events}\n{json.dumps(containers, indent=1)}"
 
+    def container(self, name):
+        """The kubelet's word on a pod's only container."""
+        (one,) = self.pod(name)["status"]["containerStatuses"]
+        return one
+
     def delete(self, name):
         self.plane.kubectl("delete", "pod", name, "--wait=true", "--ignore-not-found")
 
@@ -415,6 +420,23 @@ def test_an_agent_killed_while_it_wakes_costs_nothing(pair):
     other.restart_agent()
     answer = pair.predict("after")
     assert (answer["counter"], answer["intact"]) == (2, True), pair.told("after")
+
+
+@pytest.mark.parametrize(("kind", "counter"), [("training", 2), ("inference", 1)])
+def test_a_woken_container_that_is_killed_goes_back_or_begins_anew_by_its_class(
+    pair, kind, counter
+):
+    one, _ = pair.nodes
+    pair.run("sealed", one)
+    assert pair.predict("sealed")["counter"] == 1
+    assert pair.seal("sealed", one, "kept", leave_parked=True).ok
+    pair.delete("sealed")
+    pair.run("woken", one, **{"restore-from": "kept", "class": kind})
+    assert [pair.predict("woken")["counter"] for _ in range(2)] == [2, 3]
+    one.real.runc("kill", pair.container("woken")["containerID"].rpartition("/")[2], "KILL")
+    wait_for(lambda: pair.container("woken")["restartCount"] == 1, "it is made again", PATIENCE_S)
+    answer = pair.predict("woken")
+    assert (answer["counter"], answer["intact"]) == (counter, True), pair.told("woken")
 
 
 class StuckLink(socketserver.ThreadingTCPServer):

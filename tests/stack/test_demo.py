@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.stack import realnodes
+
 pytestmark = [pytest.mark.controlplane, pytest.mark.crash, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +51,8 @@ def test_it_plays_to_the_end_and_leaves_nothing_running(
     assert said.rstrip().endswith("demo: ok"), said
     assert living(work) == {}
     assert "$ kubectl get gpunodes,gpuworkloads" in said
+    problem = realnodes.why_not()
+    assert (problem or "the node is a real one: kubelet, containerd, runc") in said
 
 
 def _end_of(demo: subprocess.Popen[bytes], log: Path) -> int | None:
