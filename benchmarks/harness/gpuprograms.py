@@ -162,13 +162,14 @@ def program(
 @dataclass(slots=True)
 class Switch:
     """Seconds of one park and one resume, by phase; bytes, and how many of them the park copied, in
-    which seconds; VRAM used before and while parked."""
+    which seconds; VRAM used before and while parked; bytes of zeros that an image lost."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     size: int = 0
     copied: int = 0
     copying: float = 0.0
     used: tuple[int, ...] = ()
+    zeros: int = 0
 
     def timed(self, phase: str, work: Callable[[], Any]) -> Any:
         """Do it and note how long it took."""

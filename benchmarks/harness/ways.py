@@ -23,6 +23,7 @@ from benchmarks.harness.gpuprograms import (
     resume,
     switch,
 )
+from nodeagent.images import zeros
 from nodeagent.linux import processes
 from testbed.assets import native
 
@@ -119,6 +120,7 @@ def through_image(node: Node, one: Program, folder: Path) -> Switch:
     done.timed("release", lambda: release(mechanism, body, parts))
     known = done.timed("let go", lambda: mechanism.let_go(body, _LIMIT_S))
     done.timed("dump", lambda: _criu("dump", folder, "--tree", str(body.pid), "--ext-unix-sk"))
+    done.zeros = done.timed("zeros out", lambda: zeros.take_out(folder))
     one.process.wait()
     mechanism.forget(body)
     done.timed("restore", lambda: _criu("restore", folder, "--restore-detached", "--leave-stopped"))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from nodeagent.images import criu, facts, fitness, identity, refit, rootfs, volumes, watches
+from nodeagent.images import criu, facts, fitness, identity, refit, rootfs, volumes, watches, zeros
 from nodeagent.images.body import Body
 from nodeagent.images.folders import CONFIG, CRIU, OPTIONS, WAKE
 from nodeagent.images.port import DumpFailed
@@ -51,7 +51,9 @@ def dump(tools: Tools, body: Body, into: Path) -> Mapping[str, str]:
         if let_go:  # told to go on, which it has not seen yet; restoring that fails
             for core in (into / CRIU).glob(refit.CORES):
                 refit.without_signal(core, signal.SIGCONT)
-        return _files(tools, body, into)
+        found = _files(tools, body, into)
+    zeros.take_out(into / CRIU)  # it goes on meanwhile
+    return found
 
 
 @contextmanager
