@@ -20,8 +20,8 @@
 
 #define VERSION "libkybguest 0.1"
 static const struct timespec AGAIN = {0, 200 * 1000 * 1000};  // an agent that is away costs this
-static const struct timespec SOON = {0, 10 * 1000 * 1000};  // after it hung up, or we were an image:
-enum { SOON_TIMES = 100 };                                   // somebody may wait for us
+static const struct timespec SOON = {0, 2 * 1000 * 1000};  // after it hung up, or we were an image:
+enum { SOON_TIMES = 500 };                                  // somebody may wait for us
 static const uint32_t LONGEST_MS = 600 * 1000;
 
 static uint64_t epoch;

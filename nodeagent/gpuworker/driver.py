@@ -15,6 +15,7 @@ OUT_OF_MEMORY = 2
 NOT_READY = 600
 GRAIN = 2 * 1024 * 1024
 _NON_BLOCKING, _WITHOUT_TIME = 1, 2
+_FIRST = -5  # of priorities; a card that has fewer takes its own first one
 _POSIX_DESCRIPTOR = 1
 _DEVICES = Path("/sys/bus/pci/devices")
 
@@ -61,6 +62,10 @@ class Driver:
     def stream(self) -> Any:
         """One that does not wait for the others."""
         return self._do("cuStreamCreate", _NON_BLOCKING)
+
+    def urgent_stream(self) -> Any:
+        """Another one, whose kernels go first."""
+        return self._do("cuStreamCreateWithPriority", _NON_BLOCKING, _FIRST)
 
     def wait(self, stream: Any) -> None:
         """Until all of a stream is done."""

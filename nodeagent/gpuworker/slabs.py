@@ -27,11 +27,20 @@ _HUGE = 14
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """A slab in this process: where, how many bytes, and which file it is."""
+    """A slab in this process: where, how many bytes, which file it is, and that file's name."""
 
     at: int
     size: int
     file: tuple[int, int]
+    path: Path
+
+    def is_there(self) -> bool:
+        """Whether its file is the pool's still."""
+        try:
+            about = self.path.stat()
+        except OSError:
+            return False
+        return self.file == (about.st_dev, about.st_ino)
 
 
 class Slabs:
@@ -53,15 +62,15 @@ class Slabs:
 
     def slab(self, number: int) -> Slab:
         """Pinned when it returns. Raises OSError, DriverError."""
+        known = self._pinned.get(number)
+        if known is not None and known.is_there():  # asked for with each copy
+            return known
         path = next(self._folder.glob(f"{number:06}@*"), None)
         if path is None:
             raise OSError(f"there is no slab {number}")
-        about = path.stat()
-        known = self._pinned.get(number)
-        if known is not None and known.file != (about.st_dev, about.st_ino):
+        if known is not None:
             self._unpin(number)  # the pool was made anew
-        if number not in self._pinned:
-            self._pinned[number] = self._pin(path)
+        self._pinned[number] = self._pin(path)
         return self._pinned[number]
 
     def spans(self, place: int, count: int) -> Iterator[tuple[int, int]]:
@@ -95,7 +104,7 @@ class Slabs:
         finally:
             os.close(file)
         self._driver.pin(at, self._size)
-        return Slab(at, self._size, (about.st_dev, about.st_ino))
+        return Slab(at, self._size, (about.st_dev, about.st_ino), path)
 
     def _unpin(self, number: int) -> None:
         slab = self._pinned.pop(number)

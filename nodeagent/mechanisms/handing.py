@@ -5,7 +5,7 @@ Called by `guestcopy`. While the card copies what it has, the worker maps the ne
 guest hands over those after them. Rule: a descriptor lives here only until the worker has it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from nodeagent.mechanisms.holdings import ANSWER_S, Holding, done, heard
 
 COPY_S = 120.0  # a whole card over a slow bus
 _FIRST, _AT_ONCE = 4, 32  # of PyTorch's segments 640 MiB: 12 ms of a fast bus
+_FIRST_BYTES, _MOST_BYTES, _MOST = 80 * 2**20, 4 * 2**30, 64
 
 Handed = tuple[Answer, list[int]]
 
@@ -36,7 +37,7 @@ class Handing:
     def each(self, arrived: Callable[[int, int], None]) -> None:
         """Hand all of it over; told after each batch: its first chunk, and how many. Raises the
         port's errors."""
-        spans = list(_spans(len(self.holding.segments)))
+        spans = list(self._spans())
         chunks = 0
         with ThreadPoolExecutor(1, "handing-over") as ahead:
             coming = ahead.submit(self._handed_over, *spans[0]) if spans else None
@@ -68,6 +69,10 @@ class Handing:
         except WorkerRefused as error:
             raise (CardFull if error.code == OUT_OF_MEMORY else NotPossible)(str(error)) from error
 
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        sizes = [segment.size for segment in self.holding.segments]
+        return spans_back(sizes) if self.verb is Verb.BACK else spans_out(len(sizes))
+
     def _handed_over(self, first: int, count: int) -> Handed:
         guest, card = self.holding.guest, self.holding.card
         return heard(guest, self.verb, ANSWER_S, card=card, first=first, count=count)
@@ -87,13 +92,24 @@ class Handing:
         return sum(sizes) // GRAIN
 
 
-def _spans(segments: int) -> Iterator[tuple[int, int]]:
+def spans_out(segments: int) -> Iterator[tuple[int, int]]:
     """The first segment of each batch, and how many. The first ones are small, so that the bus is
     busy at once, and each is copied for longer than the next one, twice as large, takes to map."""
     first, count = 0, _FIRST
     while first < segments:
         yield first, min(count, segments - first)
         first, count = first + count, min(2 * count, _AT_ONCE)
+
+
+def spans_back(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Likewise, by the segments' bytes: they have to be made before anything is copied into them,
+    and what is pressed is copied faster than large ones are made."""
+    first, enough, size = 0, _FIRST_BYTES, 0
+    for number, more in enumerate(sizes, 1):
+        size += more
+        if size >= enough or number - first == _MOST or number == len(sizes):
+            yield first, number - first
+            first, enough, size = number, min(2 * enough, _MOST_BYTES), 0
 
 
 def _came(coming: Future[Handed] | None) -> Handed:

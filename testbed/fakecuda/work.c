@@ -44,6 +44,9 @@ API int cuStreamCreate(void **stream, unsigned flags) {
     (void)flags;
     return *stream = calloc(1, sizeof(struct stream)), OK;
 }
+API int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
+    return (void)priority, cuStreamCreate(stream, flags);
+}
 API int cuStreamDestroy_v2(void *stream) { return free(stream), OK; }
 API int cuStreamSynchronize(void *stream) { return (void)stream, wait_for_all(), OK; }
 API int cuStreamQuery(void *stream) { return (void)stream, is_busy() ? NOT_READY : OK; }
