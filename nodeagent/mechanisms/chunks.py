@@ -100,14 +100,14 @@ class Chunks:
 
     def learn(self, copy: Copy) -> None:
         """What a finished copy's chunks contain; others may share them from now on."""
-        prints = (copy.prints[at : at + SIZE] for at in range(0, len(copy.prints), SIZE))
         with self.lock:
             known, contents = self._known[copy.key], self._contents
-            fresh = {
-                print_: place
-                for print_, place in zip(prints, copy.places, strict=True)
-                if place != ZERO and place not in contents and print_ not in known
-            }
+            fresh: dict[bytes, int] = {}
+            for number, place in enumerate(copy.places):  # of most it is known: it is a hot path
+                if place not in contents and place != ZERO:
+                    print_ = copy.prints[number * SIZE : (number + 1) * SIZE]
+                    if print_ not in known:
+                        fresh[print_] = place
             known.update(fresh)
             contents.update((place, (copy.key, print_)) for print_, place in fresh.items())
 

@@ -41,6 +41,8 @@ class Copy:
     @property
     def stored(self) -> "array[int]":
         """The chunks of the pool it needs."""
+        if ZERO not in self.places:
+            return self.places[:]
         return array("Q", (place for place in self.places if place != ZERO))
 
 

@@ -76,7 +76,7 @@ class GuestMechanism:
         self._freezer, self._cgroups = freezer, cgroups
         self._environment = worker_environment
         self._workers: dict[GpuUuid, Worker] = {}
-        self._shut_in: dict[int, tuple[Guest, ...]] = {}  # by workload's pid, from lock to unlock
+        self._shut_in: dict[int, tuple[Guest, ...]] = {}  # by workload's pid, until unlocked
         self.tallies: deque[Tally] = deque(maxlen=_TALLIES)  # of the latest copies
         for path in sorted(workers.glob("*.sock")):
             self._worker(GpuUuid(path.stem)).adopt()
@@ -312,7 +312,13 @@ class GuestMechanism:
         return guests if guests and there else self._of(body)
 
     def _holdings(self, body: Body) -> tuple[Holding, ...]:
-        return tuple(one for guest in self._known(body) for one in holdings(guest))
+        """Those whose gates a former agent closed, or that came with an image, are known from here
+        on as if we had closed them: all processes are looked through once, not at each step."""
+        guests = self._known(body)
+        found = [holdings(guest) for guest in guests]
+        if guests and all(held and held[0].closed for held in found):
+            self._shut_in[body.pid] = guests
+        return tuple(one for held in found for one in held)
 
     def _holding(self, body: Body, name: str) -> Holding:
         for holding in self._holdings(body):

@@ -185,7 +185,7 @@ class _Out:
         self.held += found.same
         shared = self._compared(handing, first, found)
         fresh = self._taken(found, first + count)
-        crossed = [place if place in fresh else ZERO for place in found.places]
+        crossed = [place if place in fresh else ZERO for place in found.places] if fresh else []
         _moved(handing, {"runs": differences.runs(crossed, first)}, (first, count))
         self.places += found.places
         self._count(found, shared, len(fresh))

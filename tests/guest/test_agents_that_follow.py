@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from nodeagent.gpuworker import wire
+from nodeagent.linux import processes
 from nodeagent.mechanisms import NotYet
 from nodeagent.mechanisms.slabs import Slabs
 from testbed import fakecuda
@@ -42,6 +43,25 @@ def test_the_next_agent_takes_the_worker_up_with_all_it_has_pinned(node, told):
     node.resume(told, slot, kept)
     assert (worker(node), node.mechanism.pinned(fakecuda.UUID)) == (pid, pinned)
     assert told.holds(told.at, SIZE, 1)
+
+
+def test_the_next_agent_looks_through_all_processes_once(node, told, monkeypatch):
+    slot, kept = node.park(told)
+    node.restart()
+    assert len(node.mechanism.parts(told.body)) == 1
+    monkeypatch.setattr(processes, "tree", lambda _: pytest.fail("it looked again"))
+    node.resume(told, slot, kept)
+    monkeypatch.undo()
+    assert told.holds(told.at, SIZE, 1)
+
+
+def test_whoever_runs_is_looked_for_again(node, told, monkeypatch):
+    looked = []
+    node.mechanism.parts(told.body)
+    tree = processes.tree
+    monkeypatch.setattr(processes, "tree", lambda pid: looked.append(pid) or tree(pid))
+    node.mechanism.parts(told.body)
+    assert told.body.pid in looked
 
 
 def test_a_new_worker_pins_for_its_first_resume_what_that_needs_and_no_more(node, told):
