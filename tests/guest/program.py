@@ -269,6 +269,34 @@ def churned():
     return dict(_churned)
 
 
+_working = threading.Event()
+
+
+def _work(context, at, size):
+    do("cuCtxSetCurrent", context)
+    while _working.is_set():
+        do("cuMemsetD8_v2", U64(at), ctypes.c_uint8(1), SIZE(size))
+        do("cuCtxSynchronize")
+
+
+def works(at, size):
+    """A kernel behind the other, each waited for, without end."""
+    context = POINTER()
+    do("cuCtxGetCurrent", ctypes.byref(context))
+    _working.set()
+    threading.Thread(target=_work, args=(context, at, size), daemon=True).start()
+
+
+def rests():
+    _working.clear()
+
+
+def works_off(at, size, times):
+    """So many kernels are submitted; nobody waits for them."""
+    for _ in range(times):
+        do("cuMemsetD8Async", U64(at), ctypes.c_uint8(1), SIZE(size), POINTER(0))
+
+
 # Collectives, with a libnccl that is loaded late and looked up by name, as vLLM does.
 _communicators, _graphs, _trained = [], [], {"steps": 0, "wrong": 0, "on": False}
 
