@@ -16,6 +16,7 @@ from controller.bundle_app import bundle_app
 from controller.carriers import AgentCarrier
 from controller.checkpointing import Checkpointing
 from controller.claims import Claims
+from controller.cooling import Cooling
 from controller.departures import Departures
 from controller.duties import Duty
 from controller.issuing import Issuing, Lifetimes
@@ -72,6 +73,7 @@ class Process:
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
         self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
+        self._cooling = Cooling(kube, clock, AgentCarrier(kube), self._events)
         self._departures = Departures(kube, clock, settings.namespace)
         self._zeroing = Zeroing(kube, clock, self._events, settings.zero_after)
         self._keeping = Keeping(kube, clock, settings.namespace, self._publication)
@@ -113,6 +115,7 @@ class Process:
         """What watches, and acts where it leads."""
         requests = (
             self._checkpointing, self._restoring, self._claims, self._retiring, self._tiers,
+            self._cooling,
         )  # fmt: skip
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping, self._zeroing)

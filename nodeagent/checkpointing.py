@@ -95,6 +95,7 @@ def attempts_of(parts: Parts, node: Node, containers: Containers) -> Attempts:
             node=parts.node,
             store=artifacts.store,
             peers=artifacts.peers,
+            objects=artifacts.objects,
             claims=artifacts.claims,
             publish=artifacts.publisher.publish,
         ),

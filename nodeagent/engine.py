@@ -7,6 +7,7 @@ then the coordinator; what was half done is ended or undone before anything is d
 
 import os
 import signal
+from functools import partial
 
 from kybernate.clients.clock import Clock
 from kybernate.clients.decisions import DecisionRecorder
@@ -20,6 +21,7 @@ from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
 from nodeagent import checkpointing
 from nodeagent.checkpoints.artifacts import Artifacts, Place
+from nodeagent.checkpoints.objects import Given
 from nodeagent.containers.learning import Containers, Node
 from nodeagent.containers.podresources import KubeletSeats
 from nodeagent.demand import wiring as demand
@@ -88,8 +90,12 @@ class Engine:
             keys=settings.checkpoint_keys,
             client_tls=settings.client_tls_dir,
             registry=settings.registry,
+            objects=Given(
+                place=settings.checkpoint_store, wrapping=settings.checkpoint_wrapping_keys
+            ),
         )
-        return Artifacts(place, self.kube, self.node, self._clock)
+        measured = partial(self.bandwidths.measured, Tier.OBJECT)
+        return Artifacts(place, self.kube, self.node, self._clock, measured)
 
     def _build_tools(self) -> None:
         settings, clock = self._settings, self._clock

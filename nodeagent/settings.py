@@ -90,6 +90,18 @@ class Settings(ProcessSettings):
         help="folder with signing.key and trusted.pem, which make checkpoints believed. Without "
         "it this node makes a key of its own, and its checkpoints wake only here",
     )
+    checkpoint_store: str = setting(
+        "",
+        help="where checkpoints are demoted to and fetched from when no node has them: "
+        "s3://BUCKET/PREFIX (who we are there: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL, AWS_REGION), or a folder that all nodes share. The same for all agents "
+        "of a cluster. Without it nothing is demoted",
+    )
+    checkpoint_wrapping_keys: Path | None = setting(
+        None,
+        help="folder with wrapping.key and older *.key, 32 bytes each in base64: what opens the "
+        "keys of sharing domains in --checkpoint-store",
+    )
     runtime_root: Path = setting(
         Path("/run/containerd/runc/k8s.io"),
         help="runc's folder of the node's containers, where kybernate-runc marks those on seats",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kybernate.api import fields
+from kybernate.api.duration import parse_seconds
 from kybernate.api.fields import Reader
 
 Labels = Mapping[str, str]
@@ -43,6 +44,7 @@ class CheckpointPolicy:
     namespace: str
     name: str
     keep: int
+    object_after: float | None = None  # seconds after its sealing one goes into object storage
     selector: tuple[Requirement, ...] = ()
 
     def selects(self, labels: Labels) -> bool:
@@ -59,10 +61,17 @@ def read_policy(obj: Mapping[str, Any]) -> CheckpointPolicy:
             namespace=metadata.get("namespace", "default"),
             name=metadata["name"],
             keep=max(1, reader.integer("keep", KEEP)),
+            object_after=_seconds(reader.below("tiers"), "objectAfter"),
             selector=_selector(reader.below("selector")),
         )
 
     return fields.read(obj.get("spec") or {}, "spec", build)
+
+
+def _seconds(reader: Reader, name: str) -> float | None:
+    if reader.value.get(name) is None:
+        return None
+    return reader.parsed(name, parse_seconds, 0.0)
 
 
 def _selector(reader: Reader) -> tuple[Requirement, ...]:

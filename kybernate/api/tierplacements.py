@@ -12,6 +12,7 @@ from typing import Any
 from kybernate.api import fields, timestamps
 from kybernate.api.fields import Reader
 from kybernate.model.ids import NodeName
+from kybernate.model.tier import Tier
 
 PLACED = "Placed"
 
@@ -43,6 +44,7 @@ class TierPlacement:
     generation: int
     checkpoint: str
     nodes: frozenset[NodeName]
+    stored: bool = False  # in object storage, which is on no node
     others: Others = Others.KEEP
     told: Placed | None = None
     since: float = 0.0
@@ -59,13 +61,22 @@ def read_placement(obj: Mapping[str, Any]) -> TierPlacement:
             uid=metadata.get("uid", ""),
             generation=int(metadata.get("generation", 0)),
             checkpoint=reader.text("checkpoint"),
-            nodes=frozenset(NodeName(one.text("node")) for one in reader.each("copies")),
+            nodes=frozenset(
+                NodeName(one.text("node"))
+                for one in reader.each("copies")
+                if _tier(one) is not Tier.OBJECT
+            ),
+            stored=any(_tier(one) is Tier.OBJECT for one in reader.each("copies")),
             others=reader.one_of("others", Others, Others.KEEP),
             told=told,
             since=since,
         )
 
     return fields.read(obj.get("spec") or {}, "spec", build)
+
+
+def _tier(copy: Reader) -> Tier:
+    return copy.one_of("tier", Tier, Tier.NVME)
 
 
 def write_status(placement: TierPlacement, placed: Placed, now: float) -> dict[str, Any]:

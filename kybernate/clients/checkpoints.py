@@ -107,23 +107,56 @@ class Checkpoints:
             self._change(namespace, name, change)
 
     def leave(self, namespace: str, name: str, signature: str) -> tuple[NodeName, ...]:
-        """No copy is here any more; the nodes that have one. Raises LastCopy where none has.
+        """No copy is here any more; the nodes that have one. Raises LastCopy where neither one of
+        them nor the object store has.
 
         To be called before it is deleted: of two nodes that leave at once, one is refused.
         """
         left: list[NodeName] = []
 
         def change(obj: Obj) -> Obj | None:
+            _same(obj, signature)
             one = codec.read_checkpoint(obj)
-            if one.signature != signature:
-                raise Taken(409, "Conflict", f"{namespace}/{name} is another checkpoint")
             left[:] = [node for node in one.copies if node != self._node]
-            if not left:
+            if not left and not one.in_object_storage:
                 raise LastCopy(409, "Conflict", f"{namespace}/{name} has no other copy")
             return {"copies": self._copies(obj, None)}
 
         self._change(namespace, name, change)
         return tuple(left)
+
+    def stored(self, namespace: str, name: str, signature: str) -> bool:
+        """The object store has a copy. False where there is no object of it (any more): it is
+        nobody's then. Raises Taken."""
+
+        def change(obj: Obj) -> Obj | None:
+            _same(obj, signature)
+            if codec.read_checkpoint(obj).in_object_storage:
+                return None
+            return {"copies": [*_copies_of(obj), {"tier": Tier.OBJECT.value}]}
+
+        try:
+            self._change(namespace, name, change)
+        except NotFound:
+            return False
+        return True
+
+    def unstored(self, namespace: str, name: str, signature: str) -> None:
+        """The object store has none any more, to be said before it is deleted. Raises LastCopy
+        where no node has one, Taken."""
+
+        def change(obj: Obj) -> Obj | None:
+            _same(obj, signature)
+            if not codec.read_checkpoint(obj).copies:
+                raise LastCopy(409, "Conflict", f"{namespace}/{name} has no other copy")
+            return {"copies": [copy for copy in _copies_of(obj) if copy.get("node")]}
+
+        self._change(namespace, name, change)
+
+    def in_store(self, namespace: str, name: str) -> bool:
+        """Whether the object store is said to have a copy."""
+        obj = self._kube.get(GPUCHECKPOINTS, name, namespace)
+        return codec.read_checkpoint(obj).in_object_storage
 
     def others(self, namespace: str, name: str) -> tuple[NodeName, ...]:
         """Other nodes that say they have a copy."""
@@ -131,8 +164,7 @@ class Checkpoints:
         return tuple(node for node in one.copies if node != self._node)
 
     def _copies(self, obj: Obj, tier: Tier | None) -> list[Obj]:
-        there = (obj.get("status") or {}).get("copies") or []
-        others = [copy for copy in there if copy.get("node") != self._node]
+        others = [copy for copy in _copies_of(obj) if copy.get("node") != self._node]
         return [*others, {"node": self._node, "tier": tier.value}] if tier else others
 
     def _carry_out(self, obj: Obj, step: Write | Nothing) -> None:
@@ -164,3 +196,15 @@ class Checkpoints:
             metadata["namespace"],
             subresource="status",
         )
+
+
+def _copies_of(obj: Obj) -> list[Obj]:
+    return list((obj.get("status") or {}).get("copies") or [])
+
+
+def _same(obj: Obj, signature: str) -> None:
+    """Raises Taken where it is another checkpoint."""
+    if codec.read_checkpoint(obj).signature != signature:
+        metadata = obj["metadata"]
+        words = f"{metadata.get('namespace')}/{metadata['name']} is another checkpoint"
+        raise Taken(409, "Conflict", words)

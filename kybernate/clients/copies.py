@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import TracebackType
+from typing import Any
 
 import grpc
 
@@ -26,11 +27,17 @@ MOST = 100_000  # artifacts; a disk has no room for as many
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What a call moved: bytes, seconds, and the node it came from (empty: none)."""
+    """What a call moved: bytes of the checkpoint, seconds, and where it came from: a node, `object`
+    (empty: from nowhere). `put` is how many bytes a store had to be given."""
 
     size: int
     seconds: float
     source: str = ""
+    put: int = 0
+
+
+Told = Callable[[int, int, float], None]
+"""Hears bytes so far, bytes in all, seconds left. What it raises ends the call."""
 
 
 class Copies:
@@ -71,18 +78,31 @@ class Copies:
         name: str,
         signature: str,
         sources: Sequence[str],
-        told: Callable[[int, int, float], None] = lambda *_: None,
+        told: Told = lambda *_: None,
+        *,
+        from_store: bool = False,
     ) -> Moved:
-        """Have a copy there. `told` hears bytes so far, bytes in all, seconds left."""
-        began = time.monotonic()
-        request = pb.BringRequest(copy=_ref(namespace, name, signature), sources=sources)
+        """Have a copy there."""
+        request = pb.BringRequest(
+            copy=_ref(namespace, name, signature), sources=sources, from_store=from_store
+        )
         with translated():
-            for step in self._copies.Bring(request, timeout=BRING_S):
-                if step.done:
-                    seconds = time.monotonic() - began
-                    return Moved(size=step.bytes_total, seconds=seconds, source=step.source)
-                told(step.bytes_done, step.bytes_total, step.seconds_left)
-        raise AgentAway("the agent ended its answer without an outcome")
+            return _followed(self._copies.Bring(request, timeout=BRING_S), told)
+
+    def demote(
+        self, namespace: str, name: str, signature: str, told: Told = lambda *_: None
+    ) -> Moved:
+        """Have the object store hold the copy that is there."""
+        with translated():
+            asked = _ref(namespace, name, signature)
+            return _followed(self._copies.Demote(asked, timeout=BRING_S), told)
+
+    def withdraw(self, namespace: str, name: str, signature: str) -> Moved:
+        """Have the object store hold it no more."""
+        began = time.monotonic()
+        with translated():
+            reply = self._copies.Withdraw(_ref(namespace, name, signature), timeout=VERIFY_S)
+        return Moved(size=reply.bytes, seconds=time.monotonic() - began)
 
     def remove(self, namespace: str, name: str, signature: str) -> Moved:
         """Have none there."""
@@ -96,6 +116,24 @@ class Copies:
         with translated():
             asked = _ref(namespace, name, signature)
             return self._copies.Verify(asked, timeout=VERIFY_S).flaw
+
+
+def _followed(call: Any, told: Told) -> Moved:
+    """To its end. What `told` raises ends it there too."""
+    began = time.monotonic()
+    try:
+        for step in call:
+            if step.done:
+                return Moved(
+                    size=step.bytes_total,
+                    seconds=time.monotonic() - began,
+                    source=step.source,
+                    put=step.bytes_moved,
+                )
+            told(step.bytes_done, step.bytes_total, step.seconds_left)
+    finally:
+        call.cancel()
+    raise AgentAway("the agent ended its answer without an outcome")
 
 
 def _ref(namespace: str, name: str, signature: str) -> pb.CopyRef:

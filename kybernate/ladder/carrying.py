@@ -22,10 +22,13 @@ from kybernate.ladder import reading, writing
 from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.plain import Plain
 from kybernate.ladder.progress import Course
+from kybernate.ladder.publishing import Collected
 from kybernate.ladder.reading import Opened
 from kybernate.ladder.writing import There, Writing
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.port import Store
+
+_TRIES = 3  # of which each puts what a collector took before the manifest named it
 
 
 class AnotherThere(Refused):
@@ -43,25 +46,37 @@ class Authority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """Its manifest in the store, and how many bytes of packs were put for it."""
+    """Its manifest in the store, how many bytes of packs were put for it, and whether all of it was
+    there before."""
 
     manifest: Manifest
     written: int
+    was_there: bool = False
 
 
 def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
     """Have it in the store.
 
-    Raises AnotherThere, Unusable (what lies in the folder is not what was sealed), Ended, and what
-    the store raises; what was put stays, for the next time.
+    Raises AnotherThere, Unusable (what lies in the folder is not what was sealed), Ended,
+    Collected, and what the store raises; what was put stays, for the next time.
     """
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            return _carried(one, store, ours, course)
+        except Collected:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
     domain = one.manifest.namespace
     course.expect(one.manifest.size + len(one.content))
     there = writing.there(store, domain)
     before = _before(one, store, ours.trusted)
     if before is not None and _is_whole(before, there):
         course.had(one.manifest.size + len(one.content))
-        return Carried(manifest=before, written=0)
+        return Carried(manifest=before, written=0, was_there=True)
     key = ours.ring.newest(store, domain)
     known = writing.known(manifests(store, domain, ours.trusted), key, there)
     with Writing(store, domain, key, course, known, there) as into:

@@ -82,6 +82,24 @@ def fetched(store: Store, domain: str, pack: Pack, key: DomainKey) -> memoryview
     return content
 
 
+def check_packs(store: Store, manifest: Manifest, key: DomainKey, course: Course) -> None:
+    """Open every chunk of every pack. Raises Unusable, Ended, and what the store raises."""
+    course.expect(manifest.packed)
+
+    def check(pack: Pack) -> None:
+        course.check()
+        fetched(store, manifest.domain, pack, key)
+        course.did(pack.size)
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="checking") as threads:
+        try:
+            for _ in threads.map(check, manifest.packs):
+                pass
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _has(store: Store, domain: str, pack: Pack) -> bool:
     """Whether it is there, as far as its size tells."""
     try:

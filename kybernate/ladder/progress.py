@@ -37,7 +37,8 @@ Told = Callable[[Progress], None]
 
 
 class Course:
-    """Counts what is done, in whichever thread. `told` is called with every step, one at a time."""
+    """Counts what is done, in whichever thread. `told` is called with every step, one at a time;
+    `ended` is what ends it."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Course:
         total: int = 0,
     ) -> None:
         self._clock, self._told = clock, told
-        self._ended = ended or threading.Event()
+        self.ended = ended or threading.Event()
         self._lock = threading.Lock()
         self._total, self._done, self._had = total, 0, 0
         self._began = clock.monotonic()
@@ -73,10 +74,10 @@ class Course:
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises Ended."""
-        self._clock.wait(self._ended, seconds)
+        self._clock.wait(self.ended, seconds)
         self.check()
 
     def check(self) -> None:
         """Raises Ended where it should go on no more."""
-        if self._ended.is_set():
+        if self.ended.is_set():
             raise Ended("it was called off")

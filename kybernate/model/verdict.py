@@ -80,6 +80,7 @@ class EventReason(StrEnum):
     FROM_ZERO = "ScaledFromZero"  # on the Deployment: somebody asks for it
     PROMOTED = "Promoted"
     DEMOTED = "Demoted"
+    DEMOTE_FAILED = "DemoteFailed"  # on the GpuCheckpoint: it is tried again
     EVACUATED = "Evacuated"
     PARK_FAILED = "ParkFailed"
     NOT_PARKABLE = "NotParkable"  # as it runs now; why is in its condition Parkable too

@@ -51,6 +51,7 @@ class Patience:
 
 
 PATIENT = Patience()
+ELSEWHERE = 4.0  # for `first`, where somebody else is known to have it
 
 
 class Lost(Exception):

@@ -6,7 +6,7 @@ and where no client certificate is given nothing is fetched: both fit a single n
 said at the start.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -28,6 +28,7 @@ from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.following import Following
 from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.objects import Given, Measured, Objects
 from nodeagent.checkpoints.peers import SERVER, Peers
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.registering import Registering
@@ -37,20 +38,30 @@ from nodeagent.checkpoints.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Folders, the limit in bytes, and where the registry is (nowhere: there is none)."""
+    """Folders, the limit in bytes, where the registry is (nowhere: there is none), and the object
+    store."""
 
     folder: Path
     limit: int
     keys: Path | None = None
     client_tls: Path | None = None
     registry: tuple[str, ...] = ()
+    objects: Given = field(default_factory=Given)
 
 
 class Artifacts:
     """`start` once, `stop` at the end; the parts are used directly."""
 
-    def __init__(self, place: Place, kube: Kube, node: NodeName, clock: Clock) -> None:
-        """Raises OSError, ValueError where folder, keys or certificates cannot be used."""
+    def __init__(
+        self,
+        place: Place,
+        kube: Kube,
+        node: NodeName,
+        clock: Clock,
+        measured: Measured = lambda *_: None,
+    ) -> None:
+        """`measured` hears how fast the object store is. Raises OSError, ValueError, BadPlace where
+        folders, keys, certificates or the store's place cannot be used."""
         self._kube = kube
         self._client = TlsFiles(place.client_tls) if place.client_tls else None
         keys = Keys(place.keys) if place.keys else Keys.own(place.folder / "keys")
@@ -59,19 +70,21 @@ class Artifacts:
         self.publisher = Publisher(self.store, self.claims, clock)
         self.peers = Peers(self.store, self._credentials, self._address_of, clock)
         self.lending = Lending(self.store)
+        self.objects = Objects(place.objects, self.store, clock, measured)
         self._line, self._registering = self._registry(place, node, clock)
         reader = rows.of_store(self.store)
         self.copies = Copies(
             Means(
-                inventories=lambda: rows.inventories(node, reader, clock.now),
+                inventories=lambda: rows.inventories(node, reader, clock.now, self.objects),
                 store=self.store,
                 peers=self.peers,
                 claims=self.claims,
                 publisher=self.publisher,
                 verify=self._verified,
+                objects=self.objects,
             )
         )
-        self._following = Following(kube, self.store)
+        self._following = Following(kube, self.store, self.objects, clock)
         if not (place.keys and place.client_tls):
             get_logger().warning("checkpoints stay on this node: --checkpoint-keys and "
                                  "--client-tls-dir are needed to share them")  # fmt: skip
@@ -85,6 +98,7 @@ class Artifacts:
 
     def stop(self) -> None:
         """End; what could not be told is told after the next start."""
+        self.copies.stop()
         self._following.stop()
         self.publisher.stop()
         if self._registering and self._line:
@@ -109,8 +123,9 @@ class Artifacts:
             get_logger().warning("the registry is not told: it knows agents by --client-tls-dir")
             return None, None
         line = RegistryLine(place.registry, self._client)
-        telling = Registering(node, rows.of_store(self.store), line, clock)
+        telling = Registering(node, rows.of_store(self.store), line, clock, self.objects)
         self.store.listener = telling.changed
+        self.objects.listener = telling.moved
         return line, telling
 
     def _credentials(self) -> grpc.ChannelCredentials:

@@ -3,12 +3,13 @@ The Copies service: what is on this node, and having copies come and go.
 
 Called by: gRPC, for the controller, `kyb registry rebuild` and other agents. Rule: a copy goes only
 after another node's agent has compared every byte of its own, and after the cluster was told by
-compare-and-swap that ours is none any more; so of two that go at once one stays. Rule: what was
-begun is finished, also when who asked has gone away.
+compare-and-swap that ours is none any more; so of two that go at once one stays. What the object
+store holds counts as another's, once every byte of it was compared. Rule: what was begun is
+finished, also when who asked has gone away; only what is demoted ends then, and goes on later.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
@@ -18,15 +19,17 @@ import grpc
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.agents import AgentAway, AgentRefused
 from kybernate.clients.checkpoints import Checkpoints
-from kybernate.clients.errors import ApiError, Unavailable
+from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 from kybernate.clients.pb import copies_pb2 as pb
 from kybernate.clients.pb import copies_pb2_grpc as rpc
 from kybernate.clients.registry import messages
 from kybernate.model.artifact import Inventory
 from kybernate.model.checkpoint import Flaw
 from kybernate.model.ids import NodeName
-from nodeagent.checkpoints.faults import NoRoom, NotSealed, PeerAway
-from nodeagent.checkpoints.peers import Fetched, Peers, Wanted
+from kybernate.model.tier import Tier
+from nodeagent.checkpoints.faults import Cancelled, PeerAway
+from nodeagent.checkpoints.objects import NoStore, Objects
+from nodeagent.checkpoints.peers import Fetched, Peers, Tell, Wanted
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
@@ -57,15 +60,15 @@ class Means:
     claims: Checkpoints
     publisher: Publisher
     verify: Verify
+    objects: Objects
 
 
 @dataclass(slots=True)
 class _Coming:
-    """A copy on its way, in a thread of its own."""
+    """A copy on its way, in a thread of its own: how far it is, and how it ended."""
 
     progress: Fetched | None = None
-    sealed: Sealed | None = None
-    source: str = ""
+    outcome: pb.BringProgress = field(default_factory=pb.BringProgress)
     trouble: Exception | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -76,6 +79,12 @@ class Copies(rpc.CopiesServicer):
     def __init__(self, means: Means) -> None:
         self._m = means
         self._seats = threading.BoundedSemaphore(AT_ONCE)
+        self._demoting = threading.BoundedSemaphore(1)
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Call off what goes on from where it was."""
+        self._stopping.set()
 
     def List(  # noqa: N802
         self,
@@ -92,20 +101,49 @@ class Copies(rpc.CopiesServicer):
         """Fetched, verified and published."""
         if not self._seats.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{AT_ONCE} others come now")
+        yield from self._followed(lambda told: self._come(request, told), self._seats, context)
+
+    def Demote(  # noqa: N802
+        self, request: pb.CopyRef, context: Context
+    ) -> Iterator[pb.BringProgress]:
+        """Sealed into the store, then told. It ends with the call; another one goes on."""
+        if not self._demoting.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "another copy is being demoted now")
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        yield from self._followed(
+            lambda told: self._demoted(request, told, ended), self._demoting, context
+        )
+
+    def _followed(
+        self,
+        work: Callable[[Tell], pb.BringProgress],
+        seat: threading.Semaphore,
+        context: Context,
+    ) -> Iterator[pb.BringProgress]:
+        """Done in a thread of its own, which frees the seat, and told of meanwhile."""
         coming = _Coming()
-        threading.Thread(
-            target=self._come, args=(request, coming), name="coming", daemon=True
-        ).start()
+
+        def told(progress: Fetched) -> None:
+            coming.progress = progress
+
+        def run() -> None:
+            try:
+                coming.outcome = work(told)
+            except Exception as trouble:  # told to who asked
+                coming.trouble = trouble
+            finally:
+                seat.release()
+                coming.ended.set()
+
+        threading.Thread(target=run, name="coming", daemon=True).start()
         while not coming.ended.wait(_LOOK_S):
             if coming.progress is not None:
                 yield _progress(coming.progress)
         with _answering(context):
             if coming.trouble is not None:
                 raise coming.trouble
-            size = coming.sealed.size if coming.sealed else 0
-            yield pb.BringProgress(
-                bytes_done=size, bytes_total=size, done=True, source=coming.source
-            )
+            yield coming.outcome
 
     def Remove(self, request: pb.CopyRef, context: Context) -> pb.RemoveReply:  # noqa: N802
         """Told to the cluster, then deleted."""
@@ -119,6 +157,14 @@ class Copies(rpc.CopiesServicer):
             self._m.store.delete(request.namespace, request.name)
             return pb.RemoveReply(bytes=sealed.size)
 
+    def Withdraw(self, request: pb.CopyRef, context: Context) -> pb.RemoveReply:  # noqa: N802
+        """Told to the cluster, then deleted from the store."""
+        with _answering(context):
+            self._see_one(request)
+            self._m.claims.unstored(request.namespace, request.name, request.signature)
+            gone = self._m.objects.remove(_wanted(request))
+            return pb.RemoveReply(bytes=gone.size if gone else 0)
+
     def Verify(self, request: pb.CopyRef, context: Context) -> pb.VerifyReply:  # noqa: N802
         """Every byte of it."""
         with _answering(context):
@@ -128,35 +174,35 @@ class Copies(rpc.CopiesServicer):
                 return pb.VerifyReply(flaw=str(problem))
             return pb.VerifyReply()
 
-    def _come(self, request: pb.BringRequest, coming: _Coming) -> None:
-        def told(progress: Fetched) -> None:
-            coming.progress = progress
+    def _come(self, request: pb.BringRequest, told: Tell) -> pb.BringProgress:
+        was_here = self._here(request.copy) is not None
+        sealed, source = self._fetched(request, told)
+        self._m.publisher.publish(sealed)
+        return _done(sealed.size, source="" if was_here else source)
 
-        try:
-            coming.sealed = self._fetched(request, coming, told)
-            self._m.publisher.publish(coming.sealed)
-        except Exception as trouble:  # told to who asked
-            coming.trouble = trouble
-        finally:
-            self._seats.release()
-            coming.ended.set()
-
-    def _fetched(
-        self, request: pb.BringRequest, coming: _Coming, told: Callable[[Fetched], None]
-    ) -> Sealed:
-        """From the first node that can give it."""
-        ref, said = request.copy, list[str]()
-        here = self._here(ref) is not None
-        wanted = Wanted(namespace=ref.namespace, name=ref.name, signature=ref.signature)
+    def _fetched(self, request: pb.BringRequest, told: Tell) -> tuple[Sealed, str]:
+        """From the first that can give it: a node, then the store."""
+        wanted, said = _wanted(request.copy), list[str]()
         for node in request.sources:
             try:
-                sealed = self._m.peers.fetch(wanted, NodeName(node), told)
+                return self._m.peers.fetch(wanted, NodeName(node), told), node
             except (PeerAway, Unusable) as problem:
                 said.append(f"{node}: {problem}")
-            else:
-                coming.source = "" if here else node
-                return sealed
-        raise Refusal(f"no node could give it: {'; '.join(said) or 'none is named'}")
+        if request.from_store:
+            try:
+                return self._m.objects.fetch(wanted, told, self._stopping), Tier.OBJECT
+            except (NoStore, PeerAway, Unusable) as problem:
+                said.append(f"object storage: {problem}")
+        raise Refusal(f"nobody could give it: {'; '.join(said) or 'no source is named'}")
+
+    def _demoted(self, ref: pb.CopyRef, told: Tell, ended: threading.Event) -> pb.BringProgress:
+        if self._here(ref) is None:
+            raise Refusal("there is no copy here that could be demoted")
+        done = self._m.objects.demote(_wanted(ref), told, ended)
+        if not self._m.claims.stored(ref.namespace, ref.name, ref.signature):
+            self._m.objects.remove(_wanted(ref))
+            raise Refusal("its GpuCheckpoint is not there any more")
+        return _done(done.size, moved=done.written)
 
     def _here(self, ref: pb.CopyRef) -> Sealed | None:
         """Raises Unusable where what has the name is another, or cannot be read."""
@@ -170,9 +216,19 @@ class Copies(rpc.CopiesServicer):
             raise Unusable(Flaw.NOT_PUBLISHED, f"{ref.namespace}/{ref.name}")
         return sealed
 
-    def _see_another(self, ref: pb.CopyRef) -> None:
-        """Raises Refusal where no other node's agent finds its copy good."""
-        said = []
+    def _see_one(self, ref: pb.CopyRef) -> None:
+        """Raises Refusal where neither the copy here nor another node's is found good."""
+        try:
+            self._m.store.open(ref.namespace, ref.name, signature=ref.signature)
+        except Unusable as problem:
+            self._see_another(ref, [f"here: {problem}"], store=False)
+
+    def _see_another(
+        self, ref: pb.CopyRef, before: Sequence[str] = (), *, store: bool = True
+    ) -> None:
+        """Raises Refusal where neither another node's agent finds its copy good, nor we the one in
+        the object store."""
+        said = list(before)
         for node in self._m.claims.others(ref.namespace, ref.name):
             try:
                 flaw = self._m.verify(node, ref)
@@ -181,12 +237,28 @@ class Copies(rpc.CopiesServicer):
             if not flaw:
                 return
             said.append(f"{node}: {flaw}")
+        if store and self._m.claims.in_store(ref.namespace, ref.name):
+            flaw = self._m.objects.flaw(_wanted(ref), self._stopping)
+            if not flaw:
+                return
+            said.append(f"object storage: {flaw}")
         raise Refusal(f"no other copy is known to be good: {'; '.join(said) or 'there is none'}")
 
 
+def _wanted(ref: pb.CopyRef) -> Wanted:
+    return Wanted(namespace=ref.namespace, name=ref.name, signature=ref.signature)
+
+
+def _done(size: int, source: str = "", moved: int = 0) -> pb.BringProgress:
+    return pb.BringProgress(
+        bytes_done=size, bytes_total=size, done=True, source=source, bytes_moved=moved
+    )
+
+
 def _progress(fetched: Fetched) -> pb.BringProgress:
-    left = (fetched.total - fetched.done) / fetched.rate if fetched.rate else 0.0
-    return pb.BringProgress(bytes_done=fetched.done, bytes_total=fetched.total, seconds_left=left)
+    return pb.BringProgress(
+        bytes_done=fetched.done, bytes_total=fetched.total, seconds_left=fetched.seconds_left
+    )
 
 
 @contextmanager
@@ -195,7 +267,9 @@ def _answering(context: Context) -> Iterator[None]:
         yield
     except Unavailable as away:
         _refuse(context, grpc.StatusCode.UNAVAILABLE, away)
-    except (Refusal, Unusable, NoRoom, NotSealed, PeerAway, ApiError) as no:
+    except Cancelled as ended:
+        _refuse(context, grpc.StatusCode.UNAVAILABLE, ended)
+    except (Refusal, Retry, Refused, ApiError) as no:
         _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, no)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from kybernate.artifacts import names
 from kybernate.artifacts import v0 as manifests
@@ -22,12 +22,14 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.v0 import File, Manifest
 from kybernate.model.artifact import Kind
 from nodeagent.checkpoints import streams, verifying
-from nodeagent.checkpoints.faults import NoRoom, NotSealed
+from nodeagent.checkpoints.faults import AlreadySealed, NoRoom, NotSealed
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import FULL, Space
 from nodeagent.checkpoints.verifying import Survey
 from nodeagent.disk.durable import seal, sync_folder
+
+_SPOILT = (Unusable, NoRoom, NotSealed, AlreadySealed)  # what another try does not mend
 
 
 class Keeper(Protocol):
@@ -35,6 +37,9 @@ class Keeper(Protocol):
 
     keys: Keys
     space: Space
+
+    def left(self, root: Path) -> None:
+        """What was interrupted stays for the next time."""
 
     def adopt(self, root: Path, manifest: Manifest, kind: Kind = Kind.SEALED) -> None:
         """Give it its name. Raises AlreadySealed."""
@@ -46,8 +51,12 @@ class Keeper(Protocol):
 class Draft:
     """One of them. For one thread. As a context: discarded unless it was sealed."""
 
-    def __init__(self, keeper: Keeper, root: Path, namespace: str, name: str) -> None:
-        self._keeper, self._root = keeper, root
+    def __init__(
+        self, keeper: Keeper, root: Path, namespace: str, name: str, *, stays: bool = False
+    ) -> None:
+        """`stays`: what is in it when somebody is interrupted is there at the next try."""
+        self._keeper, self._root, self._stays = keeper, root, stays
+        self._before = 0  # bytes that were there from the last try
         self._key = (namespace, name)
         self._written: dict[str, File] = {}
         self._over = False
@@ -63,10 +72,18 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.discard()
+        self._end(error)
 
-    def write(self, path: str, chunks: Iterable[bytes | memoryview]) -> File:
-        """A file of these bytes, hashed on the way and on the disk afterwards.
+    def begin(self, need: int) -> None:
+        """Have room for `need` bytes, with what is there from the last try. Raises NoRoom,
+        OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._before = verifying.survey(self.folder).size
+        self._keeper.space.hold(self, max(need, self._before), self._before)
+
+    def write(self, path: str, chunks: Iterable[bytes | memoryview], after: int = 0) -> File:
+        """A file of these bytes, hashed on the way and on the disk afterwards; in one that stays
+        they come after the first `after` bytes, which are there.
 
         Raises Unusable for a path that is not allowed, NoRoom, NotSealed; then the draft is gone.
         """
@@ -75,9 +92,10 @@ class Draft:
         before = sum(file.size for file in self._written.values())
         with self._whole_or_gone():
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as file:
+            with _opened(target, anew=not self._stays) as file:
+                there = max(before, self._before)
                 size, sha256 = streams.pour(
-                    chunks, file, lambda count: self.hold(before + count, before)
+                    chunks, file, lambda count: self.hold(before + count, there), after
                 )
                 file.flush()
                 os.fsync(file.fileno())
@@ -119,6 +137,15 @@ class Draft:
             self._over = True
             shutil.rmtree(self._root, ignore_errors=True)
             self._keeper.space.give_back(self)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Discarded, unless it stays and nothing is wrong with what is in it."""
+        if self._over or not self._stays or error is None or isinstance(error, _SPOILT):
+            self.discard()
+            return
+        self._over = True
+        self._keeper.space.give_back(self)
+        self._keeper.left(self._root)
 
     def _described(self, facts: Facts) -> tuple[Manifest, bytes]:
         try:
@@ -174,9 +201,14 @@ class Draft:
             if error.errno in FULL:
                 raise NoRoom("the disk is full") from error
             raise NotSealed(str(error)) from error
-        except BaseException:
-            self.discard()
+        except BaseException as error:
+            self._end(error)
             raise
+
+
+def _opened(path: Path, *, anew: bool) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if anew else 0)
+    return os.fdopen(os.open(path, flags, 0o600), "r+b")
 
 
 def _prune(folder: Path) -> None:

@@ -8,8 +8,7 @@ connection is taken up where it broke; without a byte for `Patience.silence` sec
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -25,7 +24,7 @@ from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints import verifying
-from nodeagent.checkpoints.arriving import PATIENT, Arriving, Patience, Pieces
+from nodeagent.checkpoints.arriving import ELSEWHERE, PATIENT, Arriving, Patience, Pieces
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
 
@@ -58,6 +57,11 @@ class Fetched:
     total: int
     rate: float
 
+    @property
+    def seconds_left(self) -> float:
+        """At this rate; 0 where there is none yet."""
+        return (self.total - self.done) / self.rate if self.rate else 0.0
+
 
 Tell = Callable[[Fetched], None]
 
@@ -76,8 +80,6 @@ class Peers:
         """`credentials` are the agents' client certificate, asked for at each try."""
         self._store, self._clock, self._patience = store, clock, patience
         self._credentials, self._address_of = credentials, address_of
-        self._locks: dict[tuple[str, str], threading.Lock] = {}
-        self._guard = threading.Lock()
 
     def fetch(
         self,
@@ -85,14 +87,17 @@ class Peers:
         node: NodeName,
         told: Tell = lambda _: None,
         cancelled: threading.Event | None = None,
+        *,
+        elsewhere: bool = False,
     ) -> Sealed:
         """It, verified, on this node; one that is here already is verified and answered, and
-        replaced where it is damaged, once a good one has come.
+        replaced where it is damaged, once a good one has come. Where it can be had `elsewhere` too,
+        a peer that does not answer at all is given up soon.
 
         Raises Unusable, NoRoom, NotSealed, Cancelled, PeerAway (after several tries).
         """
         cancelled = cancelled or threading.Event()
-        with self._alone(wanted):
+        with self._store.alone(wanted.namespace, wanted.name):
             try:
                 return self._store.open(
                     wanted.namespace, wanted.name, wanted.here, wanted.signature
@@ -100,17 +105,18 @@ class Peers:
             except Unusable as problem:
                 if problem.reason is not Flaw.ABSENT and problem.reason not in DAMAGE:
                     raise
-            return self._fetch(wanted, node, told, cancelled)
+            patience = self._patience
+            if elsewhere:
+                patience = replace(patience, first=min(patience.first, ELSEWHERE))
+            arriving = Arriving(
+                lambda offset, signature: self._call(wanted, node, offset, signature),
+                self._clock,
+                patience,
+                cancelled,
+            )
+            return self._fetch(wanted, node, told, arriving)
 
-    def _fetch(
-        self, wanted: Wanted, node: NodeName, told: Tell, cancelled: threading.Event
-    ) -> Sealed:
-        arriving = Arriving(
-            lambda offset, signature: self._call(wanted, node, offset, signature),
-            self._clock,
-            self._patience,
-            cancelled,
-        )
+    def _fetch(self, wanted: Wanted, node: NodeName, told: Tell, arriving: Arriving) -> Sealed:
         try:
             content, signature = arriving.artifact()
             manifest = self._admitted(wanted, content, signature)
@@ -162,13 +168,6 @@ class Peers:
             offset=offset,
         )
         return Pieces(rpc.CheckpointsStub(channel).Fetch(request), channel.close)
-
-    @contextmanager
-    def _alone(self, wanted: Wanted) -> Iterator[None]:
-        with self._guard:
-            lock = self._locks.setdefault((wanted.namespace, wanted.name), threading.Lock())
-        with lock:
-            yield
 
 
 def _files(

@@ -9,19 +9,19 @@ registry with another epoch than before has forgotten, and is given an inventory
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
 from kybernate.clients.outbox import Outbox, Patience
 from kybernate.clients.registry import Registry, RegistryRefused, Taken
-from kybernate.model.artifact import COMES, Occurrence, Place
+from kybernate.model.artifact import COMES, Artifact, Inventory, Kind, Occurrence, Place
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.changes import Change
-from nodeagent.checkpoints.rows import Reader, artifact_of, inventories
+from nodeagent.checkpoints.rows import STORED, Elsewhere, Reader, artifact_of, inventories
 
 MOST = 1000  # occurrences that wait; an inventory makes up for those beyond
 
@@ -36,13 +36,15 @@ _Item = Occurrence | _Everything
 
 @dataclass(slots=True)
 class Registering:
-    """`start` once, `stop` at the end; `changed` listens to the store."""
+    """`start` once, `stop` at the end; `changed` listens to the store, `moved` to the object
+    store."""
 
     node: NodeName
     reader: Reader
     connect: Callable[[], Registry]
     """A connection as it is to be now; asked for each time, closed by whoever makes it."""
     clock: Clock
+    objects: Elsewhere | None = None
     _epoch: str = ""
     _owed: threading.Event = field(default_factory=threading.Event)
     _outbox: Outbox[_Item] = field(init=False)
@@ -75,16 +77,23 @@ class Registering:
         if change.sealed is None:
             self._outbox.put(_Everything())
             return
-        artifact = artifact_of(change.sealed)
+        place = Place(node=self.node, tier=Tier.NVME)
+        self._put(place, change.kind, artifact_of(change.sealed), change.detail)
+
+    def moved(self, kind: Kind, artifact: Artifact, detail: str = "") -> None:
+        """A copy in the object store came, went, or was compared by us."""
+        self._put(STORED, kind, artifact, detail)
+
+    def _put(self, place: Place, kind: Kind, artifact: Artifact, detail: str) -> None:
         self._outbox.put(
             Occurrence(
                 key=uuid.uuid4().hex,
                 at=self.clock.now(),
-                kind=change.kind,
+                kind=kind,
                 identity=artifact.identity,
-                place=Place(node=self.node, tier=Tier.NVME),
-                artifact=artifact if change.kind in COMES else None,
-                detail=change.detail,
+                place=place,
+                artifact=artifact if kind in COMES else None,
+                detail=detail,
             )
         )
 
@@ -105,7 +114,7 @@ class Registering:
     def _tell_all(self, registry: Registry) -> None:
         self._owed.clear()
         try:
-            for inventory in inventories(self.node, self.reader, self.clock.now):
+            for inventory in self._inventories():
                 taken = registry.take_inventory(inventory)
                 self._epoch = taken.epoch
                 if taken.found or taken.missing:
@@ -115,6 +124,9 @@ class Registering:
         except Retry:
             self._owed.set()
             raise
+
+    def _inventories(self) -> Iterator[Inventory]:
+        return inventories(self.node, self.reader, self.clock.now, self.objects)
 
     def _heard(self, taken: Taken) -> None:
         if taken.epoch != self._epoch:

@@ -2,18 +2,22 @@
 Artifacts as the registry has them: what a manifest says, whatever its format.
 
 Called by: `registering`, the Copies service. Rule: only what was signed goes in, so that reading
-the same bytes again, on any node, gives an equal artifact. A further format joins with a reader of
-its own.
+the same bytes again, on any node, gives an equal artifact: one that was carried into a store is
+there what it was before.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from kybernate.artifacts import manifest as manifests
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.v0 import VERSION
-from kybernate.model.artifact import Artifact, Identity, Inventory, Place
+from kybernate.clients.errors import Refused, Retry
+from kybernate.ladder.reading import Opened
+from kybernate.model.artifact import NOWHERE, Artifact, Identity, Inventory, Place
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
+from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 
@@ -22,6 +26,7 @@ Reader = Callable[[], Iterator[tuple[Tier, Artifact]]]
 
 FORMAT = f"v{VERSION}"
 TIERS = (Tier.NVME,)  # those whose copies belong to a node
+STORED = Place(node=NOWHERE, tier=Tier.OBJECT)
 
 
 def of_store(store: Store) -> Reader:
@@ -54,6 +59,14 @@ def artifact_of(sealed: Sealed) -> Artifact:
     return described(sealed.manifest, sealed.signature, FORMAT)
 
 
+def of_opened(opened: Opened) -> Artifact:
+    """One of a store. What was carried there from format v0 is still that checkpoint."""
+    origin = opened.manifest.origin
+    if origin is not None:
+        return described(opened.manifest, origin.signature, FORMAT)
+    return described(opened.manifest, opened.signature, f"v{manifests.VERSION}")
+
+
 def described(manifest: Described, signature: str, version: str) -> Artifact:
     """One of any format, whose signature was checked."""
     facts = manifest.facts
@@ -74,11 +87,36 @@ def described(manifest: Described, signature: str, version: str) -> Artifact:
     )
 
 
-def inventories(node: NodeName, reader: Reader, now: Callable[[], float]) -> Iterator[Inventory]:
-    """What is here, one for each tier; each as of a moment before it was looked for."""
+class Elsewhere(Protocol):
+    """The object store, as far as it is known."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is one."""
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """What is in it. Raises Refused, Retry."""
+
+
+def inventories(
+    node: NodeName,
+    reader: Reader,
+    now: Callable[[], float],
+    objects: Elsewhere | None = None,
+) -> Iterator[Inventory]:
+    """What is here, one for each tier, and then what is in the object store, where that can be
+    told; each as of a moment before it was looked for."""
     as_of = now()
     found = list(reader())
     for tier in TIERS:
         here = {one.identity: one for at, one in found if at is tier}
         place = Place(node=node, tier=tier)
         yield Inventory(place=place, as_of=as_of, artifacts=tuple(here.values()))
+    if objects is not None and objects.given:
+        as_of = now()
+        try:
+            stored = tuple(objects.artifacts())
+        except (Refused, Retry) as away:
+            get_logger().warning("what is in the object store is not told", why=str(away))
+            return
+        yield Inventory(place=STORED, as_of=as_of, artifacts=stored)

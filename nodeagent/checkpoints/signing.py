@@ -53,6 +53,16 @@ class Keys:
             (folder / ".key").replace(folder / SIGNING)
         return cls(folder)
 
+    @property
+    def trusted(self) -> Trusted:
+        """Whom we believe, now."""
+        return self._newest().trusted
+
+    @property
+    def signer(self) -> Ed25519PrivateKey:
+        """Who signs, now."""
+        return self._newest().key
+
     def sign(self, content: bytes) -> str:
         """`ed25519:KEY:SIGNATURE`."""
         return signing.sign(content, self._newest().key, signing.V0)

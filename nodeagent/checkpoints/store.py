@@ -5,6 +5,7 @@ Called by: the stories that seal and wake, `peers`, the lending service. The fol
 
     sealed/NAMESPACE/NAME/manifest.json, manifest.sig, files/...
     drafts/...                              # of no worth to anybody; emptied when the agent starts
+    arriving/...                            # of fetches that were interrupted: `unfinished`
 
 Rule: a checkpoint is there under its name whole, or it is not there.
 """
@@ -30,13 +31,14 @@ from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints import verifying
 from nodeagent.checkpoints.changes import Change, Listener
 from nodeagent.checkpoints.draft import Draft
-from nodeagent.checkpoints.faults import AlreadySealed
+from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
 from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes
+from nodeagent.checkpoints.unfinished import Unfinished, weight
 from nodeagent.disk.durable import sync_folder
 
-_SEALED, _DRAFTS = "sealed", "drafts"
+_SEALED, _DRAFTS, _ARRIVING = "sealed", "drafts", "arriving"
 
 
 class Store:
@@ -56,8 +58,10 @@ class Store:
         self._lock = threading.Lock()
         self._used: Counter[tuple[str, str]] = Counter()
         self._doomed: set[tuple[str, str]] = set()
+        self._coming: dict[tuple[str, str], threading.Lock] = {}
+        self.unfinished = Unfinished(folder / _ARRIVING, self.space)
         for namespace, name in self._keys():
-            self.space.put((namespace, name), _weight(self._root(namespace, name)))
+            self.space.put((namespace, name), weight(self._root(namespace, name)))
 
     def room(self) -> Room:
         """The limit, and what checkpoints and drafts take of it."""
@@ -72,14 +76,26 @@ class Store:
         names.check_key(namespace, name)
         if self._root(namespace, name).exists() and not replacing:
             raise AlreadySealed(f"{namespace}/{name}")
-        draft = Draft(self, self._drafts / uuid.uuid4().hex, namespace, name)
-        self.space.hold(draft, need)
-        try:
-            draft.folder.mkdir(parents=True, mode=0o700)
-        except BaseException:
-            draft.discard()
-            raise
-        return draft
+        return self._begun(Draft(self, self._drafts / uuid.uuid4().hex, namespace, name), need)
+
+    def arriving(self, namespace: str, name: str, signature: str, need: int) -> Draft:
+        """One that comes from elsewhere, with what came of it before; what comes stays where it is
+        interrupted. Of each there is one at a time: `alone`. Raises NoRoom, Unusable (the name)."""
+        names.check_key(namespace, name)
+        root = self.unfinished.begin(namespace, name, signature)
+        return self._begun(Draft(self, root, namespace, name, stays=True), need)
+
+    def left(self, root: Path) -> None:
+        """From a draft that stays."""
+        self.unfinished.left(root)
+
+    @contextmanager
+    def alone(self, namespace: str, name: str) -> Iterator[None]:
+        """While somebody fetches it: the same checkpoint is fetched once, however many ask."""
+        with self._lock:
+            lock = self._coming.setdefault((namespace, name), threading.Lock())
+        with lock:
+            yield
 
     def open(
         self, namespace: str, name: str, here: Fingerprint | None = None, signature: str = ""
@@ -169,7 +185,8 @@ class Store:
                 raise AlreadySealed(f"{manifest.namespace}/{manifest.name}")
             sync_folder(root)
             root.rename(target)
-            self.space.put((manifest.namespace, manifest.name), _weight(target))
+            self.space.put((manifest.namespace, manifest.name), weight(target))
+            self.unfinished.over(root)
         sync_folder(target.parent)
         sync_folder(self._sealed)
         came = self._readable(manifest.namespace, manifest.name)
@@ -179,6 +196,19 @@ class Store:
     def folder(self, namespace: str, name: str) -> Path:
         """Where the files of a sealed one are."""
         return self._root(namespace, name) / FILES
+
+    def _begun(self, draft: Draft, need: int) -> Draft:
+        try:
+            try:
+                draft.begin(need)
+            except NoRoom:
+                if not self.unfinished.make_room():
+                    raise
+                draft.begin(need)
+        except BaseException:
+            draft.discard()
+            raise
+        return draft
 
     def _tell(self, kind: Kind, sealed: Sealed, detail: str = "") -> None:
         namespace, name = sealed.manifest.namespace, sealed.manifest.name
@@ -243,8 +273,3 @@ def _check_root(kinds: dict[str, int]) -> None:
             raise Unusable(flaw, f"no {name}")
     if FILES not in kinds:
         raise Unusable(Flaw.FILE_MISSING, FILES)
-
-
-def _weight(root: Path) -> int:
-    """Bytes it takes, whatever it is."""
-    return sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())

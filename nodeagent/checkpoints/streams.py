@@ -18,10 +18,18 @@ SIDE_BY_SIDE = min(4, os.cpu_count() or 1)  # files hashed at once; a disk is sl
 
 
 def pour(
-    chunks: Iterable[bytes | memoryview], into: BinaryIO, room: Callable[[int], None]
+    chunks: Iterable[bytes | memoryview],
+    into: BinaryIO,
+    room: Callable[[int], None],
+    after: int = 0,
 ) -> tuple[int, str]:
-    """Write all of it; bytes and SHA-256. `room(bytes so far)` may raise."""
-    digest, size, looked = sha256(), 0, 0
+    """Write all of it; bytes and SHA-256. `room(bytes so far)` may raise. The first `after` bytes
+    of the file are there and stay, and what else is in it goes."""
+    digest, size = sha256(), after
+    for left in range(after, 0, -BLOCK):
+        digest.update(into.read(min(left, BLOCK)))
+    into.truncate(after)
+    looked = size
     with ThreadPoolExecutor(1) as beside:
         for chunk in chunks:
             if size + len(chunk) - looked >= _LOOK_EVERY:

@@ -46,7 +46,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One change of one workload. Bytes are the card's."""
+    """One change of one workload. Bytes are the card's; those of the checkpoint while it is fetched
+    for a wake."""
 
     key: WorkloadKey
     uid: PodUid

@@ -42,6 +42,15 @@ class Endings:
     tell: Callable[[Life, str], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Far:
+    """How far something is: bytes, and seconds left (0: not known)."""
+
+    done: int
+    total: int
+    left: float = 0.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Stage:
     """Thread safe for different lives."""
@@ -57,17 +66,7 @@ class Stage:
         def tell(_: str, done: int, total: int) -> None:
             rate = self.bandwidths.bus()
             left = rate.seconds(max(0, total - done)) if rate else 0.0
-            self.feed.publish(
-                Update(
-                    key=life.key,
-                    uid=life.record.uid,
-                    state=STATES[story.record.mark],
-                    doing=doing,
-                    done=done,
-                    total=total,
-                    seconds_left=left,
-                )
-            )
+            self.progress(life, story, doing, Far(done=done, total=total, left=left))
 
         story = Story(
             tools=self.tools,
@@ -78,6 +77,20 @@ class Stage:
             need=life.need(),
         )
         return story
+
+    def progress(self, life: Life, story: Story, doing: Doing, far: Far) -> None:
+        """To whoever listens."""
+        self.feed.publish(
+            Update(
+                key=life.key,
+                uid=life.record.uid,
+                state=STATES[story.record.mark],
+                doing=doing,
+                done=far.done,
+                total=far.total,
+                seconds_left=far.left,
+            )
+        )
 
     def run(
         self,

@@ -22,13 +22,14 @@ from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import PodUid
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
+from nodeagent.checkpoints.peers import Fetched
 from nodeagent.disk.records import Mark
 from nodeagent.images import ProcessImages
 from nodeagent.images.body import read_config
 from nodeagent.lives.feed import Doing
 from nodeagent.lives.life import Life
 from nodeagent.stories import wake
-from nodeagent.stories.stage import Stage
+from nodeagent.stories.stage import Far, Stage
 from nodeagent.turns.coordinator import Coordinator
 from nodeagent.waking.attempt import ARRIVED, COLD, COMING, SUPERSEDED, Attempt, NotPrepared, Ready
 from nodeagent.waking.candidates import Candidates
@@ -212,8 +213,13 @@ class Attempts:
         story = self.stage.story(life, Doing.WAKING)
         life.record = story.mark(Mark.WAKING, checkpoint=claimed.checkpoint.name)
         self.unborn.show(life)
+
+        def told(came: Fetched) -> None:
+            far = Far(done=came.done, total=came.total, left=came.seconds_left)
+            self.stage.progress(life, story, Doing.WAKING, far)
+
         with story.watch.phase("fetch and verify"):
-            sealed = self.candidates.have(claimed, here)
+            sealed = self.candidates.have(claimed, here, told)
         self.readings.begin(life.record.uid, life.key.namespace, sealed.manifest.name)
         wake.fill(story, sealed)
         return Ready(life=life, story=story, sealed=sealed, here=here)

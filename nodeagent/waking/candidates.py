@@ -17,7 +17,8 @@ from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.faults import PeerAway
-from nodeagent.checkpoints.peers import Peers, Wanted
+from nodeagent.checkpoints.objects import Objects
+from nodeagent.checkpoints.peers import Peers, Tell, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
 
@@ -33,6 +34,7 @@ class Candidates:
     node: NodeName
     store: Store
     peers: Peers
+    objects: Objects
     claims: Checkpoints
     publish: Callable[[Sealed], None]
 
@@ -50,17 +52,21 @@ class Candidates:
         """Whether it may wake here, where that was not known when it was had. Raises Unusable."""
         admit(sealed.manifest, sealed.signature, here, "")
 
-    def have(self, claimed: Claimed, here: Fingerprint | None) -> Sealed:
-        """On this node, verified. Raises Unusable, NoRoom, NotSealed, PeerAway."""
+    def have(
+        self, claimed: Claimed, here: Fingerprint | None, told: Tell = lambda _: None
+    ) -> Sealed:
+        """On this node, verified. Raises Refused (Unusable, NoRoom, NotSealed), and Retry where
+        nobody could give it now."""
         one = claimed.checkpoint
         try:
             return self.store.open(one.namespace, one.name, here, one.signature)
         except Unusable as problem:
-            others = set(one.copies) - {self.node}
+            others = set(one.copies) - {self.node} or one.in_object_storage
             if problem.reason is not Flaw.ABSENT and not (problem.reason in DAMAGE and others):
                 raise
         wanted = Wanted(namespace=one.namespace, name=one.name, signature=one.signature, here=here)
-        sealed = self._fetch(wanted, tuple(node for node in one.copies if node != self.node))
+        nodes = tuple(node for node in one.copies if node != self.node)
+        sealed = self._fetch(wanted, nodes, told, stored=one.in_object_storage)
         self.publish(sealed)
         return sealed
 
@@ -71,14 +77,18 @@ class Candidates:
         except (ApiError, Unavailable) as error:
             get_logger(checkpoint=claimed.checkpoint.name).info("still claimed", why=str(error))
 
-    def _fetch(self, wanted: Wanted, nodes: tuple[NodeName, ...]) -> Sealed:
-        """From the first of them that can give it."""
+    def _fetch(
+        self, wanted: Wanted, nodes: tuple[NodeName, ...], told: Tell, *, stored: bool
+    ) -> Sealed:
+        """From the first of them that can give it, then from the object store."""
         problem: Refused | Retry = PeerAway("no other node has a copy of it")
         for node in nodes:
             try:
-                return self.peers.fetch(wanted, node)
+                return self.peers.fetch(wanted, node, told, elsewhere=stored)
             except (PeerAway, Unusable) as error:
                 problem = error
             except ApiError as error:
                 problem = PeerAway(f"where {node} is reached is not known: {error}")
+        if stored:
+            return self.objects.fetch(wanted, told, hurry=True)
         raise problem

@@ -5,6 +5,8 @@ Real: files, keys, signatures, gRPC over mutual TLS on loopback. Faked: who make
 files of known bytes), and the API server where a test does not ask for the real one.
 """
 
+import os
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
@@ -18,14 +20,21 @@ from controller import pki
 from controller.certificates import Want
 from kybernate.api import names
 from kybernate.artifacts.facts import Facts, GpuPart
+from kybernate.clients.checkpoints import Checkpoints
+from kybernate.clients.copies import Copies as Client
 from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.clients.pb import copies_pb2_grpc
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.tls import TlsFiles
+from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints.arriving import Patience
+from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.objects import Given, Objects
 from nodeagent.checkpoints.peers import SERVER, Peers
+from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
@@ -191,3 +200,93 @@ def lent(agents: Agents, store: Store) -> Agents:
     """node-a lends what is in `store`."""
     agents.lend("node-a", Lending(store))
     return agents
+
+
+class Node:
+    """One node's agent, as far as checkpoints go."""
+
+    def __init__(
+        self, name: str, store: Store, agents: "Agents", kube: FakeKube, objects: Objects
+    ) -> None:
+        self.name, self.store, self._agents = NodeName(name), store, agents
+        self.objects = objects
+        self.claims = claims = Checkpoints(kube, self.name)
+        self.publisher = Publisher(store, claims, SystemClock())
+        self.peers = agents.peers(store, first=0.5)
+        means = Means(
+            inventories=lambda: iter(()),
+            store=store,
+            peers=self.peers,
+            claims=claims,
+            publisher=self.publisher,
+            verify=lambda node, ref: self.client(node).verify(
+                ref.namespace, ref.name, ref.signature
+            ),
+            objects=objects,
+        )
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        copies_pb2_grpc.add_CopiesServicer_to_server(Copies(means), self._server)
+        rpc.add_CheckpointsServicer_to_server(Lending(store), self._server)
+        credentials = agents._serving.grpc_server_credentials()
+        port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self._server.start()
+        agents.addresses[name] = f"127.0.0.1:{port}"
+
+    def client(self, node: str = "") -> Client:
+        address = self._agents.addresses[node or self.name]
+        return Client.in_cluster(address, self._agents.client.grpc_channel_credentials(), SERVER)
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+        self.publisher.stop()
+
+
+@pytest.fixture
+def kube() -> FakeKube:
+    """Empty."""
+    return FakeKube()
+
+
+@pytest.fixture
+def bucket() -> Any:
+    """The store that all nodes are given; None: none is. A test's own stands in its place."""
+    return None
+
+
+@pytest.fixture
+def wrapping(tmp_path: Path) -> Path:
+    """The folder of wrapping keys."""
+    folder = tmp_path / "wrapping"
+    folder.mkdir()
+    (folder / "wrapping.key").write_text(b64encode(os.urandom(32)).decode())
+    return folder
+
+
+@pytest.fixture
+def nodes(
+    agents: Agents, kube: FakeKube, new_store: Callable[..., Store], bucket: Any, wrapping: Path
+) -> Iterator[Callable[[str], Node]]:
+    """`nodes("node-a")`: that node's agent, as far as checkpoints go."""
+    made: dict[str, Node] = {}
+
+    def node(name: str) -> Node:
+        if name not in made:
+            here = new_store(name, limit=512 * MIB)
+            given = Given(wrapping=wrapping)
+            objects = Objects(given, here, SystemClock(), store=bucket)
+            made[name] = Node(name, here, agents, kube, objects)
+        return made[name]
+
+    yield node
+    for one in made.values():
+        one.stop()
+
+
+@pytest.fixture
+def sealed(nodes: Callable[[str], Node], seal: Callable[..., Sealed]) -> Sealed:
+    """On node-a, published."""
+    one = nodes("node-a")
+    made = seal(one.store)
+    one.publisher.publish(made)
+    assert one.publisher.flush(30)
+    return made

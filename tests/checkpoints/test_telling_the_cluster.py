@@ -14,6 +14,7 @@ from kybernate.model.tier import Tier
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints.following import Following
+from nodeagent.checkpoints.objects import Given, Objects
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
@@ -105,7 +106,8 @@ def test_a_copy_that_is_gone_is_told(
 
 @pytest.fixture
 def following(kube: FakeKube, store: Store) -> Iterator[Following]:
-    made = Following(kube, store)
+    objects = Objects(Given(), store, SystemClock())
+    made = Following(kube, store, objects, SystemClock())
     made.start()
     yield made
     made.stop()

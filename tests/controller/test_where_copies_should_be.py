@@ -1,5 +1,6 @@
 """TierPlacements: copies come and go until they are where they should be; the last one stays."""
 
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import tier_plan
-from controller.tier_plan import Bring, Remove, Rest
-from controller.tiers import Tiers
+from controller.tier_plan import Bring, Copies, Demote, Remove, Rest, Withdraw
+from controller.tiers import NotWanted, Tiers
 from kybernate.api import names, timestamps
 from kybernate.api.tierplacements import Others, Placed, TierPlacement, read_placement, write_status
 from kybernate.clients.agents import AgentAway, AgentRefused
-from kybernate.clients.copies import Moved
+from kybernate.clients.copies import Moved, Told
 from kybernate.clients.events import EventRecorder
 from kybernate.clients.resources import EVENTS, GPUCHECKPOINTS, TIERPLACEMENTS
 from kybernate.model.checkpoint import Checkpoint
@@ -34,25 +35,44 @@ class Nodes:
     def __init__(self, kube: FakeKube) -> None:
         self.kube, self.asked = kube, list[tuple[str, str]]()
         self.trouble: Exception | None = None
+        self.without_store: set[str] = set()
+        self.moving: Callable[[Told], None] = lambda _: None
 
-    def bring(self, node: NodeName, one: Checkpoint, sources: tuple[NodeName, ...]) -> Moved:
+    def bring(self, node: NodeName, one: Checkpoint, sources: Copies, told: Told) -> Moved:
         self.asked.append(("bring", node))
         self._trouble()
-        self._write(one, {*one.copies, node})
-        return Moved(size=40 * GIB, seconds=2.0, source=sources[0])
+        self._write(one, {*one.copies, node}, one.in_object_storage)
+        source = min(sources.nodes) if sources.nodes else "object"
+        return Moved(size=40 * GIB, seconds=2.0, source=source)
+
+    def demote(self, node: NodeName, one: Checkpoint, told: Told) -> Moved:
+        self.asked.append(("demote", node))
+        if node in self.without_store:
+            raise AgentRefused("this agent was given no store for checkpoints")
+        self._trouble()
+        self.moving(told)
+        self._write(one, set(one.copies), stored=True)
+        return Moved(size=40 * GIB, seconds=80.0, put=2 * GIB)
+
+    def withdraw(self, node: NodeName, one: Checkpoint) -> Moved:
+        self.asked.append(("withdraw", node))
+        self._trouble()
+        self._write(one, set(one.copies), stored=False)
+        return Moved(size=40 * GIB, seconds=0.1)
 
     def remove(self, node: NodeName, one: Checkpoint) -> Moved:
         self.asked.append(("remove", node))
         self._trouble()
-        self._write(one, set(one.copies) - {node})
+        self._write(one, set(one.copies) - {node}, one.in_object_storage)
         return Moved(size=40 * GIB, seconds=0.1)
 
     def _trouble(self) -> None:
         if self.trouble is not None:
             raise self.trouble
 
-    def _write(self, one: Checkpoint, nodes: set[NodeName]) -> None:
+    def _write(self, one: Checkpoint, nodes: set[NodeName], stored: bool) -> None:
         copies = [{"node": node, "tier": "nvme"} for node in sorted(nodes)]
+        copies += [{"tier": "object"}] if stored else []
         self.kube.patch(
             GPUCHECKPOINTS, one.name, {"status": {"copies": copies}}, one.namespace,
             subresource="status",
@@ -69,10 +89,14 @@ def checkpoint(*nodes: str, ready: str = "True") -> dict[str, Any]:
             "sizeBytes": 40 * GIB,
             "sealedAt": timestamps.rfc3339(1_700_000_000),
             "signature": "ed25519:aa:1",
-            "copies": [{"node": node, "tier": "nvme"} for node in nodes],
+            "copies": [_copy(node) for node in nodes],
             "conditions": [{"type": "Ready", "status": ready, "reason": "Sealed"}],
         },
     }
+
+
+def _copy(node: str) -> dict[str, str]:
+    return {"tier": "object"} if node == "object" else {"node": node, "tier": "nvme"}
 
 
 def placement(*nodes: str, name: str = "warm", others: str = "Keep") -> dict[str, Any]:
@@ -82,7 +106,7 @@ def placement(*nodes: str, name: str = "warm", others: str = "Keep") -> dict[str
         "metadata": {"name": name, "namespace": "default"},
         "spec": {
             "checkpoint": "llama-1",
-            "copies": [{"node": node, "tier": "nvme"} for node in nodes],
+            "copies": [_copy(node) for node in nodes],
             "others": others,
         },
     }
@@ -95,7 +119,7 @@ def told(kube: FakeKube, name: str = "warm") -> dict[str, Any]:
 
 def copies(kube: FakeKube) -> list[str]:
     status = kube.get(GPUCHECKPOINTS, "llama-1", "default")["status"]
-    return [one["node"] for one in status["copies"]]
+    return [one.get("node") or one["tier"] for one in status["copies"]]
 
 
 @pytest.fixture
@@ -165,6 +189,91 @@ def test_a_copy_that_is_lost_comes_again(reconciled: Wait, eventually: Wait) -> 
         assert nodes.asked == [("bring", "node-b")]
 
 
+def test_a_copy_comes_into_object_storage_before_one_goes(
+    reconciled: Wait, eventually: Wait
+) -> None:
+    kube = FakeKube(checkpoint("node-a"), placement("object", others="Remove"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("status") == "True")
+        assert copies(kube) == ["object"]
+        assert nodes.asked == [("demote", "node-a"), ("remove", "node-a")]
+    notes = sorted(event["note"] for event in kube.list(EVENTS))
+    assert notes[0].startswith(
+        "copy in object storage from node-a: 40.0 GiB in 80.0 s, 2.0 GiB of them new there"
+    )
+    status = kube.get(TIERPLACEMENTS, "warm", "default")["status"]
+    assert (status["wanted"], status["there"]) == (1, 1)
+
+
+def test_a_node_gets_its_copy_from_object_storage_where_no_node_has_one(
+    reconciled: Wait, eventually: Wait
+) -> None:
+    kube = FakeKube(checkpoint("object"), placement("node-b"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("status") == "True")
+        assert nodes.asked == [("bring", "node-b")]
+        assert copies(kube) == ["node-b", "object"]
+    [event] = kube.list(EVENTS)
+    assert "from object storage" in event["note"]
+
+
+def test_an_agent_without_a_store_is_passed_over(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a", "node-b"))
+    with reconciled(kube) as nodes:
+        nodes.without_store = {"node-a"}
+        kube.create(TIERPLACEMENTS, placement("object"), "default")
+        eventually(lambda: told(kube).get("status") == "True")
+        assert nodes.asked == [("demote", "node-a"), ("demote", "node-b")]
+
+
+def test_object_storage_lets_go_of_what_nobody_asks_for(reconciled: Wait, eventually: Wait) -> None:
+    kube = FakeKube(checkpoint("node-a", "object"), placement("node-a", others="Remove"))
+    with reconciled(kube) as nodes:
+        eventually(lambda: told(kube).get("status") == "True")
+        assert nodes.asked == [("withdraw", "node-a")]
+        assert copies(kube) == ["node-a"]
+
+
+def test_how_far_it_is_stands_in_the_condition(
+    reconciled: Wait, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.tiers.TOLD_EVERY", 0.0)
+    go_on = threading.Event()
+
+    def moving(said: Told) -> None:
+        said(10 * GIB, 40 * GIB, 60.0)
+        go_on.wait(30)
+
+    kube = FakeKube(checkpoint("node-a"))
+    with reconciled(kube) as nodes:
+        nodes.moving = moving
+        kube.create(TIERPLACEMENTS, placement("object"), "default")
+        eventually(lambda: "25 %, 60 s left" in told(kube).get("message", ""))
+        go_on.set()
+        eventually(lambda: told(kube).get("status") == "True")
+
+
+def test_what_nobody_asks_for_any_more_is_called_off(reconciled: Wait, eventually: Wait) -> None:
+    ended = threading.Event()
+
+    def moving(said: Told) -> None:
+        while True:
+            try:
+                said(10 * GIB, 40 * GIB, 60.0)
+            except NotWanted:
+                ended.set()
+                raise
+
+    kube = FakeKube(checkpoint("node-a"))
+    with reconciled(kube) as nodes:
+        nodes.moving = moving
+        kube.create(TIERPLACEMENTS, placement("object"), "default")
+        eventually(lambda: nodes.asked)
+        kube.delete(TIERPLACEMENTS, "warm", "default")
+        eventually(ended.is_set)
+    assert copies(kube) == ["node-a"]
+
+
 def test_what_an_agent_refuses_is_said(reconciled: Wait, eventually: Wait) -> None:
     kube = FakeKube(checkpoint("node-a"))
     with reconciled(kube) as nodes:
@@ -206,45 +315,59 @@ def test_what_it_waits_for_is_said(
 NODES = st.frozensets(st.sampled_from([NodeName(name) for name in "abcd"]))
 
 
+COPIES = st.builds(Copies, NODES, st.booleans())
+
+
 @given(
-    here=NODES,
-    wanted=NODES.filter(bool),
-    others=NODES,
+    here=COPIES,
+    wanted=COPIES.filter(len),
+    others=COPIES,
     remove=st.sampled_from(list(Others)),
     ready=st.booleans(),
 )
 def test_whatever_is_asked_it_ends_as_asked_and_no_copy_is_lost(
-    here: frozenset[NodeName],
-    wanted: frozenset[NodeName],
-    others: frozenset[NodeName],
+    here: Copies,
+    wanted: Copies,
+    others: Copies,
     remove: Others,
     ready: bool,
 ) -> None:
     asked = TierPlacement(
-        key=("default", "p"), uid="u", generation=1, checkpoint="c", nodes=wanted, others=remove
-    )
-    at = set(here)
-    for _ in range(10):
-        one = a_checkpoint("c", ready=ready, copies=dict.fromkeys(at, Tier.NVME))
-        step = tier_plan.plan(asked, one, others | wanted)
+        key=("default", "p"), uid="u", generation=1, checkpoint="c",
+        nodes=wanted.nodes, stored=wanted.stored, others=remove,
+    )  # fmt: skip
+    at, kept = here, Copies(wanted.nodes | others.nodes, wanted.stored or others.stored)
+    for _ in range(12):
+        copies = dict.fromkeys(at.nodes, Tier.NVME)
+        one = a_checkpoint("c", ready=ready, copies=copies, in_object_storage=at.stored)
+        step = tier_plan.plan(asked, one, kept)
         if isinstance(step, Rest):
             break
         assert ready
-        if isinstance(step, Bring):
-            assert set(step.sources) == at
-            at.add(step.node)
-        else:
-            assert isinstance(step, Remove)
-            assert step.node not in wanted | others
-            assert wanted <= at
-            at.remove(step.node)
-        assert at
+        assert wanted.without(at) or not isinstance(step, Bring | Demote)
+        match step:
+            case Bring(node, sources):
+                assert sources == at
+                at = Copies(at.nodes | {node}, at.stored)
+            case Demote(nodes):
+                assert set(nodes) == at.nodes
+                at = Copies(at.nodes, stored=True)
+            case Remove(node):
+                assert node not in kept.nodes
+                at = Copies(at.nodes - {node}, at.stored)
+            case Withdraw(nodes):
+                assert set(nodes) == at.nodes
+                assert not kept.stored
+                at = Copies(at.nodes, stored=False)
+        if isinstance(step, Remove | Withdraw):
+            assert not wanted.without(at)
+        assert len(at)
     else:
         raise AssertionError("it does not end")
-    if here and ready:
+    if len(here) and ready:
         assert step.placed.holds
-        assert wanted <= at
-        assert not (remove is Others.REMOVE and at - wanted - others)
+        assert not wanted.without(at)
+        assert not (remove is Others.REMOVE and at.without(kept))
 
 
 def test_a_condition_keeps_its_time_where_only_words_change() -> None:

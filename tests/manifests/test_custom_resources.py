@@ -13,6 +13,7 @@ Object = dict[str, Any]
 NODE, WORKLOAD = "gpunodes", "gpuworkloads"
 CHECKPOINT, POLICY = "gpucheckpoints", "checkpointpolicies"
 CREQ, RREQ = "checkpointrequests", "restorerequests"
+PLACEMENT = "tierplacements"
 TEMPLATE = {
     "metadata": {"labels": {"a": "b"}},
     "spec": {"containers": [{"name": "m", "image": "m"}]},
@@ -168,7 +169,7 @@ GOOD: dict[str, tuple[Object, Object]] = {
     "tierplacements": (
         {
             "checkpoint": "llama-1",
-            "copies": [{"node": "node-a", "tier": "nvme"}],
+            "copies": [{"node": "node-a", "tier": "nvme"}, {"tier": "object"}],
             "others": "Remove",
         },
         {"wanted": 1, "there": 1, "conditions": [{**READY, "type": "Placed"}]},
@@ -295,6 +296,22 @@ WINDOW = {"from": "20:00", "to": "08:00"}
         pytest.param(
             WORKLOAD, "class", "interactive",
             'supported values: "inference", "training", "batch"', id="unknown-class",
+        ),
+        pytest.param(
+            PLACEMENT, "copies", [{"tier": "nvme"}],
+            "a copy in nvme is on a node", id="placed-nowhere",
+        ),
+        pytest.param(
+            PLACEMENT, "copies", [{"tier": "object", "node": "a"}],
+            "a copy in object storage is on none", id="placed-in-object-storage-of-a-node",
+        ),
+        pytest.param(
+            PLACEMENT, "copies", [{"tier": "object"}, {"tier": "object"}], "Duplicate value",
+            id="placed-there-twice",
+        ),
+        pytest.param(
+            PLACEMENT, "copies", [{"tier": "ram", "node": "a"}], "Unsupported value",
+            id="placed-in-ram",
         ),
         pytest.param(CHECKPOINT, "workload", "../etc/passwd", "should match", id="a-path"),
         pytest.param(CHECKPOINT, "workload", ABSENT, "spec.workload: Required", id="of-nobody"),

@@ -101,7 +101,18 @@ def test_another_agent_adds_its_copy_and_touches_no_other(agents: Any, made: Any
     assert agent.merge(path, {"status": {"copies": [_copy(mine)]}}).status == 200
     for copies in ([], [_copy(other)], [*both, _copy("third")], [{"tier": "object"}]):
         refused = agent.merge(path, {"status": {"copies": copies}})
-        assert "writes of its own copy only" in refused.message
+        assert "writes of its own copy, and of the one in object storage" in refused.message
+
+
+def test_any_agent_says_of_the_copy_in_object_storage(agents: Any, made: Any) -> None:
+    (mine, _), (other, agent) = agents
+    path = made()
+    for copies in (
+        [_copy(mine), {"tier": "object"}],
+        [_copy(mine), {"tier": "object"}, _copy(other)],
+        [_copy(mine), _copy(other)],
+    ):
+        assert agent.merge(path, {"status": {"copies": copies}}).status == 200
 
 
 @pytest.mark.parametrize("field", [*SEALED, "conditions"])

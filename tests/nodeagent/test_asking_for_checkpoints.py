@@ -1,5 +1,5 @@
 """What is answered where no checkpoint can be made; on a light node, whose containers are not
-runc's. Where it can be made: tests/node/test_waking.py."""
+runc's. Where it can be made: tests/node/two_nodes/test_waking.py."""
 
 from kybernate.clients.agents import Agent, Sealing
 from kybernate.model.ids import WorkloadKey

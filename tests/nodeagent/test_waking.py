@@ -25,6 +25,7 @@ from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceNa
 from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
+from nodeagent.checkpoints.peers import Fetched
 from nodeagent.disk.journal import BreakingJournal
 from nodeagent.disk.records import Mark
 from nodeagent.disk.woken import WokenNotes
@@ -82,13 +83,14 @@ class Candidates:
         known = SimpleNamespace(name=name, namespace="default")
         return Claimed(checkpoint=known, claim=Claim(pod_uid=pod.uid, node=NodeName("n")))
 
-    def have(self, claimed, here):
+    def have(self, claimed, here, told):
         name = claimed.checkpoint.name
         for error in self.stops.get(name, []):
             raise error
         assert here in (HERE, None)
         assert self.comes.wait(60.0)
         self.fetched += 1
+        told(Fetched(done=1, total=2, rate=4.0))
         return self.store.open("default", "sealed")
 
     def check(self, sealed, here):

@@ -75,6 +75,7 @@ class Node:
             Means(
                 inventories=lambda: rows.inventories(self.name, self.reader, now),
                 store=unused, peers=unused, claims=unused, publisher=unused, verify=unused,
+                objects=unused,
             )
         )  # fmt: skip
         copies_pb2_grpc.add_CopiesServicer_to_server(service, server)
@@ -120,6 +121,7 @@ def kinds(served: Any, name: str = "") -> list[Kind]:
 def test_what_happens_to_a_copy_is_told(node: Callable[[str], Node], served: Any) -> None:
     one = node("node-a")
     one.telling.start()
+    assert one.telling.flush(60)  # what was there before: nothing
     one.seal("c-1", gold=True)
     one.store.open("default", "c-1")
     (one.store.folder("default", "c-1") / "gpu/0").write_bytes(b"altered")

@@ -15,6 +15,7 @@ import pytest
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores.bucket import Access, Bucket
 from kybernate.stores.limited import Limited
+from kybernate.stores.link import Link, Yielding
 from kybernate.stores.metered import Metered
 from kybernate.stores.nvme import Nvme
 from kybernate.stores.port import Store
@@ -57,7 +58,17 @@ def _ram() -> Ram:
 
 
 @pytest.fixture(
-    params=["ram", "nvme", "nvme-buffered", "object", "retrying", "limited", "verified", "metered"]
+    params=[
+        "ram",
+        "nvme",
+        "nvme-buffered",
+        "object",
+        "retrying",
+        "limited",
+        "verified",
+        "metered",
+        "yielding",
+    ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path, bucket: Callable[..., Bucket]) -> Store:
     """Each of them."""
@@ -70,6 +81,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, bucket: Callable[..., 
         "retrying": lambda: Retrying(_ram(), clock, ended),
         "limited": lambda: Limited(_ram(), clock, ended, at_once=2, rate=1e12),
         "verified": lambda: Verified(_ram()),
+        "yielding": lambda: Yielding(_ram(), Link()),
         "metered": lambda: Metered(_ram(), clock, lambda _: None),
     }
     return made[request.param]()

@@ -52,6 +52,9 @@ class BringRequest(_message.Message):
 
     COPY_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    FROM_STORE_FIELD_NUMBER: _builtins.int
+    from_store: _builtins.bool
+    """and then the object store"""
     @_builtins.property
     def copy(self) -> Global___CopyRef: ...
     @_builtins.property
@@ -63,10 +66,11 @@ class BringRequest(_message.Message):
         *,
         copy: Global___CopyRef | None = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
+        from_store: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "from_store", b"from_store", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -81,13 +85,16 @@ class BringProgress(_message.Message):
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    BYTES_MOVED_FIELD_NUMBER: _builtins.int
     bytes_done: _builtins.int
     bytes_total: _builtins.int
     seconds_left: _builtins.float
     """by the rate so far"""
     done: _builtins.bool
     source: _builtins.str
-    """node it came from; empty: it was here already"""
+    """node it came from, "object"; empty: it was here already"""
+    bytes_moved: _builtins.int
+    """when done, by Demote: what had to be put"""
     def __init__(
         self,
         *,
@@ -96,10 +103,11 @@ class BringProgress(_message.Message):
         seconds_left: _builtins.float = ...,
         done: _builtins.bool = ...,
         source: _builtins.str = ...,
+        bytes_moved: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "done", b"done", "seconds_left", b"seconds_left", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_moved", b"bytes_moved", "bytes_total", b"bytes_total", "done", b"done", "seconds_left", b"seconds_left", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,7 +284,7 @@ class CopiesHere(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     tier: _builtins.str
-    """nvme"""
+    """nvme; object: what is in the store, which is no node's"""
     as_of: _builtins.float
     """by the node's clock; they are as they were then, or later"""
     @_builtins.property

@@ -54,6 +54,16 @@ class CopiesStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.FromString,
                 _registered_method=True)
+        self.Demote = channel.unary_stream(
+                '/kyb.copies.v1alpha1.Copies/Demote',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/kyb.copies.v1alpha1.Copies/Withdraw',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
+                _registered_method=True)
 
 
 class CopiesServicer:
@@ -67,8 +77,9 @@ class CopiesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Bring(self, request, context):
-        """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
-        tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+        """Have a copy here, fetched from one of the nodes named, or from the object store; one that is
+        here is verified. The stream tells how far it is; its last message is done. What an agent cannot
+        do it refuses in words.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +94,21 @@ class CopiesServicer:
 
     def Verify(self, request, context):
         """Compare every byte of the copy here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Demote(self, request, context):
+        """Have the object store hold the copy that is here. As Bring tells; it ends with the call, and goes
+        on from there when it is called again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """Have the object store hold it no more. Refused where no node's copy was just found good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +136,16 @@ def add_CopiesServicer_to_server(servicer, server):
                     servicer.Verify,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.SerializeToString,
+            ),
+            'Demote': grpc.unary_stream_rpc_method_handler(
+                    servicer.Demote,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +256,60 @@ class Copies:
             '/kyb.copies.v1alpha1.Copies/Verify',
             kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_copies__pb2.VerifyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Demote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Demote',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.BringProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Withdraw',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,13 +36,20 @@ class CopiesStub:
     List: _grpc.UnaryStreamMultiCallable[_copies_pb2.ListCopiesRequest, _copies_pb2.CopiesHere]
     """Every copy on this node, in one or more messages."""
     Bring: _grpc.UnaryStreamMultiCallable[_copies_pb2.BringRequest, _copies_pb2.BringProgress]
-    """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
-    tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+    """Have a copy here, fetched from one of the nodes named, or from the object store; one that is
+    here is verified. The stream tells how far it is; its last message is done. What an agent cannot
+    do it refuses in words.
     """
     Remove: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]
     """Have no copy here. Refused where no other copy was just found good by its own agent."""
     Verify: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.VerifyReply]
     """Compare every byte of the copy here."""
+    Demote: _grpc.UnaryStreamMultiCallable[_copies_pb2.CopyRef, _copies_pb2.BringProgress]
+    """Have the object store hold the copy that is here. As Bring tells; it ends with the call, and goes
+    on from there when it is called again.
+    """
+    Withdraw: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]
+    """Have the object store hold it no more. Refused where no node's copy was just found good."""
 
 @_typing.type_check_only
 class CopiesAsyncStub(CopiesStub):
@@ -50,13 +57,20 @@ class CopiesAsyncStub(CopiesStub):
     List: _aio.UnaryStreamMultiCallable[_copies_pb2.ListCopiesRequest, _copies_pb2.CopiesHere]  # type: ignore[assignment]
     """Every copy on this node, in one or more messages."""
     Bring: _aio.UnaryStreamMultiCallable[_copies_pb2.BringRequest, _copies_pb2.BringProgress]  # type: ignore[assignment]
-    """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
-    tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+    """Have a copy here, fetched from one of the nodes named, or from the object store; one that is
+    here is verified. The stream tells how far it is; its last message is done. What an agent cannot
+    do it refuses in words.
     """
     Remove: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]  # type: ignore[assignment]
     """Have no copy here. Refused where no other copy was just found good by its own agent."""
     Verify: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.VerifyReply]  # type: ignore[assignment]
     """Compare every byte of the copy here."""
+    Demote: _aio.UnaryStreamMultiCallable[_copies_pb2.CopyRef, _copies_pb2.BringProgress]  # type: ignore[assignment]
+    """Have the object store hold the copy that is here. As Bring tells; it ends with the call, and goes
+    on from there when it is called again.
+    """
+    Withdraw: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]  # type: ignore[assignment]
+    """Have the object store hold it no more. Refused where no node's copy was just found good."""
 
 class CopiesServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -73,8 +87,9 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         request: _copies_pb2.BringRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_copies_pb2.BringProgress], _abc.AsyncIterator[_copies_pb2.BringProgress]]:
-        """Have a copy here, fetched from one of the nodes named; one that is here is verified. The stream
-        tells how far it is; its last message is done. What an agent cannot do it refuses in words.
+        """Have a copy here, fetched from one of the nodes named, or from the object store; one that is
+        here is verified. The stream tells how far it is; its last message is done. What an agent cannot
+        do it refuses in words.
         """
 
     @_abc_1.abstractmethod
@@ -92,5 +107,23 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_copies_pb2.VerifyReply, _abc.Awaitable[_copies_pb2.VerifyReply]]:
         """Compare every byte of the copy here."""
+
+    @_abc_1.abstractmethod
+    def Demote(
+        self,
+        request: _copies_pb2.CopyRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_copies_pb2.BringProgress], _abc.AsyncIterator[_copies_pb2.BringProgress]]:
+        """Have the object store hold the copy that is here. As Bring tells; it ends with the call, and goes
+        on from there when it is called again.
+        """
+
+    @_abc_1.abstractmethod
+    def Withdraw(
+        self,
+        request: _copies_pb2.CopyRef,
+        context: _ServicerContext,
+    ) -> _typing.Union[_copies_pb2.RemoveReply, _abc.Awaitable[_copies_pb2.RemoveReply]]:
+        """Have the object store hold it no more. Refused where no node's copy was just found good."""
 
 def add_CopiesServicer_to_server(servicer: CopiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

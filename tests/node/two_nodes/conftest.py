@@ -1,23 +1,19 @@
 """
-A workload is sealed on one node and goes on on another.
+Two real nodes that lend each other checkpoints and are given one object store.
 
 Real: the control plane, two nodes (kubelet, containerd, runc, CRIU) with our runtime, agents and
-device plugins on them, checkpoints fetched from agent to agent. Simulated: the GPUs, one a node.
-Faked: the policies' verdicts; the webhook is not there, so pods say themselves what they wake from.
-Observed: the pods' answers, the agents' word, the API server.
+device plugins on them, an S3 server. Simulated: the GPUs, one a node. Faked: the policies'
+verdicts; the webhook is not there, so pods say themselves what they wake from.
 """
 
 import json
 import os
 import signal
-import socket
-import socketserver
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,10 +31,9 @@ from testbed.controlplane import ControlPlane
 from testbed.kubectl import KubectlFailed
 from testbed.node.realnode import RealNode
 from testbed.node.spec import NodeSpec
+from testbed.objectserver import KEY_ID, SECRET, ObjectServer
 
-pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
-
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 IMAGE = "kyb.test/waking:1"
 NEEDED = ["grpcio", "protobuf", "orjson", "structlog", "pyyaml"]
 PROFILES = """\
@@ -52,6 +47,7 @@ exec {program} "$@"
 GPU = "/run/kyb-gpu/gpu.sock"  # each node has a /run of its own
 PATIENCE_S = 90.0  # two busy cores
 PORT = 8443
+BUCKET = "kyb"
 # The second one gives a checkpoint on its way less time than it gets here.
 RUNTIMES = {"waking": "agent-wait = 60\n", "hurried": "agent-wait = 60\nwake-wait = 3\n"}
 
@@ -65,6 +61,7 @@ class Node:
     folder: Path
     shared: Path
     opa_url: str
+    objects: ObjectServer
     reached_at: str = ""  # by other agents; empty: at its own address
 
     @property
@@ -94,16 +91,26 @@ class Node:
             f"--checkpoint-keys={self.shared / 'keys'}", f"--tls-dir={self.shared / 'serving'}",
             f"--client-tls-dir={self.shared / 'client'}", f"--listen={address}:{PORT}",
             f"--advertise={self.reached_at or f'{address}:{PORT}'}",
-            f"--criu-plugins={native.criu_plugins()}",
+            f"--criu-plugins={native.criu_plugins()}", f"--checkpoint-store=s3://{BUCKET}/cluster",
+            f"--checkpoint-wrapping-keys={self.shared / 'wrapping'}",
         ]  # fmt: skip
-        self._start("agent", argv, lambda: self.view() is not None, environment)
+        given = {
+            "AWS_ENDPOINT_URL": self.objects.url,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }
+        self._start("agent", argv, lambda: self.view() is not None, given | environment)
 
     def restart_agent(self, **environment: str) -> None:
         """kill -9, and another one."""
-        with suppress(ValueError, OSError):  # it has killed itself
+        self.kill_agent()
+        self.start_agent(**environment)
+
+    def kill_agent(self) -> None:
+        """kill -9."""
+        with suppress(ValueError, OSError, KeyError):  # it has killed itself, or is stopped
             os.kill(self.real.pid("agent"), signal.SIGKILL)
         self.real.processes.stop("agent")
-        self.start_agent(**environment)
 
     def agent_runs(self) -> bool:
         return self.real.processes.running("agent")
@@ -152,6 +159,7 @@ class Pair:
 
     plane: ControlPlane
     nodes: tuple[Node, Node]
+    objects: ObjectServer
     made: list[str] = field(default_factory=list)
 
     def run(
@@ -266,34 +274,28 @@ class Pair:
             wait_for(lambda one=node: one.is_empty(), "all is let go of", PATIENCE_S)
 
 
-@pytest.fixture(scope="module")
-def pair_of_nodes(
-    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pair]:
-    """Two nodes that lend each other checkpoints."""
+@contextmanager
+def two_nodes(plane: ControlPlane, work: Callable[[str], Path]) -> Iterator[Pair]:
+    """Everything runs when it is entered. `work` gives a folder for what is called so."""
     with tempfile.TemporaryDirectory(prefix="kyb-") as name, ExitStack() as running:
         shared = Path(name)
         opa = running.enter_context(FakeOpa(3600.0))
+        objects = running.enter_context(ObjectServer.start(work("objects")))
+        objects.make_bucket(BUCKET)
         _certificates(shared)
         _cluster(plane)
         made = []
         for number in (1, 2):
-            work, spec = tmp_path_factory.mktemp(f"waking-{number}"), _spec(shared, number)
-            node = running.enter_context(RealNode.start(plane, work, spec))
+            spec = _spec(shared, number)
+            node = running.enter_context(RealNode.start(plane, work(spec.name), spec))
             packages = [REPOSITORY / one for one in ("kybernate", "testbed")]
             node.import_image(IMAGE, node.python_image(NEEDED, packages))
-            node.reach(int(opa.url.rpartition(":")[2]))
-            made.append(Node(plane, node, shared / str(number), shared, opa.url))
+            for url in (opa.url, objects.url):
+                node.reach(int(url.rpartition(":")[2]))
+            made.append(Node(plane, node, shared / str(number), shared, opa.url, objects))
         for one in made:
             one.start_all()
-        yield Pair(plane, (made[0], made[1]))
-
-
-@pytest.fixture
-def pair(pair_of_nodes: Pair) -> Iterator[Pair]:
-    """The nodes; what the test made on them is removed."""
-    yield pair_of_nodes
-    pair_of_nodes.forget()
+        yield Pair(plane, (made[0], made[1]), objects)
 
 
 def _spec(shared: Path, number: int) -> NodeSpec:
@@ -320,6 +322,8 @@ def _certificates(shared: Path) -> None:
     from nodeagent.checkpoints.signing import Keys
 
     Keys.own(shared / "keys")
+    (shared / "wrapping").mkdir()
+    (shared / "wrapping/wrapping.key").write_text(b64encode(os.urandom(32)).decode())
     authority = pki.Authority(shared / "authority")
     for folder, name in (("serving", SERVER), ("client", names.AGENT_CLIENT)):
         pair = authority.issue(folder, common_name=name, addresses=[name])
@@ -343,167 +347,17 @@ def _cluster(plane: ControlPlane) -> None:
         plane.kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
 
 
-def test_an_active_workload_is_sealed_and_goes_on(pair):
-    one, _ = pair.nodes
-    pair.run("sealed", one)
-    assert pair.predict("sealed")["counter"] == 1
-    made = pair.seal("sealed", one, "first")
-    assert made.ok, made
-    one.await_state("sealed", "Active")
-    answer = pair.predict("sealed")
-    assert (answer["counter"], answer["intact"]) == (2, True)
-    wait_for(lambda: pair.checkpoint("first")["status"]["sizeBytes"], "it is published", 60.0)
-    again = pair.seal("sealed", one, "first")
-    assert (again.ok, again.reason) == (False, "NAME_TAKEN")
-    assert pair.predict("sealed")["counter"] == 3
-
-
-def test_a_sealed_workload_goes_on_on_the_other_node_and_again_on_the_first(pair):
-    one, other = pair.nodes
-    pair.run("before", one)
-    for count in (1, 2, 3):
-        assert pair.predict("before")["counter"] == count
-    assert pair.seal("before", one, "moved", leave_parked=True).ok
-    assert one.state("before") == "Parked"
-    pair.delete("before")
-
-    began = time.monotonic()
-    pair.run("after", other, **{"restore-from": "moved"})
-    answer = pair.predict("after")
-    seconds = time.monotonic() - began
-    assert (answer["counter"], answer["intact"]) == (4, True)
-    status = wait_for(lambda: pair.switch("after"), "the switch is written", 60.0)
-    phases = {phase["name"]: phase["seconds"] for phase in status["phases"]}
-    print(f"create to the next number {seconds:.2f} s, of it {phases}")
-    assert {"fetch and verify", "contents", "prepare", "restore", "copy in"} <= phases.keys()
-    assert pair.checkpoint("moved")["status"]["claim"]["node"] == other.name
-
-    pair.run("beside", other, **{"restore-from": "moved"})  # claimed: it begins anew
-    other.await_state("beside", "Waiting")
-    pair.delete("beside")
-
-    assert pair.seal("after", other, "back", leave_parked=True).ok
-    pair.delete("after")
-    pair.run("home", one, **{"restore-from": "moved, back"})
-    answer = pair.predict("home")
-    assert (answer["counter"], answer["intact"]) == (5, True)
-
-
-def test_an_agent_killed_while_it_seals_leaves_the_workload_parked(pair):
-    """At the other marks: tests/nodeagent/test_sealing.py."""
-    one, _ = pair.nodes
-    pair.run("killed", one)
-    assert pair.predict("killed")["counter"] == 1
-    one.restart_agent(KYB_FAULT="before:sealed")
-    one.await_state("killed", "Active")
-    with pytest.raises(AgentAway):
-        pair.seal("killed", one, "never")
-    one.restart_agent()
-    one.await_state("killed", "Parked")
-    with one.agent() as agent:
-        assert agent.activate(WorkloadKey("default", "killed"), within=60.0).ok
-    answer = pair.predict("killed")
-    assert (answer["counter"], answer["intact"]) == (2, True)
-    assert pair.seal("killed", one, "never").reason == "NAME_TAKEN"  # it was whole already
-
-
-def test_an_agent_killed_while_it_wakes_costs_nothing(pair):
-    """At the other marks: tests/nodeagent/test_waking.py."""
-    one, other = pair.nodes
-    pair.run("before", one)
-    assert pair.predict("before")["counter"] == 1
-    assert pair.seal("before", one, "woken", leave_parked=True).ok
-    pair.delete("before")
-    other.restart_agent(KYB_FAULT="after:restoring")
-    pair.run("after", other, wait=False, **{"restore-from": "woken"})
-    wait_for(lambda: not other.agent_runs(), "the agent dies", PATIENCE_S)
-    other.restart_agent()
-    answer = pair.predict("after")
-    assert (answer["counter"], answer["intact"]) == (2, True), pair.told("after")
-
-
-@pytest.mark.parametrize(("kind", "counter"), [("training", 2), ("inference", 1)])
-def test_a_woken_container_that_is_killed_goes_back_or_begins_anew_by_its_class(
-    pair, kind, counter
-):
-    one, _ = pair.nodes
-    pair.run("sealed", one)
-    assert pair.predict("sealed")["counter"] == 1
-    assert pair.seal("sealed", one, "kept", leave_parked=True).ok
-    pair.delete("sealed")
-    pair.run("woken", one, **{"restore-from": "kept", "class": kind})
-    assert [pair.predict("woken")["counter"] for _ in range(2)] == [2, 3]
-    one.real.runc("kill", pair.container("woken")["containerID"].rpartition("/")[2], "KILL")
-    wait_for(lambda: pair.container("woken")["restartCount"] == 1, "it is made again", PATIENCE_S)
-    answer = pair.predict("woken")
-    assert (answer["counter"], answer["intact"]) == (counter, True), pair.told("woken")
-
-
-class StuckLink(socketserver.ThreadingTCPServer):
-    """Leads to an agent; after the first MiB of its answers nothing comes until `go_on` is set."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, target):
-        self.go_on, self.passed = threading.Event(), 0
-        self.target = target
-        super().__init__(("127.0.0.1", 0), _Passing)
-
-    @property
-    def port(self):
-        return self.server_address[1]
-
-
-class _Passing(socketserver.BaseRequestHandler):
-    def handle(self):
-        with socket.create_connection(self.server.target) as agent:
-            threading.Thread(target=self._ask, args=(agent,), daemon=True).start()
-            with suppress(OSError):
-                while piece := agent.recv(65536):
-                    if self.server.passed > 2**20:
-                        self.server.go_on.wait(PATIENCE_S)
-                    self.server.passed += len(piece)
-                    self.request.sendall(piece)
-
-    def _ask(self, agent):
-        with suppress(OSError):
-            while piece := self.request.recv(65536):
-                agent.sendall(piece)
-            agent.shutdown(socket.SHUT_WR)
+@pytest.fixture(scope="session")
+def pair_of_nodes(
+    real_programs: None, plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Started once for all tests here."""
+    with two_nodes(plane, tmp_path_factory.mktemp) as made:
+        yield made
 
 
 @pytest.fixture
-def stuck(pair):
-    """Between the second node and the agent of the first."""
-    one, other = pair.nodes
-    with StuckLink((one.real.state.address, PORT)) as link:
-        threading.Thread(target=link.serve_forever, daemon=True).start()
-        other.real.reach(link.port)
-        one.reached_at = f"127.0.0.1:{link.port}"
-        one.restart_agent()
-        where = ("get", "gpunode", one.name, "-o", "jsonpath={.status.endpoint}")
-        wait_for(lambda: pair.said(*where) == one.reached_at, "it is known anew", 60.0)
-        yield link
-        link.go_on.set()
-        link.shutdown()
-        one.reached_at = ""
-        one.restart_agent()
-
-
-def test_a_checkpoint_that_takes_longer_than_the_kubelet_waits_is_fetched_once(pair, stuck):
-    """Also for a pod whose container is made once and never again: its sandbox waits."""
-    one, other = pair.nodes
-    pair.run("slow", one)
-    assert pair.predict("slow")["counter"] == 1
-    assert pair.seal("slow", one, "large", leave_parked=True).ok
-    pair.delete("slow")
-    wishes = {"restore-from": "large"}
-    pair.run("late", other, wait=False, runtime="hurried", again="Never", **wishes)
-    about = "involvedObject.name=late,reason=FailedCreatePodSandBox"
-    refused = ("get", "events", f"--field-selector={about}", "-o", "jsonpath={.items[*].message}")
-    wait_for(lambda: "not here yet" in pair.said(*refused), "the kubelet was refused", PATIENCE_S)
-    stuck.go_on.set()
-    answer = pair.predict("late")
-    assert (answer["counter"], answer["intact"]) == (2, True)
-    assert stuck.passed < 1.2 * pair.checkpoint("large")["status"]["sizeBytes"]
+def pair(pair_of_nodes: Pair) -> Iterator[Pair]:
+    """The nodes; what the test made on them is removed."""
+    yield pair_of_nodes
+    pair_of_nodes.forget()

@@ -1,0 +1,327 @@
+"""
+The tier `object`: checkpoints of this node demoted into the store that its agent was given, and
+fetched from there.
+
+Called by: the Copies service (for the controller), whoever wakes, the registry's inventory. What
+lies there is format v1 (docs/reference/checkpoint-format.md); what is fetched is on this node the
+very checkpoint that was sealed, with its own manifest and signature.
+Rule: the store is not trusted: signatures, domain keys, tags, names and digests are checked, and
+only the whole becomes visible. Rule: whoever waits for a wake goes before what is carried in the
+background. Rule: what was interrupted goes on from what is there, here and in the store.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kybernate.artifacts import names, v0
+from kybernate.artifacts.chunks import DomainKey
+from kybernate.artifacts.faults import DAMAGE, Unusable
+from kybernate.artifacts.manifest import Manifest
+from kybernate.clients.backoff import Pace
+from kybernate.clients.clock import Clock
+from kybernate.clients.errors import Retry
+from kybernate.decisions import compatibility
+from kybernate.ladder import carrying, copying, reading
+from kybernate.ladder.begun import begun
+from kybernate.ladder.carrying import Authority
+from kybernate.ladder.keyring import BadKeys, KeyRing
+from kybernate.ladder.plain import Plain
+from kybernate.ladder.progress import Course, Ended, Progress
+from kybernate.ladder.reading import Opened
+from kybernate.model.artifact import Artifact, Kind
+from kybernate.model.checkpoint import Flaw
+from kybernate.runtime.logs import get_logger
+from kybernate.stores import places
+from kybernate.stores import port as stores
+from kybernate.stores.link import Link, Yielding
+from kybernate.stores.retrying import Retrying
+from nodeagent.checkpoints import rows, verifying
+from nodeagent.checkpoints.faults import Cancelled, PeerAway
+from nodeagent.checkpoints.peers import Fetched, Tell, Wanted
+from nodeagent.checkpoints.sealed import Sealed
+from nodeagent.checkpoints.store import Store, admit
+
+_TRIES, _PACE = 9, Pace(first=0.25, longest=15.0)  # some forty seconds for each object
+Listener = Callable[[Kind, Artifact, str], None]
+Measured = Callable[[int, float], None]
+"""Bytes that came from the store, and seconds."""
+
+
+class NoStore(Retry):
+    """This agent was given no store, or no keys for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the settings say: where the store is (nowhere: empty), and the folder of the keys that
+    wrap the domains' keys there."""
+
+    place: str = ""
+    wrapping: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demoted:
+    """Bytes of the checkpoint, and bytes that were put for it."""
+
+    size: int
+    written: int
+
+
+class Objects:
+    """Thread safe. `link` is shared by all that move."""
+
+    def __init__(
+        self,
+        given: Given,
+        here: Store,
+        clock: Clock,
+        measured: Measured = lambda *_: None,
+        store: stores.Store | None = None,
+    ) -> None:
+        """`store` in place of the one of that place. Raises BadPlace, OSError."""
+        self._given, self._here, self._clock, self._measured = given, here, clock, measured
+        self._store = store or (places.store(given.place, os.environ) if given.place else None)
+        self.link = Link()
+        self._lock = threading.Lock()
+        self._ends: dict[tuple[str, str], threading.Event] = {}
+        self.listener: Listener = lambda *_: None
+        """Hears of copies there that came, went, or were compared."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a store at all."""
+        return self._store is not None
+
+    def demote(
+        self,
+        wanted: Wanted,
+        told: Tell = lambda _: None,
+        ended: threading.Event | None = None,
+    ) -> Demoted:
+        """Have the store hold the checkpoint that is here; one that it has costs no byte.
+
+        Raises Unusable (ABSENT: it is not here), AnotherThere, NoStore, Cancelled, PeerAway, and
+        Refused as the store says no; what was put stays for the next time.
+        """
+        course = self._course(told, ended)
+        with (
+            self._here.using(wanted.namespace, wanted.name),
+            self._under_way(wanted, course.ended),
+            self._way(course) as store,
+        ):
+            sealed = self._here.peek(wanted.namespace, wanted.name)
+            admit(sealed.manifest, sealed.signature, None, wanted.signature)
+            done = carrying.carry(_plain(sealed), store, self._authority(), course)
+        if not done.was_there:
+            self.listener(Kind.COPIED, rows.artifact_of(sealed), "")
+        get_logger().info(
+            "checkpoint demoted", checkpoint=wanted.name, bytes=sealed.size, written=done.written
+        )
+        return Demoted(size=sealed.size, written=done.written)
+
+    def call_off(self, namespace: str, name: str) -> None:
+        """End what is being demoted of it, where that is so."""
+        with self._lock:
+            ended = self._ends.get((namespace, name))
+        if ended is not None:
+            ended.set()
+
+    def fetch(
+        self,
+        wanted: Wanted,
+        told: Tell = lambda _: None,
+        cancelled: threading.Event | None = None,
+        *,
+        hurry: bool = False,
+    ) -> Sealed:
+        """It, verified, on this node, as `Peers.fetch` says; `hurry`: somebody waits for it.
+
+        Raises Unusable, NoRoom, NotSealed, Cancelled, PeerAway, NoStore.
+        """
+        with self._here.alone(wanted.namespace, wanted.name):
+            try:
+                return self._here.open(wanted.namespace, wanted.name, wanted.here, wanted.signature)
+            except Unusable as problem:
+                if problem.reason is not Flaw.ABSENT and problem.reason not in DAMAGE:
+                    raise
+            course = self._course(told, cancelled)
+            with self._way(course, hurry=hurry) as store:
+                return self._fetched(store, wanted, course)
+
+    def flaw(self, wanted: Wanted, ended: threading.Event | None = None) -> str:
+        """What is wrong with the copy in the store, every byte of it compared; empty: nothing.
+
+        Raises NoStore, PeerAway, Cancelled.
+        """
+        course = self._course(lambda _: None, ended)
+        try:
+            with self._way(course) as store:
+                opened = self._opened(store, wanted)
+                key = self._ring().open(store, opened.manifest.domain, opened.manifest.key)
+                self._origin(store, opened, wanted, key)
+                copying.check_packs(store, opened.manifest, key, course)
+        except Unusable as problem:
+            self._compared(wanted, str(problem))
+            return str(problem)
+        self.listener(Kind.VERIFIED, rows.of_opened(opened), "")
+        return ""
+
+    def _compared(self, wanted: Wanted, flaw: str) -> None:
+        """Of a copy that is damaged: what is here of it tells whose it is."""
+        with suppress(Unusable):
+            sealed = self._here.peek(wanted.namespace, wanted.name)
+            if sealed.signature == wanted.signature:
+                self.listener(Kind.DAMAGED, rows.artifact_of(sealed), flaw)
+
+    def remove(self, wanted: Wanted) -> Artifact | None:
+        """Have its manifest gone from the store, where it is this very one; what was there.
+
+        Packs that no other manifest names are left to whoever collects there. Raises Unusable for
+        another one, NoStore, PeerAway.
+        """
+        course = self._course(lambda _: None, None)
+        with self._way(course) as store:
+            try:
+                opened = self._opened(store, wanted)
+            except Unusable as problem:
+                if problem.reason is Flaw.ABSENT:
+                    return None
+                raise
+            store.delete(names.manifest_key(wanted.namespace, wanted.name))
+        gone = rows.of_opened(opened)
+        self.listener(Kind.REMOVED, gone, "")
+        return gone
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every checkpoint in the store whose manifest we believe. Raises NoStore, PeerAway."""
+        with self._way(self._course(lambda _: None, None)) as store:
+            for one in list(store.list(names.MANIFESTS)):
+                parts = one.key.split("/")
+                try:
+                    opened = reading.opened(store, parts[1], parts[-1], self._here.keys.trusted)
+                except Unusable as problem:
+                    get_logger().warning("not usable", manifest=one.key, why=str(problem))
+                else:
+                    yield rows.of_opened(opened)
+
+    @contextmanager
+    def _under_way(self, wanted: Wanted, ended: threading.Event) -> Iterator[None]:
+        key = (wanted.namespace, wanted.name)
+        with self._lock:
+            self._ends[key] = ended
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ends.pop(key, None)
+
+    # the store, as it is to be asked now
+
+    @contextmanager
+    def _way(self, course: Course, *, hurry: bool = False) -> Iterator[stores.Store]:
+        """Its errors become ours."""
+        if self._store is None:
+            raise NoStore("this agent was given no store for checkpoints (--checkpoint-store)")
+        store = Retrying(self._store, self._clock, course.ended, tries=_TRIES, pace=_PACE)
+        try:
+            if hurry:
+                with self.link.hurried():
+                    yield store
+            else:
+                yield Yielding(store, self.link, course.check)
+        except Ended as ended:
+            raise Cancelled(str(ended)) from ended
+        except BadKeys as problem:
+            raise NoStore(f"its keys cannot be used: {problem}") from problem
+        except PeerAway:
+            raise
+        except Retry as away:
+            raise PeerAway(f"the store cannot be reached: {away}") from away
+
+    def _course(self, told: Tell, ended: threading.Event | None) -> Course:
+        def tell(progress: Progress) -> None:
+            done = min(progress.done, progress.total)
+            told(Fetched(done=done, total=progress.total, rate=progress.rate))
+
+        return Course(self._clock, tell, ended)
+
+    def _authority(self) -> Authority:
+        keys = self._here.keys
+        return Authority(ring=self._ring(), trusted=keys.trusted, signer=keys.signer)
+
+    def _ring(self) -> KeyRing:
+        """As the folder has it now: keys are rotated. Raises BadKeys."""
+        if self._given.wrapping is None:
+            raise BadKeys("none are given (--checkpoint-wrapping-keys)")
+        return KeyRing.of_folder(self._given.wrapping)
+
+    # what is in it
+
+    def _opened(self, store: stores.Store, wanted: Wanted) -> Opened:
+        """Its manifest, which is that of what was published. Raises Unusable."""
+        trusted = self._here.keys.trusted
+        opened = reading.opened(store, wanted.namespace, wanted.name, trusted)
+        if wanted.signature and not carrying.same(opened, wanted.signature):
+            raise Unusable(Flaw.NOT_PUBLISHED, f"{wanted.namespace}/{wanted.name}")
+        return opened
+
+    def _origin(
+        self, store: stores.Store, opened: Opened, wanted: Wanted, key: DomainKey
+    ) -> tuple[bytes, str, v0.Manifest]:
+        """The manifest it was sealed with, believed: bytes, signature and itself. Raises
+        Unusable."""
+        content = reading.origin(store, opened.manifest, key)
+        assert opened.manifest.origin is not None  # `origin` has seen it
+        signature = opened.manifest.origin.signature
+        self._here.keys.check(content, signature)
+        manifest = v0.decode(content)
+        if (manifest.namespace, manifest.name) != (wanted.namespace, wanted.name):
+            raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
+        admit(manifest, signature, wanted.here, wanted.signature)
+        if _sizes(manifest) != _sizes(opened.manifest):
+            raise Unusable(Flaw.MALFORMED, "its files are not those it was sealed with")
+        return content, signature, manifest
+
+    def _fetched(self, store: stores.Store, wanted: Wanted, course: Course) -> Sealed:
+        began = self._clock.monotonic()
+        opened = self._opened(store, wanted)
+        if wanted.here is not None:  # told before a key is asked for
+            facts = opened.manifest.facts
+            for one in compatibility.differences(facts.made_in, wanted.here, facts.boot_bound):
+                raise Unusable(one.flaw, one.detail)
+        key = self._ring().open(store, opened.manifest.domain, opened.manifest.key)
+        content, signature, manifest = self._origin(store, opened, wanted, key)
+        with self._here.arriving(wanted.namespace, wanted.name, signature, manifest.size) as draft:
+            begins = begun(draft.folder, opened.manifest, key)
+            files = {file.path: file for file in manifest.files}
+            for file, rest in reading.in_order(store, opened.manifest, key, course, begins):
+                written = draft.write(file.path, rest, after=begins.get(file.path, 0))
+                verifying.same_or_unusable(files[file.path], written.size, written.sha256)
+            self._here.delete(wanted.namespace, wanted.name)  # a damaged one
+            sealed = draft.install(content, manifest, signature)
+        seconds, fetched = self._clock.monotonic() - began, manifest.size - sum(begins.values())
+        self._measured(fetched, seconds)
+        get_logger().info(
+            "checkpoint fetched", checkpoint=wanted.name, store=self._given.place,
+            seconds=round(seconds, 3), bytes=manifest.size, were_here=sum(begins.values()),
+        )  # fmt: skip
+        return sealed
+
+
+def _plain(sealed: Sealed) -> Plain:
+    """As the ladder reads an agent's."""
+    return Plain(
+        folder=sealed.folder.parent,
+        manifest=sealed.manifest,
+        signature=sealed.signature,
+        content=sealed.content,
+    )
+
+
+def _sizes(manifest: Manifest | v0.Manifest) -> dict[str, int]:
+    return {file.path: file.size for file in manifest.files}
