@@ -17,7 +17,7 @@ from kybernate.clients.opa import OpaPolicy
 from kybernate.decisions.books import Books
 from kybernate.decisions.grouping import groups_of, missing
 from kybernate.model.ids import NodeName
-from kybernate.model.tier import Tier
+from kybernate.model.tier import Room, Tier
 from kybernate.runtime.logs import get_logger
 from nodeagent import checkpointing
 from nodeagent.checkpoints.artifacts import Artifacts, Place
@@ -27,7 +27,7 @@ from nodeagent.containers.podresources import KubeletSeats
 from nodeagent.demand import wiring as demand
 from nodeagent.disk.announcements import Announcements
 from nodeagent.disk.journal import BreakingJournal, FileJournal, Journal
-from nodeagent.gpus.cards import CardWatch
+from nodeagent.gpus.cards import Below, CardWatch
 from nodeagent.linux import processes
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezer
@@ -40,16 +40,17 @@ from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.real import Real
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
-from nodeagent.sources import Cards, by_wish, mechanism_of, pool_of
+from nodeagent.sources import Cards, by_wish, cellar_of, mechanism_of, pool_of
 from nodeagent.steady import ByTheWall, SteadyClock
 from nodeagent.stories import recovery
 from nodeagent.stories.bandwidth import Bandwidths
 from nodeagent.stories.recovery import Recovered
 from nodeagent.stories.stage import Stage
 from nodeagent.stories.story import Limits, Tools
+from nodeagent.tiering import Tiering
 from nodeagent.turns.changes import Changes
 from nodeagent.turns.coordinator import Coordinator
-from nodeagent.turns.switching import GpuLocks, Switches
+from nodeagent.turns.switching import GpuLocks, Switches, how_it_lies
 from nodeagent.watching import Watching
 
 # A switch that waits for work to drain ends within the drain limit; what comes after, copies
@@ -103,25 +104,41 @@ class Engine:
         freezer = Freezer(clock, cgroups)
         self._file_journal = FileJournal(settings.state_dir / "journal")
         self.pool = pool_of(settings)
+        self.cellar = cellar_of(settings, self.pool, clock)
         self._watch = CardWatch(
             self._cards.inventory,
             self.groups,
             self.lives,
             clock,
             cgroups,
-            lambda: (self.pool.room().free, self.bandwidths.bus()),
+            self._below,
         )
         inventory = self._cards.inventory
         self.usual = mechanism_of(settings, self.pool, freezer, cgroups, inventory)
         self.tools = Tools(
             journal=_breaking(self._file_journal),
             pool=self.pool,
+            cellar=self.cellar,
             mechanism=by_wish(self.usual, inventory, freezer, clock),
             cards=self._watch,
             clock=self.steady,
             freezer=freezer,
             limits=Limits(drain=settings.drain_limit),
         )
+
+    def _below(self) -> Below:
+        """The tiers below the cards."""
+        rates = self.bandwidths.all()
+        return Below(
+            pool_free=self.pool.room().free,
+            bus=rates.get(Tier.RAM),
+            nvme_free=self.cellar.room().free,
+            nvme=rates.get(Tier.NVME),
+        )
+
+    def rooms(self) -> dict[Tier, Room]:
+        """What the tiers below the cards hold, and could."""
+        return {Tier.RAM: self.pool.room(), Tier.NVME: self.cellar.room()}
 
     def _build_telling(self) -> None:
         self.events = EventRecorder(self.kube, CONTROLLER, self.node, self._clock)
@@ -145,6 +162,7 @@ class Engine:
         books = Books(
             memory={gpu.index: gpu.memory for gpu in self._cards.gpus},
             groups=self.groups,
+            pool_size=self.pool.limit,
             pool_free=self.pool.room().free,
             switch_seconds=self._settings.switch_seconds,
         )
@@ -168,6 +186,13 @@ class Engine:
             wall=self._clock,
         )
         self.sealings = checkpointing.sealings_of(parts)
+        self.tiering = Tiering(
+            stage=stage,
+            lives=self.lives,
+            coordinator=self.coordinator,
+            asks=ByTheWall(self.policy, self._clock),
+            teller=self.teller,
+        )
         self._keeper = Keeper(self.lives, self.tools.journal, lambda: self.coordinator.books)
         self._lifelines = Lifelines()
         self.seats = KubeletSeats(self._settings.podresources_socket)
@@ -186,6 +211,7 @@ class Engine:
             journal=self.tools.journal,
             announcements=Announcements(self._settings.state_dir / "announced", boot),
             pool=self.pool,
+            cellar=self.cellar,
             clock=self.steady,
             pod_of=self.watching.pod,
             pods=self.watching.pods,
@@ -222,6 +248,8 @@ class Engine:
         )
         for life in found.lives:
             self.coordinator.restore(life.tenancy())
+            movable, through_ram = how_it_lies(self.tools.mechanism, life.body)
+            self.coordinator.lies(life.key, movable=movable, through_ram=through_ram)
         for life in found.lives:
             self.containers.adopt(life)
         self.containers.remember()
@@ -236,9 +264,11 @@ class Engine:
         self.coordinator.start()
         self.containers.start()
         self.demand.start()
+        self.tiering.start()
 
     def stop(self) -> None:
         """Begin no more switches; those under way have ended when this returns."""
+        self.tiering.stop()
         self.demand.stop()
         self.containers.stop()
         self.coordinator.stop(self._settings.drain_limit + SETTLE)

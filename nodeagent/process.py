@@ -13,7 +13,6 @@ from kybernate.clients import runtimecalls
 from kybernate.clients.clock import Clock
 from kybernate.clients.leases import LeaseHeartbeat
 from kybernate.model.ids import Revision
-from kybernate.model.tier import Tier
 from kybernate.model.workload import Wishes
 from kybernate.runtime import serving
 from kybernate.runtime.health import Health
@@ -64,14 +63,16 @@ class Process:
     def _build_serving(self) -> None:
         engine, tickets = self._engine, Tickets(self._clock)
         engine.feed.attach(tickets)
-        engine.feed.attach(Measures(self.metrics, engine.coordinator))
+        measures = Measures(self.metrics, engine.coordinator, engine.rooms)
+        engine.feed.attach(measures)
+        engine.tiering.moved = measures.moved
         agent = AgentService(
             Serving(
                 node=engine.node,
                 coordinator=engine.coordinator,
                 feed=engine.feed,
                 tickets=tickets,
-                pool=engine.pool,
+                rooms=engine.rooms,
                 bandwidths=engine.bandwidths,
                 sealings=engine.sealings,
                 clock=engine.steady,
@@ -212,8 +213,7 @@ class Process:
         self._writer.nudge()
 
     def _measured(self) -> Measured:
-        rooms = {Tier.RAM: self._engine.pool.room()}
-        return Measured(rooms=rooms, bandwidths=self._engine.bandwidths.all())
+        return Measured(rooms=self._engine.rooms(), bandwidths=self._engine.bandwidths.all())
 
     def _unseated(self, resource: str) -> tuple[Wishes, ...]:
         try:

@@ -37,6 +37,21 @@ class Settings(ProcessSettings):
         unit="bytes",
         help="VRAM contents kept in host memory; the agent's memory request has to be as much",
     )
+    nvme_dir: Path | None = setting(
+        None,
+        help="folder on a fast disk for parked contents that leave host memory, encrypted. Without "
+        "it: parked/ in the state folder",
+    )
+    nvme_limit: int = setting(
+        256 * GIB,
+        unit="bytes",
+        help="VRAM contents kept there; 0: none leave host memory",
+    )
+    nvme_keep_free: float = setting(
+        15.0,
+        unit="percent",
+        help="of that disk, left to others: below 10 the kubelet evicts pods where it is its own",
+    )
     pool_pressing: bool = setting(
         True,
         help="make what the pool holds of real GPUs smaller, on the card, while nothing moves: "

@@ -20,6 +20,7 @@ from kybernate.model.ids import GpuUuid
 from kybernate.model.workload import ParkMechanism
 from kybernate.runtime import textfile
 from kybernate.runtime.logs import get_logger
+from nodeagent.cellar import Cellar, secret_in, sparing
 from nodeagent.disk.pool import Pool
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezing
@@ -88,6 +89,13 @@ def pool_of(settings: Settings) -> Pool:
         return Pool(folder, settings.pool_limit)
     chunks = Chunks(Slabs(folder / SLABS), settings.pool_limit)
     return Pool(folder, settings.pool_limit, BulkOfChunks(folder, chunks))
+
+
+def cellar_of(settings: Settings, pool: Pool, clock: Clock) -> Cellar:
+    """Where contents go that leave the pool. Its key is made where the pool is. Raises OSError."""
+    folder = settings.nvme_dir or settings.state_dir / "parked"
+    free = sparing(settings.nvme_keep_free)
+    return Cellar(folder, settings.nvme_limit, secret_in(pool.folder), clock, free=free)
 
 
 def mechanism_of(

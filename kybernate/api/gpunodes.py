@@ -207,7 +207,6 @@ def _summary(node: NodeState, gpus: int, mechanisms: Sequence[str]) -> dict[str,
     """The columns of `kubectl get gpunodes`, which can neither count nor join."""
     seats = sum(group.profile.seats_per_group for group in node.groups.values())
     active = [f"{one.key} on {one.group}" for one in node.tenants if one.state is State.ACTIVE]
-    ram = node.rooms.get(Tier.RAM)
     written = {
         "gpus": gpus,
         "seats": f"{len(node.tenants)}/{seats}",
@@ -215,8 +214,12 @@ def _summary(node: NodeState, gpus: int, mechanisms: Sequence[str]) -> dict[str,
         "waiting": sum(one.waits for one in node.tenants),
         "mechanisms": ", ".join(mechanisms),
     }
-    used = quantity.readable_bytes
-    return _with(written, ram=f"{used(ram.used)} of {used(ram.capacity)}" if ram else None)
+    return _with(written, ram=_used(node, Tier.RAM), nvme=_used(node, Tier.NVME))
+
+
+def _used(node: NodeState, tier: Tier) -> str | None:
+    room, size = node.rooms.get(tier), quantity.readable_bytes
+    return f"{size(room.used)} of {size(room.capacity)}" if room else None
 
 
 def _write_gpu(gpu: Gpu, used: Mapping[int, int]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from kybernate.model.policy import (
     AdmissionQuestion,
     AdmissionVerdict,
     HolderTerms,
+    ParkedFacts,
     PlacementQuestion,
     PlacementVerdict,
     PreemptionQuestion,
@@ -210,6 +211,20 @@ def write_tiering(question: TieringQuestion) -> Document:
         "waiting": question.waiting,
         "ram_free": question.ram_free,
         "calendar": _calendar(question),
+        **({"parked": _parked(question.parked)} if question.parked else {}),
+    }
+
+
+def _parked(parked: ParkedFacts) -> Document:
+    return {
+        "tier": parked.tier.value,
+        "seconds": round(parked.seconds, 3),
+        "place": parked.place,
+        "fetch_seconds": round(parked.fetch_seconds, 3),
+        "ram_capacity": parked.ram_capacity,
+        "ram_short": parked.ram_short,
+        "ram_to_come": parked.ram_to_come,
+        "nvme_free": parked.nvme_free,
     }
 
 
@@ -221,6 +236,7 @@ def read_tiering(result: object, revision: Revision) -> TieringVerdict:
         tier=_tier(verdict.get("tier"), faults),
         reason=_text(verdict.get("reason"), "reason", _REASON, faults),
         after_seconds=_maybe_seconds(verdict.get("after_seconds"), "after_seconds", faults),
+        value=_seconds(verdict.get("value", 0.0), "value", faults),
         revision=revision,
     )
     faults.check()
@@ -228,10 +244,10 @@ def read_tiering(result: object, revision: Revision) -> TieringVerdict:
 
 
 def _tier(value: object, faults: Faults) -> Tier:
-    """Only VRAM and RAM: nothing is demoted further yet."""
-    if value in (Tier.VRAM, Tier.RAM):
+    """Not object storage: nothing in place is demoted that far."""
+    if value in (Tier.VRAM, Tier.RAM, Tier.NVME):
         return Tier(str(value))
-    faults.add("tier", value, "vram or ram")
+    faults.add("tier", value, "vram, ram or nvme")
     return Tier.VRAM
 
 

@@ -14,7 +14,7 @@ from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group, Health
 from kybernate.model.ids import GroupName, WorkloadKey
 from kybernate.model.policy import HolderTerms
-from kybernate.model.tier import Bandwidth
+from kybernate.model.tier import Bandwidth, Tier
 from kybernate.model.workload import State
 
 # After a failed switch: 1, 2, 4 ... seconds until it is tried again, at most a minute.
@@ -27,7 +27,7 @@ FAILURES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """One node. `switching` maps a GPU to the switch that keeps it; `pool_free` is in bytes."""
+    """One node. `switching` maps a GPU to the switch that keeps it; room is in the card's bytes."""
 
     memory: Mapping[int, int]
     groups: Mapping[GroupName, Group]
@@ -37,8 +37,11 @@ class Books:
     foreign: Mapping[int, int] = field(default_factory=dict)
     terms: Mapping[WorkloadKey, HolderTerms] = field(default_factory=dict)
     switches: tuple[tuple[float, tuple[int, ...]], ...] = ()  # when and where, the last minute's
+    pool_size: int = 0
     pool_free: int = 0
     bus: Bandwidth | None = None
+    nvme_free: int = 0  # bytes left on NVMe for contents that leave the pool
+    nvme: Bandwidth | None = None
     switch_seconds: float = 5.0  # how long a switch may take, for the bound on waiting
 
     def ledger(self) -> Ledger:
@@ -55,6 +58,26 @@ class Books:
     def in_vram(self) -> tuple[Tenancy, ...]:
         """Who holds VRAM, by name."""
         return tuple(t for _, t in sorted(self.tenancies.items()) if t.in_vram)
+
+    def rates(self) -> dict[Tier, Bandwidth]:
+        """What is measured."""
+        measured = {Tier.RAM: self.bus, Tier.NVME: self.nvme}
+        return {tier: rate for tier, rate in measured.items() if rate is not None}
+
+    def demotable(self, but: Iterable[WorkloadKey] = ()) -> int:
+        """Bytes of the pool that could be on NVMe instead."""
+        skip = frozenset(but)
+        there = (t for key, t in self.tenancies.items() if key not in skip and self.may_go_down(t))
+        return min(self.nvme_free, sum(t.vram for t in there))
+
+    def may_go_down(self, tenancy: Tenancy) -> bool:
+        """Whether its contents could be on NVMe: who comes back by way of the pool needs a place
+        there beside those that are parked for it, or it would never come back."""
+        if tenancy.state is not State.PARKED or tenancy.tier is not Tier.RAM:
+            return False
+        beside = sum(self.memory.get(gpu, 0) for gpu in tenancy.gpus)
+        fits = not tenancy.through_ram or tenancy.vram + beside <= self.pool_size
+        return tenancy.movable and fits
 
     def healthy(self, group: GroupName) -> bool:
         """Whether the group may be given out. Not reported yet counts as healthy."""
@@ -170,7 +193,7 @@ def _parked(books: Books, tenancy: Tenancy, now: float) -> Books:
 def _runs(tenancy: Tenancy, now: float) -> Tenancy:
     return replace(
         tenancy, active_since=now, idle_since=now, wanted_since=None, most_waiting=0, failures=0,
-        not_before=0.0,
+        not_before=0.0, tier=Tier.RAM,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from kybernate.model.estimate import Item
 from kybernate.model.gpu import Group, Health
 from kybernate.model.ids import NodeName, ResourceName
 from kybernate.model.node import NodeState, Tenant
-from kybernate.model.tier import Bandwidth, Tier
+from kybernate.model.tier import Bandwidth, Room, Tier
 from kybernate.model.workload import State
 
 HOLDING = frozenset({State.ACTIVE, State.ACTIVATING, State.PARKING})
@@ -75,12 +75,11 @@ def _outlook(state: NodeState, group: Group, bound: tuple[Arrival, ...]) -> Grou
     near = [t for t in state.tenants if _shares_gpu(state, t, group)]
     holders = tuple(t for t in near if t.state in HOLDING)
     park, spread = estimates.park(holders, state.bandwidths)
-    room = state.rooms.get(Tier.RAM)
     return GroupOutlook(
         group=group,
         healthy=state.group_health.get(group.name, Health.UNKNOWN) is Health.HEALTHY,
         seat_free=_seats_taken(state, group, bound) < group.profile.seats_per_group,
-        room_to_park=not holders or (room is not None and room.free >= _vram(holders)),
+        room_to_park=not holders or _ram(state) >= _vram(holders),
         beside=_beside(group, holders),
         not_before=max((t.min_runtime_until for t in holders), default=0.0),
         park=park,
@@ -88,6 +87,13 @@ def _outlook(state: NodeState, group: Group, bound: tuple[Arrival, ...]) -> Grou
         park_spread=spread,
         waiting=len(bound) + sum(t.state in WAITING for t in near),
     )
+
+
+def _ram(state: NodeState) -> int:
+    """Bytes of host memory that are free, or would be once those in it are demoted."""
+    ram, nvme = (state.rooms.get(tier, Room(capacity=0)) for tier in (Tier.RAM, Tier.NVME))
+    parked = (t.vram for t in state.tenants if t.state is State.PARKED and t.tier is Tier.RAM)
+    return ram.free + min(nvme.free, sum(parked))
 
 
 def _shares_gpu(state: NodeState, tenant: Tenant, group: Group) -> bool:

@@ -3,12 +3,14 @@
 import datetime
 from typing import Protocol
 
+from kybernate.decisions import estimates
 from kybernate.decisions.books import Books
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.decisions.turns import Line, holders_of
 from kybernate.model.policy import (
     Calendar,
     GroupFacts,
+    ParkedFacts,
     PreemptionQuestion,
     PreemptionVerdict,
     TenantFacts,
@@ -17,6 +19,7 @@ from kybernate.model.policy import (
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import State
 
@@ -31,7 +34,8 @@ class Asks(Protocol):
         """May the holder be parked for the incoming workload?"""
 
     def tiering(self, question: TieringQuestion) -> TieringVerdict | Refusal:
-        """May a holder leave its GPU though nobody takes its place?"""
+        """May a holder leave its GPU though nobody takes its place? Where should a parked one's
+        contents be?"""
 
 
 def rivals(line: Line, waiter: Tenancy) -> tuple[Tenancy, ...]:
@@ -89,9 +93,36 @@ def tiering_question(line: Line, holder: Tenancy) -> TieringQuestion:
     return TieringQuestion(
         workload=facts(holder, line, None),
         waiting=sum(w.shares_gpu(holder) for w in line.waiters),
-        ram_free=line.books.pool_free,
+        ram_free=line.books.pool_free + line.books.demotable(),
         calendar=calendar(line.now),
     )
+
+
+def parked_question(line: Line, parked: Tenancy, short: int) -> TieringQuestion:
+    """In which tier should its contents be? `short`: bytes of the pool that a plan lacks."""
+    books = line.books
+    ahead = [w.key for w in rivals(line, parked)] if parked.waits else []
+    return TieringQuestion(
+        workload=facts(parked, line, None),
+        waiting=sum(w.shares_gpu(parked) for w in line.waiters),
+        ram_free=books.pool_free,
+        calendar=calendar(line.now),
+        parked=ParkedFacts(
+            tier=parked.tier,
+            seconds=max(0.0, line.now - parked.since),
+            place=ahead.index(parked.key) if parked.key in ahead else None,
+            fetch_seconds=estimates.rate(books.rates(), Tier.NVME).seconds(parked.vram),
+            ram_capacity=books.pool_size,
+            ram_short=short,
+            ram_to_come=to_come(books, parked),
+            nvme_free=books.nvme_free,
+        ),
+    )
+
+
+def to_come(books: Books, parked: Tenancy) -> int:
+    """Bytes of the pool that the holders of its GPUs need once they are parked for it."""
+    return sum(holder.vram for holder in holders_of(books, parked))
 
 
 def facts(tenancy: Tenancy, line: Line, longest_wait_began: float | None) -> TenantFacts:

@@ -8,7 +8,7 @@ given without it. The order and the bound on waiting are in `turns`; what fits i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from kybernate.decisions import depth, questions, turns
+from kybernate.decisions import depth, estimates, questions, turns
 from kybernate.decisions.books import Books
 from kybernate.decisions.questions import Asks
 from kybernate.decisions.tenancy import Tenancy
@@ -59,6 +59,7 @@ class Decided:
     waits: Mapping[WorkloadKey, Refusal] = field(default_factory=dict)
     again_at: float | None = None
     terms: Mapping[WorkloadKey, HolderTerms] = field(default_factory=dict)
+    short: int = 0  # bytes of host memory that a plan lacked, and demoting could give
     revision: Revision = NO_REVISION
 
 
@@ -89,6 +90,7 @@ class _Pass:
         self.terms: dict[WorkloadKey, HolderTerms] = {}
         self.revision: Revision = NO_REVISION
         self.again: list[float] = []
+        self.short = 0
 
     def run(self) -> Decided:
         plan = self._asked_by_people() or self._along_the_queue() or self._without_work()
@@ -97,7 +99,7 @@ class _Pass:
         again += [t.not_before for t in self.books.tenancies.values() if t.not_before > self.now]
         return Decided(
             plan=plan, waits=self.waits, again_at=min(again, default=None), terms=self.terms,
-            revision=self.revision,
+            short=self.short, revision=self.revision,
         )  # fmt: skip
 
     def _asked_by_people(self) -> SwitchPlan | None:
@@ -235,7 +237,7 @@ class _Pass:
         if isinstance(leaving, Refusal):
             return leaving
         parked, overridden = leaving
-        if refusal := self._cannot_leave(parked):
+        if refusal := self._cannot_leave(parked, waiter):
             return refusal
         if refusal := self._still_no_room(waiter, parked):
             return refusal
@@ -297,17 +299,25 @@ class _Pass:
         self._ask_again(verdict.retry_seconds or RETRY_SECONDS)
         return Refusal(reason=Reason.PROTECTED, detail=f"{holder.key}: {verdict.reason}")
 
-    def _cannot_leave(self, parked: tuple[Tenancy, ...]) -> Refusal | None:
+    def _cannot_leave(
+        self, parked: tuple[Tenancy, ...], waiter: Tenancy | None = None
+    ) -> Refusal | None:
         for holder in parked:
             if holder.state is not State.ACTIVE:
                 return Refusal(reason=Reason.BUSY, detail=f"{holder.key} is {holder.state}")
             if not holder.parkable or holder.not_before > self.now:
                 return turns.immovable(holder, self.now)
         needed = sum(t.vram for t in parked)
-        if needed > self.books.pool_free:
-            detail = f"{needed / 2**30:.0f} GiB needed, {self.books.pool_free / 2**30:.0f} left"
-            return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
-        return None
+        if waiter is not None and waiter.tier is Tier.NVME and waiter.through_ram:
+            needed += waiter.vram
+        lacking = needed - self.books.pool_free
+        if lacking <= 0:
+            return None
+        detail = f"{needed / 2**30:.0f} GiB needed, {self.books.pool_free / 2**30:.0f} left"
+        if lacking <= self.books.demotable():
+            self.short = max(self.short, lacking)
+            detail += "; others are demoted to NVMe first"
+        return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
 
     def _still_no_room(self, waiter: Tenancy, parked: tuple[Tenancy, ...]) -> Refusal | None:
         if turns.fits(self.books, waiter, without=parked):
@@ -324,8 +334,17 @@ class _Pass:
         seconds: Callable[[int], float] = self.books.bus.seconds
         items = [Item(Step.PARK, seconds(t.vram), t.key.name) for t in parked]
         if waiter is not None and waiter.state is State.PARKED:
+            items += self._fetch(waiter)
             items.append(Item(Step.RESUME, seconds(waiter.vram), waiter.key.name))
         return tuple(items)
+
+    def _fetch(self, waiter: Tenancy) -> list[Item]:
+        """Up from where it is. Contents come in while they are fetched, so it takes no longer."""
+        if waiter.tier is not Tier.NVME:
+            return []
+        rate = estimates.rate(self.books.rates(), Tier.NVME)
+        what = f"{waiter.tier} {estimates.size_text(waiter.vram)}"
+        return [Item(Step.FETCH, rate.seconds(waiter.vram), what)]
 
     def _ask_again(self, seconds: float) -> None:
         self.again.append(self.now + max(0.1, seconds))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from kybernate.model.demand import Demand
 from kybernate.model.gpu import Group, Seat
 from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Desired, State, WorkloadClass
 
@@ -37,6 +38,9 @@ class Tenancy:
     idle_after: float | None = None  # seconds, the pod's own wish
     parkable: bool = True
     pinned: bool = False  # its pod's word: never parked for others, nor for being idle
+    tier: Tier = Tier.RAM  # where its contents are while it is parked
+    movable: bool = True  # they may be in another tier
+    through_ram: bool = False  # from NVMe they come back by way of the pool only
     residue: int = 0  # what stays on the card while parked
     held: Mapping[int, int] = field(default_factory=dict)  # GPU -> bytes the inventory shows
 

@@ -50,7 +50,7 @@ def _walled_in(books: Books, waiter: Tenancy, now: float) -> Refusal | None:
     if not fits(books, waiter, without=movable):
         stuck = (refusal for h in in_its_way if (refusal := immovable(h, now)))
         return next(stuck, None)
-    if min(h.vram for h in movable) > books.pool_free:
+    if min(h.vram for h in movable) > books.pool_free + books.demotable():
         detail = f"{books.pool_free / 2**30:.0f} GiB left"
         return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
     return None

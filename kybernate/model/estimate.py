@@ -9,7 +9,7 @@ class Step(StrEnum):
 
     WAIT = "wait"  # for the holder's minimum runtime
     PARK = "park"  # the holder
-    FETCH = "fetch"  # a checkpoint up to RAM
+    FETCH = "fetch"  # contents up to RAM, of a checkpoint or of one that was demoted
     RESUME = "resume"  # RAM to VRAM
     COLD = "cold start"  # where there is nothing to resume from
 

@@ -110,12 +110,28 @@ class TimesliceVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TieringQuestion:
-    """May a holder that nobody asks for leave its GPU? `ram_free` is in bytes."""
+    """In which tier should a workload's contents be? Of a holder that nobody asks for: may it leave
+    its GPU? Of a parked one: in RAM or on NVMe? Bytes are the card's."""
 
     workload: TenantFacts
     waiting: int  # others that wait for any of its GPUs
-    ram_free: int
+    ram_free: int  # of a holder's question: also what demoting others would leave
     calendar: Calendar
+    parked: "ParkedFacts | None" = None  # None: it is a holder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedFacts:
+    """Where a parked workload's contents are, and what there is to know of leaving them there."""
+
+    tier: Tier
+    seconds: float  # since it was parked
+    place: int | None  # how many of those that wait for its GPUs go before it; None: it waits not
+    fetch_seconds: float  # from NVMe to RAM, by the measured rate
+    ram_capacity: int
+    ram_short: int  # what a plan lacks that would park somebody
+    ram_to_come: int  # what the holders of its GPUs need when they are parked for it
+    nvme_free: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +141,7 @@ class TieringVerdict:
     tier: Tier
     reason: str
     after_seconds: float | None = None
+    value: float = 0.0  # of a parked one: what it is worth to have it in RAM, against others
     revision: Revision = NO_REVISION
 
 

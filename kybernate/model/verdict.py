@@ -34,6 +34,9 @@ class Reason(StrEnum):
     UNKNOWN_WORKLOAD = "no such workload on this node"
     QUARANTINED = "workload is quarantined"
     WANTED_PARKED = "somebody asked that the workload stays parked"
+    # between the tiers of a node
+    NOT_DEMOTABLE = "contents cannot leave host memory"
+    NO_NVME_ROOM = "no room on NVMe for the contents"
     # making checkpoints
     NOT_STARTED = "workload has not started yet, so there is nothing to seal"
     NOT_SEALABLE = "no checkpoint can be made of the workload"
@@ -80,7 +83,8 @@ class EventReason(StrEnum):
     FROM_ZERO = "ScaledFromZero"  # on the Deployment: somebody asks for it
     PROMOTED = "Promoted"
     DEMOTED = "Demoted"
-    DEMOTE_FAILED = "DemoteFailed"  # on the GpuCheckpoint: it is tried again
+    PROMOTE_FAILED = "PromoteFailed"  # contents are in the tier they were in, and so below
+    DEMOTE_FAILED = "DemoteFailed"  # of a checkpoint too: it is tried again
     EVACUATED = "Evacuated"
     PARK_FAILED = "ParkFailed"
     NOT_PARKABLE = "NotParkable"  # as it runs now; why is in its condition Parkable too

@@ -143,7 +143,8 @@ class AgentNode:
             f"--kubeconfig={self._kubeconfig}", f"--opa-url={self.opa.url}",
             f"--state-dir={self.folder / 'state'}", f"--pool-limit={self.pool_limit}",
             f"--socket={self.socket}", f"--podresources-socket={self.folder / 'podres.sock'}",
-            "--metrics-listen=127.0.0.1:0", "--switch-seconds=5s", *self.flags,
+            "--metrics-listen=127.0.0.1:0", "--switch-seconds=5s", "--nvme-keep-free=0",
+            *self.flags,
         ]  # fmt: skip
         self._agent = self._run(argv, "agent.log", {"KYB_FAULT": fault} if fault else {})
         if wait:

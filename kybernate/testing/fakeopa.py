@@ -19,6 +19,7 @@ class FakeOpa:
         self.revision = "sha256:0123456789ab"
         self.ignored: dict[str, list[Any]] = {}  # addresses, ports
         self.metrics: dict[str, Any] = {"requests": ["vllm:num_requests_running"], "steps": []}
+        self.demotes = False  # whoever is parked, at once
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._server = _Server(self)
@@ -40,7 +41,8 @@ class FakeOpa:
         if package == "preemption":
             return self._preemption(question["holder"])
         if package == "tiering":
-            return _tiering(question["workload"])
+            parked = question.get("parked")
+            return self._parked(parked) if parked else _tiering(question["workload"])
         if package == "settings":
             return {"callers": self.ignored}
         if package == "metrics":
@@ -66,6 +68,14 @@ class FakeOpa:
         if left > 0:
             return {"allow": False, "reason": "MinRuntime", "retry_seconds": left}
         return {"allow": True, "reason": "SliceEnded"}
+
+    def _parked(self, parked: dict[str, Any]) -> dict[str, Any]:
+        """Down when somebody needs the room, or as a test says; up when it is next in line."""
+        if parked["ram_short"] > 0 or self.demotes:
+            return {"tier": "nvme", "reason": "RoomNeeded", "value": 1.0}
+        if parked["place"] == 0:
+            return {"tier": "ram", "reason": "Next", "value": 2.0}
+        return {"tier": parked["tier"], "reason": "Kept"}
 
 
 def _tiering(holder: dict[str, Any]) -> dict[str, Any]:

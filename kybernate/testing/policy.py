@@ -18,6 +18,7 @@ from kybernate.model.policy import (
     AdmissionQuestion,
     AdmissionVerdict,
     HolderTerms,
+    ParkedFacts,
     PlacementQuestion,
     PlacementVerdict,
     PreemptionQuestion,
@@ -84,6 +85,10 @@ class FakePolicy:
     switches_per_minute_max: int = 20
     running_request_grace_seconds: float = 10.0
     park_idle: str = "asked"  # or always, contested
+    demote_after_seconds: float = 600.0
+    keep_ram_free_percent: float = 20.0
+    stage_ahead: int = 1
+    expect_percent: float = 80.0
     keep_newest: int | None = None
     grace_seconds: float = 600.0
     quota_bytes: int | None = None
@@ -142,6 +147,8 @@ class FakePolicy:
 
     def _tier(self, question: TieringQuestion) -> TieringVerdict:
         one = question.workload
+        if question.parked is not None:
+            return self._parked(question, question.parked)
         min_left = self._min_runtime(one) - one.running_seconds
         # In the order of `_reason` in tiering.rego.
         reasons = (
@@ -159,6 +166,42 @@ class FakePolicy:
         why, after = stays or ("Idle", None)
         tier = Tier.VRAM if stays else Tier.RAM
         return TieringVerdict(tier=tier, reason=why, after_seconds=after, revision=self.in_force)
+
+    def _parked(self, question: TieringQuestion, parked: ParkedFacts) -> TieringVerdict:
+        one, kept = question.workload, parked.ram_capacity * self.keep_ram_free_percent / 100
+        long_left = self.demote_after_seconds - parked.seconds
+        usual, left = one.asked_every_seconds, None
+        if usual is not None:
+            left = usual * self.expect_percent / 100 - parked.seconds
+        spare = question.ram_free - one.vram >= kept
+        expected = one.desired is Desired.AUTO and left is not None and left <= 0 and spare
+        next_one = parked.place is not None and parked.place < self.stage_ahead
+        # In the order of `_in_ram` and `_on_nvme` in parked.rego.
+        in_ram = (
+            ("NoNvmeRoom", Tier.RAM, one.vram > parked.nvme_free),
+            ("RoomNeeded", Tier.NVME, parked.ram_short > 0),
+            ("Waits", Tier.RAM, parked.place is not None),
+            ("RamIsFree", Tier.RAM, question.ram_free >= kept),
+            ("ParkedLately", Tier.RAM, long_left > 0),
+            ("ParkedLong", Tier.NVME, True),
+        )
+        on_nvme = (
+            ("NoRamRoom", Tier.NVME, one.vram + parked.ram_to_come > question.ram_free),
+            ("RoomNeeded", Tier.NVME, parked.ram_short > 0),
+            ("Next", Tier.RAM, next_one),
+            ("Expected", Tier.RAM, expected),
+            ("NotExpected", Tier.NVME, True),
+        )
+        rules = in_ram if parked.tier is Tier.RAM else on_nvme
+        why, tier = next((why, tier) for why, tier, holds in rules if holds)
+        again = {"ParkedLately": long_left, "NotExpected": left if left and left > 0 else None}
+        return TieringVerdict(
+            tier=tier,
+            reason=why,
+            after_seconds=again.get(why),
+            value=parked.fetch_seconds / _every(one, parked),
+            revision=self.in_force,
+        )
 
     def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
         """As the port says."""
@@ -354,3 +397,12 @@ def _kept(question: RetentionQuestion, keep: int | None) -> dict[str, str]:
         if reason is not None:
             reasons[one.name] = reason
     return reasons
+
+
+def _every(one: TenantFacts, parked: ParkedFacts) -> float:
+    """Seconds until it is likely to be asked for."""
+    if parked.place is not None:
+        return 1.0 + parked.place
+    if one.asked_every_seconds is None:
+        return 60.0 + parked.seconds
+    return max(1.0, parked.seconds, one.asked_every_seconds)

@@ -6,7 +6,7 @@ goes away takes nothing back: what it asked for stays wanted.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +22,13 @@ from kybernate.decisions import seating
 from kybernate.decisions.seating import Offer
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import NodeName, PodUid, WorkloadKey
-from kybernate.model.tier import Tier
+from kybernate.model.tier import Room, Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import State, Wishes
 from kybernate.runtime.logs import get_logger
 from nodeagent.api import wire
 from nodeagent.api.tickets import KeyReused, Ticket, Tickets, Verb
 from nodeagent.demand.told import Told, TooManyReporters
-from nodeagent.disk.pool import Pool
 from nodeagent.lives.feed import Ended, Feed, Listener
 from nodeagent.stories.bandwidth import Bandwidths
 from nodeagent.turns.coordinator import Coordinator
@@ -58,7 +57,7 @@ class Serving:
     coordinator: Coordinator
     feed: Feed
     tickets: Tickets
-    pool: Pool
+    rooms: Callable[[], Mapping[Tier, Room]]
     bandwidths: Bandwidths
     sealings: Sealings
     clock: Clock
@@ -104,7 +103,7 @@ class AgentService(rpc.AgentServicer):
         whys = {key: self._why(key) for key in books.tenancies}
         status = wire.node_status(s.node, books, s.coordinator.picture, whys, s.clock.now())
         status.policy_revision = s.coordinator.revision
-        status.tiers.extend(wire.tiers({Tier.RAM: s.pool.room()}, s.bandwidths.all()))
+        status.tiers.extend(wire.tiers(s.rooms(), s.bandwidths.all()))
         return status
 
     def Watch(self, request: pb.WatchRequest, context: Context) -> Iterator[pb.Progress]:  # noqa: N802, ARG002

@@ -23,6 +23,8 @@ _PHASES: Mapping[Doing, "pb.Phase.ValueType"] = {
     Doing.VERIFYING: pb.VERIFYING,
     Doing.SEALING: pb.SEALING,
     Doing.WAKING: pb.WAKING,
+    Doing.DEMOTING: pb.DEMOTING,
+    Doing.PROMOTING: pb.PROMOTING,
     Doing.DONE: pb.DONE,
 }
 

@@ -15,6 +15,7 @@ from kybernate.model.gpu import Group, Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, WorkloadKey
 from kybernate.model.workload import Desired, Workload
 from kybernate.runtime.logs import get_logger
+from nodeagent.cellar import Cellar
 from nodeagent.containers.podresources import KubeletAway, Seats
 from nodeagent.disk.announcements import Announcements, Created
 from nodeagent.disk.journal import Journal
@@ -43,6 +44,7 @@ class Node:
     journal: Journal
     announcements: Announcements
     pool: Pool
+    cellar: Cellar
     clock: Clock
     pod_of: Callable[[WorkloadKey], Workload | None]
     pods: Callable[[], tuple[Workload, ...]]
@@ -234,6 +236,7 @@ class Containers:
         for uid in [one for one in self._unreadable if one not in here]:
             get_logger(uid=uid).warning("of an unreadable record the pod is gone; so is its copy")
             self._node.pool.free(uid)
+            self._node.cellar.drop(uid)
             self._node.journal.forget(uid)
             del self._unreadable[uid]
 
@@ -254,9 +257,10 @@ class Containers:
         self._lifelines.watch(record.pid, record.pid_started, lambda: self.ended(life))
 
     def _discard(self, life: Life) -> None:
-        with life.lock:
+        with life.held():
             self._node.forget(life)
             self._node.pool.free(life.record.uid)
+            self._node.cellar.drop(life.record.uid)
             self._node.journal.forget(life.record.uid)
         self._lives.drop(life)
         self._wake.set()  # its pod's next container may wait to be let in

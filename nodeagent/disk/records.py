@@ -29,7 +29,11 @@ class Mark(StrEnum):
     PARKING = "parking"  # locked or about to be; VRAM is whole
     COPIED = "copied"  # the pool's copy is sealed; VRAM is being released
     PARKED = "parked"
-    RESUMING = "resuming"  # contents are coming in; the pool's copy is whole
+    DEMOTING = "demoting"  # a copy is being made in the cellar; the pool's is whole
+    DEMOTED = "demoted"  # the cellar's copy is durable and verified; the pool's is going
+    PROMOTING = "promoting"  # a copy is being made in the pool; the cellar's is whole
+    PROMOTED = "promoted"  # the pool's copy is sealed; the cellar's is going
+    RESUMING = "resuming"  # contents are coming in; the copy they come from is whole
     VERIFIED = "verified"  # VRAM is whole again; unlocked or about to be
     SEALING = "sealing"  # a draft is being made; parked beneath
     SEALED = "sealed"  # the checkpoint is whole on the disk; the workload is parked as before
@@ -45,6 +49,10 @@ STATES: Mapping[Mark, State] = {
     Mark.PARKING: State.PARKING,
     Mark.COPIED: State.PARKING,
     Mark.PARKED: State.PARKED,
+    Mark.DEMOTING: State.PARKED,
+    Mark.DEMOTED: State.PARKED,
+    Mark.PROMOTING: State.PARKED,
+    Mark.PROMOTED: State.PARKED,
     Mark.RESUMING: State.ACTIVATING,
     Mark.VERIFIED: State.ACTIVATING,
     Mark.SEALING: State.SEALING,
@@ -103,10 +111,11 @@ class Record:
     seconds_in: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str = ""  # the name of the one that is being sealed, or that it is woken from
     gpu_state: str = ""  # what the mechanism needs to adopt its processes, while they are made
+    lowered: str = ""  # the token of the copy in the cellar; empty: its contents are not there
 
 
 # Not written while empty: the bytes stay those of the records before there were such fields.
-_OPTIONAL = ("cards", "checkpoint", "gpu_state")
+_OPTIONAL = ("cards", "checkpoint", "gpu_state", "lowered")
 
 
 def encode(record: Record) -> bytes:

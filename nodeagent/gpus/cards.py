@@ -31,6 +31,21 @@ DRIVERS_OWN = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Below:
+    """The tiers below the cards: bytes left, and measured rates up to the next hotter one."""
+
+    pool_free: int = 0
+    bus: Bandwidth | None = None
+    nvme_free: int = 0
+    nvme: Bandwidth | None = None
+
+    def matters(self) -> tuple[int, bool]:
+        """What may change a decision by itself. Of NVMe only whether there is room: others write
+        to the same disk all the time."""
+        return (self.pool_free, self.nvme_free > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """The cards at a moment. Bytes by GPU index; idle seconds by workload."""
 
@@ -42,13 +57,12 @@ class Picture:
     strangers: frozenset[int] = frozenset()  # cards whose foreign bytes stayed
     outsiders: tuple[GpuProcess, ...] = ()  # on cards, and of no workload
     health: Mapping[GroupName, Health] = field(default_factory=dict)
-    pool_free: int = 0  # bytes left in the RAM pool
-    bus: Bandwidth | None = None  # RAM to VRAM, as measured
+    below: Below = field(default_factory=Below)
 
     def matters(self) -> tuple[object, ...]:
         """What may change a decision by itself. Bytes of workloads come and go with their states,
         and how long somebody is idle is asked about when policy said to ask again."""
-        return (dict(self.foreign), self.strangers, dict(self.health), self.pool_free)
+        return (dict(self.foreign), self.strangers, dict(self.health), *self.below.matters())
 
 
 class CardWatch:
@@ -61,11 +75,11 @@ class CardWatch:
         lives: Lives,
         clock: Clock,
         cgroups: Cgroups,
-        means: Callable[[], tuple[int, Bandwidth | None]] = lambda: (0, None),
+        below: Callable[[], Below] = Below,
     ) -> None:
-        """`means` tells the bytes left in the pool, and the bus."""
+        """`below` tells of the tiers below the cards."""
         self._inventory = inventory
-        self._means = means
+        self._below = below
         self._groups = groups
         self._lives = lives
         self._clock = clock
@@ -98,7 +112,6 @@ class CardWatch:
         known = {g: sum(h.get(g, 0) for h in held.values()) for g in by_index}
         foreign = {g: by_index[g] - known[g] for g in by_index if by_index[g] > known[g]}
         strangers = self._staying(_suspicious(foreign, own, outsiders, index))
-        pool_free, bus = self._means()
         return Picture(
             gpus=gpus,
             used=by_index,
@@ -108,8 +121,7 @@ class CardWatch:
             strangers=strangers,
             outsiders=outsiders,
             health=self._health(gpus, strangers),
-            pool_free=pool_free,
-            bus=bus,
+            below=self._below(),
         )
 
     def _attribute(

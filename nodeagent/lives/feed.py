@@ -30,6 +30,8 @@ class Doing(StrEnum):
     VERIFYING = "verifying"
     SEALING = "sealing"
     WAKING = "waking"
+    DEMOTING = "demoting"
+    PROMOTING = "promoting"
     DONE = "done"
 
 

@@ -17,6 +17,8 @@ from nodeagent.disk.journal import Journal
 from nodeagent.disk.records import Record
 from nodeagent.lives.life import Life, Lives
 
+_AGAIN_S = 0.2  # until one whose story has not ended is looked at again
+
 
 class Keeper:
     """`changed` listens to the coordinator; `start` once."""
@@ -50,29 +52,40 @@ class Keeper:
                 self._changed.notify_all()
 
     def _run(self) -> None:
+        busy: set[WorkloadKey] = set()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._fresh or self._stopping)
-                fresh, self._fresh = self._fresh, set()
-                if not fresh:
-                    return
-            for key in fresh:
-                life = self._lives.get(key)
-                if life is not None:
-                    self._write(life)
+                pause = _AGAIN_S if busy else None
+                self._changed.wait_for(lambda: self._fresh or self._stopping, pause)
+                fresh, self._fresh = self._fresh | busy, set()
+                stopping = self._stopping
+            if not fresh:
+                return
+            lives = [life for key in fresh if (life := self._lives.get(key)) is not None]
+            busy = {life.key for life in lives if not self._written(life, wait=stopping)}
+
+    def _written(self, life: Life, *, wait: bool) -> bool:
+        """Whether its turn has come: a story that has the life may take long, and nobody else's
+        wishes wait for it."""
+        if not life.lock.acquire(blocking=wait):
+            return False
+        try:
+            self._write(life)
+        finally:
+            life.lock.release()
+        return True
 
     def _write(self, life: Life) -> None:
-        with life.lock:
-            tenancy = self._now().tenancies.get(life.key)
-            if life.gone or tenancy is None or tenancy.life != life.id:
-                return
-            wanted = _with_wishes(life.record, tenancy)
-            if wanted == life.record:
-                return
-            try:
-                life.record = self._journal.write(wanted)
-            except OSError as error:
-                get_logger(workload=str(life.key)).error("journal not written", why=str(error))
+        tenancy = self._now().tenancies.get(life.key)
+        if life.gone or tenancy is None or tenancy.life != life.id:
+            return
+        wanted = _with_wishes(life.record, tenancy)
+        if wanted == life.record:
+            return
+        try:
+            life.record = self._journal.write(wanted)
+        except OSError as error:
+            get_logger(workload=str(life.key)).error("journal not written", why=str(error))
 
 
 def _with_wishes(record: Record, tenancy: Tenancy) -> Record:

@@ -7,12 +7,14 @@ under a story's feet.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group
 from kybernate.model.ids import GpuUuid, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from nodeagent.disk.records import STATES, Mark, Record
 from nodeagent.lives.phases import PhaseTime
@@ -27,10 +29,26 @@ class Life:
     group: Group
     uuids: Mapping[int, GpuUuid]  # the group's cards by index
     lock: threading.Lock = field(default_factory=threading.Lock)
+    hurry: threading.Event = field(default_factory=threading.Event)
     last_switch: tuple[PhaseTime, ...] = ()
     last_switch_seconds: float = 0.0
     woke: tuple[PhaseTime, ...] = ()  # of how it was made from a checkpoint, until it has its GPU
     gone: bool = False
+    _wanting: int = 0  # who waits for the lock
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Its lock, soon: a story that can be put off is called off for it."""
+        with self._counting:
+            self._wanting += 1
+            self.hurry.set()
+        with self.lock:
+            with self._counting:
+                self._wanting -= 1
+                if not self._wanting:
+                    self.hurry.clear()
+            yield
 
     @property
     def key(self) -> WorkloadKey:
@@ -91,6 +109,7 @@ class Life:
             last_active=record.last_active,
             asked_to_park=record.asked_to_park,
             barred=self.barred(),
+            tier=Tier.NVME if record.lowered else Tier.RAM,
         )
 
 

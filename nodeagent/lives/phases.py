@@ -42,6 +42,13 @@ class Stopwatch:
             name=name, seconds=so_far.seconds + seconds, size=so_far.size + size
         )
 
+    def part(self, of: str, name: str, seconds: float) -> None:
+        """So much of a phase was this one, over the same bytes; at most all of it."""
+        whole = self._phases.get(of, PhaseTime(name=of, seconds=0.0))
+        inside = min(seconds, whole.seconds)
+        self._phases[of] = PhaseTime(name=of, seconds=whole.seconds - inside, size=whole.size)
+        self.add(name, inside, whole.size)
+
     @property
     def seconds(self) -> float:
         """Since the beginning."""

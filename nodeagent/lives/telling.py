@@ -10,6 +10,7 @@ from typing import Protocol
 
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.decisions.tiers import Move
 from kybernate.model.gpu import Group
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Refusal
@@ -57,6 +58,15 @@ class Teller(Protocol):
 
     def wake_failed(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
         """It was to be made from a checkpoint, and is not made from that one."""
+
+    def demoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
+        """Its contents left the pool for NVMe."""
+
+    def promoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
+        """Its contents are in the pool again."""
+
+    def move_failed(self, life: Life, move: Move, why: str) -> None:
+        """They were to go to another tier, and are where they were."""
 
     def quarantined(self, life: Life, why: str) -> None:
         """Its contents cannot be brought back."""

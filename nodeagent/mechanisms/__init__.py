@@ -13,6 +13,7 @@ Rules of the port:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from kybernate.clients.errors import Refused, Retry
@@ -65,11 +66,22 @@ class Part:
     digest: str
 
 
+class Stands(StrEnum):
+    """Where the contents of what is parked are."""
+
+    SLOT = "slot"  # in the slot's files, and `copy_in` takes them from wherever a slot reads them
+    BULK = "bulk"  # in the pool, beside the slot's files
+    PROCESS = "process"  # with the workload's own processes; the slot has a note
+
+
 class Mechanism(Protocol):
     """The port. Thread safe for different workloads, and for parts of one workload on different
     cards, which are copied at once. `limit` is in seconds."""
 
     name: str
+
+    def stands(self, body: Body) -> Stands:
+        """Where `copy_out` puts what it copies; what is with the processes cannot be moved on."""
 
     def lock(self, body: Body, limit: float) -> None:
         """Close the gate and drain running work. NotYet when it did not drain: nothing changed."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from kybernate.model.ids import GpuUuid
 from kybernate.model.workload import ParkMechanism
 from nodeagent.disk.pool import Kept, Slot
-from nodeagent.mechanisms import Body, Mechanism, Moved, Part
+from nodeagent.mechanisms import Body, Mechanism, Moved, Part, Stands
 
 
 class Chosen:
@@ -22,6 +22,10 @@ class Chosen:
     def of(self, body: Body) -> Mechanism:
         """Which one."""
         return self._by_wish.get(body.park, self._usual)
+
+    def stands(self, body: Body) -> Stands:
+        """Of the chosen one."""
+        return self.of(body).stands(body)
 
     def lock(self, body: Body, limit: float) -> None:
         """Of the chosen one."""

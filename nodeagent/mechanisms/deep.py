@@ -21,7 +21,7 @@ from kybernate.model.ids import GpuUuid
 from kybernate.runtime.logs import get_logger
 from nodeagent.disk.pool import Kept, Slot
 from nodeagent.gpuworker.checkpoints import State
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, moving
+from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, Stands, moving
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.guest import GuestMechanism
 from nodeagent.mechanisms.guests import Guest
@@ -63,6 +63,11 @@ class Deep:
     def calls(self, body: Body) -> tuple[Calls, ...] | None:
         """As the guest mechanism says."""
         return self._guest.calls(body)
+
+    def stands(self, body: Body) -> Stands:
+        """As the guest's, once it has run here: until then a note beside its slot says which cards
+        stand for those it was sealed on."""
+        return Stands.PROCESS if self._notes.of(body) else self._guest.stands(body)
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""

@@ -22,7 +22,7 @@ from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.gpuworker.checkpoints import State
 from nodeagent.linux import processes
 from nodeagent.linux.freezer import Freezing
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, moving
+from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, Part, Stands, moving
 from nodeagent.mechanisms.driverstates import DriverStates
 from nodeagent.mechanisms.memoryroom import room
 
@@ -46,6 +46,10 @@ class DriverMechanism:
         """`pool` keeps, beside a slot, which cards a woken workload is on now."""
         self._states, self._held, self._freezer = states, held, freezer
         self._notes = moving.Notes(pool)
+
+    def stands(self, body: Body) -> Stands:  # noqa: ARG002 - the port's
+        """The driver keeps it with the process."""
+        return Stands.PROCESS
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says. NotPossible, in words, where it would be lost by it. A workload that

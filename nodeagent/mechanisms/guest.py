@@ -31,6 +31,7 @@ from nodeagent.mechanisms import (
     NotPossible,
     NotYet,
     Part,
+    Stands,
     differences,
     halting,
 )
@@ -99,6 +100,10 @@ class GuestMechanism:
         """End the workers."""
         for worker in self._workers.values():
             worker.dismiss()
+
+    def stands(self, body: Body) -> Stands:  # noqa: ARG002 - the port's
+        """In chunks of the pool."""
+        return Stands.BULK
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says. A workload that has not touched a card yet is frozen instead."""

@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002 - the port's arguments, none of which matters here
 from kybernate.model.ids import GpuUuid
 from nodeagent.disk.pool import Kept, Slot
-from nodeagent.mechanisms import Body, Moved, NotPossible, Part
+from nodeagent.mechanisms import Body, Moved, NotPossible, Part, Stands
 
 _WHY = "this node has no mechanism to park with"
 
@@ -12,6 +12,10 @@ class NoMechanism:
     """A `Mechanism` that refuses."""
 
     name = "none"
+
+    def stands(self, body: Body) -> Stands:
+        """Nothing ever is."""
+        return Stands.PROCESS
 
     def lock(self, body: Body, limit: float) -> None:
         """Never."""

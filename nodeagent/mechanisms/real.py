@@ -12,7 +12,7 @@ from nodeagent.disk.pool import Kept, Slot
 from nodeagent.eligibility import facts
 from nodeagent.eligibility.judging import Facts, obstacles
 from nodeagent.linux import processes
-from nodeagent.mechanisms import Body, Mechanism, Moved, NotPossible, Part
+from nodeagent.mechanisms import Body, Mechanism, Moved, NotPossible, Part, Stands
 from nodeagent.mechanisms.deep import Deep
 from nodeagent.mechanisms.driver import DriverMechanism, has_the_library, uses_the_driver
 
@@ -38,6 +38,10 @@ class Real:
                 f"process {without[0]} uses the driver without the guest library, others have it"
             )
         return self.driver if without else self.guest
+
+    def stands(self, body: Body) -> Stands:
+        """Of the chosen one."""
+        return self.of(body).stands(body)
 
     def lock(self, body: Body, limit: float) -> None:
         """Of the chosen one. NotPossible, in words, where something must not be parked."""

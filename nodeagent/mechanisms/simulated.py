@@ -26,6 +26,7 @@ from nodeagent.mechanisms import (
     NotPossible,
     NotYet,
     Part,
+    Stands,
     hangup,
     simulated_moving,
 )
@@ -44,6 +45,10 @@ class Simulated:
         self._address = address
         self._freezer, self._cgroups = freezer, cgroups
         self._driver = simgpu.Driver(address)
+
+    def stands(self, body: Body) -> Stands:  # noqa: ARG002
+        """In the slots' files."""
+        return Stands.SLOT
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says."""

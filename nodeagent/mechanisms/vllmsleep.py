@@ -24,7 +24,7 @@ from kybernate.model.ids import GpuUuid
 from nodeagent.disk.pool import Kept, Slot
 from nodeagent.linux import processes
 from nodeagent.linux.freezer import Freezing
-from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part
+from nodeagent.mechanisms import Body, BodyGone, Moved, NotPossible, NotYet, Part, Stands
 from nodeagent.mechanisms.listening import Address, addresses
 from nodeagent.mechanisms.vllmserver import Server
 
@@ -51,6 +51,10 @@ class VllmSleep:
         self._found: dict[str, Address] = {}  # by uid and start: a search asks strangers' ports
         self._sizes: dict[str, Mapping[GpuUuid, int]] = {}
         self._waking = threading.Lock()  # parts on different cards come in at once
+
+    def stands(self, body: Body) -> Stands:  # noqa: ARG002
+        """The server keeps it."""
+        return Stands.PROCESS
 
     def lock(self, body: Body, limit: float) -> None:
         """As the port says: none of its requests runs or waits when this returns."""

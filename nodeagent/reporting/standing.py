@@ -81,7 +81,7 @@ def tier_of(tenancy: Tenancy) -> Tier | None:
     """Where its contents are; None while it has none, or while that is unknown."""
     if tenancy.in_vram:
         return Tier.VRAM
-    return Tier.RAM if tenancy.state is State.PARKED else None
+    return tenancy.tier if tenancy.state is State.PARKED else None
 
 
 def workload_status(

@@ -8,8 +8,10 @@ from kybernate.clients.clock import Clock
 from kybernate.clients.events import ObjectRef
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.decisions.tiers import Move
 from kybernate.model.gpu import Group
 from kybernate.model.ids import NodeName, PodUid, Revision, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Decision, EventReason, Reason, Refusal
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.sealed import Sealed
@@ -172,6 +174,29 @@ class KubeTeller:
     def wake_failed(self, key: WorkloadKey, uid: PodUid, why: str) -> None:
         """As the port says."""
         self._tell((key, uid), EventReason.WAKE_FAILED, why, "Waking", warning=True)
+
+    def demoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
+        """As the port says."""
+        self._moved(life, move, EventReason.DEMOTED, "demoted to NVMe", tuple(phases))
+
+    def promoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
+        """As the port says."""
+        self._moved(life, move, EventReason.PROMOTED, "promoted to RAM", tuple(phases))
+
+    def _moved(
+        self, life: Life, move: Move, reason: EventReason, did: str, phases: tuple[PhaseTime, ...]
+    ) -> None:
+        seconds = sum(phase.seconds for phase in phases)
+        text = f"{did} in {seconds:.2f} s: {phases_text(phases)} ({move.why})"
+        self._tell(
+            _of(life), reason, text, "Tiering", seconds=seconds, revision=move.revision
+        )  # fmt: skip
+
+    def move_failed(self, life: Life, move: Move, why: str) -> None:
+        """As the port says."""
+        down = move.to is Tier.NVME
+        reason = EventReason.DEMOTE_FAILED if down else EventReason.PROMOTE_FAILED
+        self._tell(_of(life), reason, why, "Tiering", warning=True)
 
     def quarantined(self, life: Life, why: str) -> None:
         """As the port says."""

@@ -14,13 +14,13 @@ from kybernate.model.gpu import Group
 from kybernate.model.ids import GpuUuid, GroupName
 from kybernate.runtime.logs import get_logger
 from nodeagent.disk.journal import Corrupt, FileJournal
-from nodeagent.disk.pool import Damaged
+from nodeagent.disk.pool import Damaged, Slot
 from nodeagent.disk.records import Mark, Record
 from nodeagent.linux import processes
 from nodeagent.lives.life import Life
 from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms import Body, BodyGone
-from nodeagent.stories import park, resume, seal, start
+from nodeagent.stories import demote, park, promote, resume, seal, start
 from nodeagent.stories.story import Lost, Story, Tools, Undone
 
 _DUMP_S = 60.0
@@ -122,15 +122,53 @@ def _active(story: Story) -> Record:
     Frozen it is of no use to anybody, whoever did that."""
     story.thaw()
     story.tools.pool.retire(story.record.uid)
+    story.tools.cellar.drop(story.record.uid)
     return story.record
 
 
 def _parked(story: Story) -> Record:
-    """Its copy must be there, and nothing of it in VRAM."""
+    """Its copy must be there, and nothing of it in VRAM nor in the other tier."""
     try:
-        story.tools.pool.slot(story.record.uid).parts()
+        story.contents().parts()
     except Damaged as error:
         raise story.lost(str(error)) from error
+    except (Refused, Retry, OSError) as error:  # the disk's fault: its next resume sees more
+        get_logger(workload=str(story.record.key)).warning("not looked at", why=str(error))
+    if story.record.lowered:
+        story.tools.pool.free(story.record.uid)
+    else:
+        story.tools.cellar.drop(story.record.uid)
+    return _stands_still(story)
+
+
+def _between(story: Story) -> Record:
+    """On its way between pool and cellar: the pool's copy counts until DEMOTED, the cellar's until
+    PROMOTED. A copy is only ever given up where the other one is whole."""
+    uid, token = story.record.uid, story.record.lowered
+    pool, cellar = story.tools.pool.slot(uid), story.tools.cellar.slot(uid, token)
+    _BETWEEN[story.record.mark](story, _is_whole(pool), _is_whole(cellar))
+    return _parked(story)
+
+
+_BETWEEN: Mapping[Mark, Callable[[Story, bool, bool], Record]] = {
+    Mark.DEMOTING: lambda story, *_: demote.undo(story),
+    Mark.DEMOTED: lambda story, pool, cellar: (
+        demote.undo(story) if pool and not cellar else demote.finish(story)
+    ),
+    Mark.PROMOTING: lambda story, *_: promote.undo(story),
+    Mark.PROMOTED: lambda story, pool, _: promote.finish(story) if pool else promote.undo(story),
+}
+
+
+def _is_whole(slot: Slot) -> bool:
+    try:
+        slot.parts()
+    except (Refused, Retry, OSError):
+        return False
+    return True
+
+
+def _stands_still(story: Story) -> Record:
     story.release_all()
     story.freeze()
     return story.record
@@ -150,6 +188,10 @@ _STEPS: Mapping[Mark, Callable[[Story], Record]] = {
     Mark.PARKING: park.undo,
     Mark.COPIED: park.finish,
     Mark.PARKED: _parked,
+    Mark.DEMOTING: _between,
+    Mark.DEMOTED: _between,
+    Mark.PROMOTING: _between,
+    Mark.PROMOTED: _between,
     Mark.RESUMING: resume.undo,  # still wanted: the coordinator tries again
     Mark.VERIFIED: resume.finish,
     Mark.SEALING: _sealing,
@@ -176,12 +218,18 @@ def _discard(tools: Tools, record: Record) -> None:
     tools.mechanism.forget(_body(record))
     with suppress(OSError):
         tools.pool.free(record.uid)
+    tools.cellar.drop(record.uid)
     tools.journal.forget(record.uid)
 
 
 def _clear_slots(tools: Tools, owned: Collection[str]) -> None:
-    """Slots nobody owns go; those of an unreadable record stay for people to look at."""
+    """Slots nobody owns go, in both tiers; those of an unreadable record stay for people to look
+    at."""
     for name in tools.pool.slots():
         if name not in owned:
             get_logger(slot=name).warning("a slot without an owner is cleared")
             tools.pool.free(name)
+    for name in tools.cellar.names():
+        if name not in owned:
+            get_logger(slot=name).warning("a copy in the cellar without an owner is cleared")
+            tools.cellar.drop(name)

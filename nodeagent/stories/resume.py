@@ -1,18 +1,21 @@
 """
 The story of resuming: verify room, thaw, copy in, verify contents, unlock. Then the copy may go.
+Contents come from the pool, or straight out of the cellar where the mechanism takes them there.
 
 Called by `switching`, by parking that has to come back, and by recovery.
 Rule: it is never tried where it could run out of memory (a driver does not forgive that): room is
-what the inventory shows. Rule: the pool's copy is freed only after what is in VRAM was verified.
+what the inventory shows. Rule: the copy is freed only after what is in VRAM was verified.
 """
 
 import threading
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
-from nodeagent.disk.pool import Damaged, Kept
+from nodeagent.cellar import Lowered
+from nodeagent.disk.pool import Damaged, Kept, Slot
 from nodeagent.disk.records import Mark, Record
-from nodeagent.mechanisms import BodyGone, CardFull
+from nodeagent.mechanisms import BodyGone, CardFull, Stands
+from nodeagent.stories import promote
 from nodeagent.stories.story import Story
 
 # How often the inventory is asked while VRAM that should be free is not: a tenth of a second is
@@ -23,6 +26,7 @@ _NEVER = threading.Event()
 
 def resume(story: Story) -> Record:
     """From PARKED to ACTIVE. Raises Undone (parked as before), Lost, BodyGone."""
+    _within_reach(story)
     with story.watch.phase("verify room"):
         verify_room(story)
     story.mark(Mark.RESUMING)
@@ -50,9 +54,17 @@ def finish(story: Story) -> Record:
         raise
     except (Refused, Retry) as error:
         raise story.lost(f"it stays locked: {error}") from error
-    record = story.mark(Mark.ACTIVE, active_since=story.tools.clock.now(), wanted_since=None)
+    now = story.tools.clock.now()
+    record = story.mark(Mark.ACTIVE, active_since=now, wanted_since=None, lowered="")
     story.tools.pool.retire(record.uid)
+    story.tools.cellar.drop(record.uid)
     return record
+
+
+def _within_reach(story: Story) -> None:
+    """In the pool, where its mechanism takes nothing from elsewhere. Raises Undone, Lost."""
+    if story.record.lowered and story.tools.mechanism.stands(story.body) is not Stands.SLOT:
+        promote.promote(story)
 
 
 def undo(story: Story) -> Record:
@@ -103,7 +115,7 @@ def _fill(story: Story) -> None:
     """Every part back in VRAM, each verified. Parts that are there already are checked only."""
     mechanism = story.tools.mechanism
     story.thaw()
-    slot = story.tools.pool.slot(story.record.uid)
+    slot = story.contents()
     kept = slot.parts()
     there = {part.name: part.digest for part in mechanism.parts(story.body) if part.backed}
     moved = story.moving("copy in", sum(part.size for part in kept))
@@ -112,15 +124,18 @@ def _fill(story: Story) -> None:
         digest = there.get(part.name)
         if digest != part.digest:
             digest = mechanism.copy_in(story.body, part, slot, moved)
-        _compare(story, part, digest)
+        _compare(slot, part, digest)
 
     with story.watch.phase("copy in"):
         story.by_card(kept, copied)
+    if isinstance(slot, Lowered):
+        cards = len({part.uuid for part in kept}) or 1
+        story.watch.part("copy in", "fetch", slot.waited / cards)
 
 
-def _compare(story: Story, part: Kept, digest: str) -> None:
+def _compare(slot: Slot, part: Kept, digest: str) -> None:
     """What is in VRAM must be what was copied out; else find out whose fault it is."""
     if digest == part.digest:
         return
-    story.tools.pool.slot(story.record.uid).check(part)  # raises Damaged when the copy is wrong
+    slot.check(part)  # raises Damaged when the copy is wrong
     raise Refused(f"part {part.name} arrived changed in VRAM")

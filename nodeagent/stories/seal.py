@@ -3,7 +3,7 @@ The story of sealing: a checkpoint is made of a parked workload, which is parked
 
 Called by `sealings`, and by recovery with what a dead agent left. Until SEALED there is a draft
 that nobody sees, and everything is undone by forgetting it; from then on there is a checkpoint,
-whatever becomes of the workload. Its contents stay in the pool all the time.
+whatever becomes of the workload. Its contents stay where they are all the time.
 Rule: the workload runs only while its processes let go of the driver, behind a closed gate; the
 image is made of it frozen.
 """
@@ -74,7 +74,7 @@ def seal(story: Story, means: Means, name: str) -> tuple[Record, Sealed]:
 
 
 def undo(story: Story) -> Record:
-    """From SEALING back to PARKED: its draft is forgotten, its contents never left the pool."""
+    """From SEALING back to PARKED: its draft is forgotten, its contents were only read."""
     story.freeze()
     return story.mark(Mark.PARKED, checkpoint="")
 
@@ -110,9 +110,9 @@ def body_of(record: Record) -> images.Body:
 
 def _make(story: Story, means: Means, name: str) -> Sealed:
     body, record = body_of(story.record), story.record
-    slot, bulk = story.tools.pool.slot(record.uid), story.tools.pool.bulk
+    slot = story.contents()
     kept = slot.parts()
-    need = sum(bulk.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
+    need = sum(story.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
     with means.store.draft(record.key.namespace, name, need) as draft:
         facts = means.describe(record, body)
         with story.watch.phase("let go"):
@@ -147,7 +147,7 @@ def _contents(story: Story, draft: Draft, slot: Slot, kept: tuple[Kept, ...]) ->
         for number, part in enumerate(kept):
             path = f"{GPU}/{number}"
             digest = hashlib.blake2b(digest_size=32)
-            draft.write(path, _told(story.tools.pool.bulk.carried(slot, part), digest.update))
+            draft.write(path, _told(story.carried(slot, part), digest.update))
             moved(part.size)
             card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
             name, carried = part.name, digest.hexdigest()

@@ -38,7 +38,7 @@ class Happens(Protocol):
 class Endings:
     """What follows when a story is undone."""
 
-    happening: Happening
+    happening: Happening | None  # None: nobody waits for it, and to the books nothing happened
     tell: Callable[[Life, str], None]
 
 
@@ -101,37 +101,66 @@ class Stage:
         failed: Endings,
     ) -> bool:
         """Whether the story came to its end; every other ending is told here."""
-        with life.lock:
-            if life.gone:
-                return False
-            story.record = life.record
-            try:
-                life.record = run()
-            except Undone as undone:
-                life.record = undone.record
-                self._failed(life, undone, books, failed)
-                return False
-            except Lost as lost:
-                life.record = lost.record
-                self._lost(life, str(lost), books)
-                return False
-            except JournalAway as away:
-                self._failed(life, story.undone(None, str(away)), books, failed)
-                return False
-            except BodyGone as gone:
-                self._gone(life, story, str(gone), books)
-                return False
-            except Exception as fault:  # ours: say so, and touch the workload no more
-                get_logger(workload=str(life.key)).exception("a story failed")
-                life.record = story.mark(Mark.QUARANTINED)
-                self._lost(life, f"fault in the agent: {fault}", books)
-                return False
+        with life.held():
+            return self._run(life, story, run, books, failed)
+
+    def run_aside(
+        self,
+        life: Life,
+        story: Story,
+        run: Callable[[], Record],
+        books: Happens,
+        failed: Endings,
+    ) -> bool:
+        """As `run`, of a story that can be put off: not while somebody else has the life, and it is
+        called off (`life.hurry`) for whoever wants it meanwhile."""
+        if not life.lock.acquire(blocking=False):
+            return False
+        try:
+            return not life.hurry.is_set() and self._run(life, story, run, books, failed)
+        finally:
+            life.lock.release()
+
+    def _run(
+        self,
+        life: Life,
+        story: Story,
+        run: Callable[[], Record],
+        books: Happens,
+        failed: Endings,
+    ) -> bool:
+        if life.gone:
+            return False
+        story.record = life.record
+        try:
+            life.record = run()
+        except Undone as undone:
+            life.record = undone.record
+            self._failed(life, undone, books, failed)
+            return False
+        except Lost as lost:
+            life.record = lost.record
+            self._lost(life, str(lost), books)
+            return False
+        except JournalAway as away:
+            self._failed(life, story.undone(None, str(away)), books, failed)
+            return False
+        except BodyGone as gone:
+            self._gone(life, story, str(gone), books)
+            return False
+        except Exception as fault:  # ours: say so, and touch the workload no more
+            get_logger(workload=str(life.key)).exception("a story failed")
+            life.record = story.mark(Mark.QUARANTINED)
+            self._lost(life, f"fault in the agent: {fault}", books)
+            return False
         return True
 
     def _failed(self, life: Life, undone: Undone, books: Happens, failed: Endings) -> None:
-        books.happened(life, failed.happening)
+        if failed.happening is not None:
+            books.happened(life, failed.happening)
         failed.tell(life, str(undone))
-        self.ended(life, Ended(ok=False, reason=undone.reason, message=str(undone)))
+        if failed.happening is not None:
+            self.ended(life, Ended(ok=False, reason=undone.reason, message=str(undone)))
 
     def _lost(self, life: Life, why: str, books: Happens) -> None:
         books.happened(life, Happening.LOST)

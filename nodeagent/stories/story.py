@@ -7,7 +7,7 @@ ended with, or raises one of: `Undone` (as before, try later), `Lost` (neither f
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -17,8 +17,9 @@ from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
 from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
+from nodeagent.cellar import Cellar, Lowered
 from nodeagent.disk.journal import Journal
-from nodeagent.disk.pool import Kept, Pool
+from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.disk.records import STATES, Mark, Record
 from nodeagent.linux.freezer import Freezing, NotFrozen
 from nodeagent.lives.phases import Stopwatch
@@ -91,6 +92,7 @@ class Tools:
     cards: Cards
     clock: Clock
     freezer: Freezing
+    cellar: Cellar
     limits: Limits = field(default_factory=Limits)
 
 
@@ -126,6 +128,26 @@ class Story:
                 get_logger(workload=str(record.key)).error("journal not written", why=str(error))
                 return record
             raise JournalAway(f"the journal cannot be written: {error}") from error
+
+    def contents(self) -> Slot:
+        """What it has while it is parked, in the pool or in the cellar: to be read."""
+        record = self.record
+        if record.lowered:
+            return self.tools.cellar.slot(record.uid, record.lowered)
+        return self.tools.pool.slot(record.uid)
+
+    def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
+        """A part of its contents as one stream, to be kept elsewhere: what the cellar has is that
+        already. Raises Damaged, Refused, Retry, OSError."""
+        if isinstance(slot, Lowered):
+            return slot.read(part.name)
+        return self.tools.pool.bulk.carried(slot, part)
+
+    def weight(self, slot: Slot, part: Kept) -> int:
+        """Bytes of `carried`, about. Raises as it does."""
+        if isinstance(slot, Lowered):
+            return slot.weight(part)
+        return self.tools.pool.bulk.weight(slot, part)
 
     def moving(self, what: str, total: int) -> Callable[[int], None]:
         """A counter of bytes that tells as it goes. Thread safe."""

@@ -21,6 +21,7 @@ from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.demand import Demand
 from kybernate.model.gpu import Health
 from kybernate.model.ids import NO_REVISION, PodUid, Revision, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
 from kybernate.runtime.logs import get_logger
@@ -65,6 +66,7 @@ class Coordinator:
         self._under_way = UnderWay()
         self.revision: Revision = NO_REVISION
         self.passes = 0
+        self.short = 0  # bytes of the pool that the next plan lacks
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
 
     # what is known
@@ -132,7 +134,7 @@ class Coordinator:
         tenancy = books.tenancies.get(key)
         if tenancy is None:
             return Refusal(reason=Reason.UNKNOWN_WORKLOAD, detail=str(key))
-        if refusal := wishes.park_refused(tenancy, books.pool_free):
+        if refusal := wishes.park_refused(tenancy, books.pool_free + books.demotable()):
             return refusal
         self._change(
             lambda books: bookkeeping.unwant(books.change(key, asked_to_park=True), key)
@@ -184,6 +186,25 @@ class Coordinator:
         known = self.books.tenancies.get(key)
         if known is not None and known.residue != size:
             self._change(lambda books: books.change(key, residue=size), quiet=True)
+
+    def lies(self, key: WorkloadKey, *, movable: bool, through_ram: bool) -> None:
+        """As the port says."""
+        known = self.books.tenancies.get(key)
+        if known is not None and (known.movable, known.through_ram) != (movable, through_ram):
+            self._change(
+                lambda books: books.change(key, movable=movable, through_ram=through_ram),
+                quiet=True,
+            )
+
+    def moved(self, life: Life, tier: Tier) -> None:
+        """A parked workload's contents are in this tier now."""
+
+        def step(books: Books) -> Books:
+            known = books.tenancies.get(life.key)
+            same = known is not None and known.life == life.id
+            return books.change(life.key, tier=tier) if same else books
+
+        self._change(step)
 
     def switched(self, plan: SwitchPlan) -> None:
         """As the port says."""
@@ -249,6 +270,7 @@ class Coordinator:
         return None
 
     def _learn(self, decided: Decided) -> None:
+        self.short = decided.short
         if decided.revision:
             self.revision = decided.revision
         if decided.terms:

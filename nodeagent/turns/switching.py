@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from kybernate.clients.errors import Retry
+from kybernate.clients.errors import Refused, Retry
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.model.ids import WorkloadKey
@@ -23,6 +23,7 @@ from nodeagent.lives.feed import Doing, Ended
 from nodeagent.lives.life import Life, Lives
 from nodeagent.lives.phases import PhaseTime, Stopwatch
 from nodeagent.lives.telling import Teller
+from nodeagent.mechanisms import Body, Mechanism, Stands
 from nodeagent.stories import park, resume, start
 from nodeagent.stories.stage import Endings, Stage, remember
 from nodeagent.stories.story import Story
@@ -48,6 +49,9 @@ class Books(Protocol):
 
     def stays(self, key: WorkloadKey, size: int) -> None:
         """So many bytes of its cards stay its own while it is parked."""
+
+    def lies(self, key: WorkloadKey, *, movable: bool, through_ram: bool) -> None:
+        """Whether its parked contents may go to NVMe, and how they come back from there."""
 
     def switched(self, plan: SwitchPlan) -> None:
         """The GPUs are free for the next decision."""
@@ -127,6 +131,8 @@ class Switches:
         remember(life, story)
         self._measured(story, "copy out")
         self._note_residue(life, story, books)
+        movable, through_ram = how_it_lies(self.stage.tools.mechanism, story.body)
+        books.lies(life.key, movable=movable, through_ram=through_ram)
         books.happened(life, Happening.PARKED)
         self.teller.parked(life, plan)
         self.stage.ended(life, Ended(ok=True, message="parked", phases=life.last_switch))
@@ -168,6 +174,16 @@ class Switches:
         copied = story.watch.of(phase)
         if copied is not None:
             self.stage.bandwidths.measured(Tier.RAM, copied.size, copied.seconds)
+
+
+def how_it_lies(mechanism: Mechanism, body: Body) -> tuple[bool, bool]:
+    """Of one that is parked: whether its contents may go to NVMe, and whether they come back from
+    there by way of the pool. What cannot be told does not move."""
+    try:
+        stands = mechanism.stands(body)
+    except (Refused, Retry, OSError):
+        stands = Stands.PROCESS
+    return stands is not Stands.PROCESS, stands is Stands.BULK
 
 
 def _seconds(phases: tuple[PhaseTime, ...] | None) -> float:

@@ -30,8 +30,9 @@ def want_refused(books: Books, key: WorkloadKey) -> Refusal | None:
     return None
 
 
-def park_refused(tenancy: Tenancy, pool_free: int) -> Refusal | None:
-    """Why a request to park it is refused at once."""
+def park_refused(tenancy: Tenancy, room: int) -> Refusal | None:
+    """Why a request to park it is refused at once. `room` is what the pool has left, or would have
+    once it was demoted what can be."""
     key = tenancy.key
     if tenancy.desired is Desired.ACTIVE:
         return Refusal(reason=Reason.PINNED, detail=str(key))
@@ -43,8 +44,8 @@ def park_refused(tenancy: Tenancy, pool_free: int) -> Refusal | None:
         return Refusal(reason=Reason.NOT_PARKABLE, detail=str(key))
     if tenancy.state is State.WAITING:
         return Refusal(reason=Reason.NOT_PARKABLE, detail=f"{key} has not started yet")
-    if tenancy.state is State.ACTIVE and tenancy.vram > pool_free:
-        detail = f"{tenancy.vram / 2**30:.0f} GiB needed, {pool_free / 2**30:.0f} left"
+    if tenancy.state is State.ACTIVE and tenancy.vram > room:
+        detail = f"{tenancy.vram / 2**30:.0f} GiB needed, {room / 2**30:.0f} left"
         return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
     return None
 
@@ -174,8 +175,10 @@ def seen(books: Books, picture: Picture, now: float) -> Books:
         books,
         foreign=dict(picture.foreign),
         health=dict(picture.health),
-        pool_free=picture.pool_free,
-        bus=picture.bus,
+        pool_free=picture.below.pool_free,
+        bus=picture.below.bus,
+        nvme_free=picture.below.nvme_free,
+        nvme=picture.below.nvme,
     )
 
 

@@ -192,7 +192,7 @@ class Attempts:
         """Whether its contents came into the pool. Raises Unavailable."""
         try:
             attempt.claimed = self.candidates.claim(attempt.pod, name)
-            with life.lock:
+            with life.held():
                 attempt.ready = self._contents(attempt.claimed, life, self._here(call))
         except Unavailable:
             raise
@@ -241,7 +241,7 @@ class Attempts:
             elif here != ready.here:
                 self._drop(attempt)
                 return None
-            with life.lock:
+            with life.held():
                 return self._prepared(ready, call)
         except (Refused, Retry, OSError, Malformed) as error:
             self._next(attempt, ready.story.record.checkpoint, error)

@@ -68,8 +68,9 @@ class Unborn:
         life = self.lives.get(key)
         if life is None or life.record.uid != uid or life.record.pid:
             return
-        with life.lock:
+        with life.held():
             self.stage.tools.pool.free(life.record.uid)
+            self.stage.tools.cellar.drop(life.record.uid)
             self.stage.tools.journal.forget(life.record.uid)
         self.coordinator.gone(life)
         self.lives.drop(life)

@@ -119,7 +119,7 @@ class Wakings:
         started = processes.started(call.pid)
         if started is None or life.record.pid:
             return
-        with life.lock:
+        with life.held():
             made = replace(life.record, pid=call.pid, pid_started=started, exec_fifo=str(call.fifo))
             life.record = self.stage.tools.journal.write(made)
         self.heritage.made(life.record.uid)

@@ -6,7 +6,6 @@ agent kills itself at the first record with the mark under test, wherever in the
 """
 
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -41,6 +40,44 @@ def test_nothing_is_lost_wherever_the_agent_dies(node: AgentNode, when: str, mar
         _everything_is_in_order(node, a, b)
         answer = pod.predict()
         assert answer == answer | {"intact": True, "counter": counted.get(pod.key, 0) + 1}
+
+
+BETWEEN = [Mark.DEMOTING, Mark.DEMOTED, Mark.PROMOTING, Mark.PROMOTED]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("mark", BETWEEN)
+def test_nothing_is_lost_wherever_it_dies_between_the_tiers(
+    node: AgentNode, when: str, mark: Mark
+) -> None:
+    """a is parked and demoted; then it waits behind b, and is brought up for its turn."""
+    node.start_agent(fault=f"{when}:{mark}")
+    a, b = node.create_pod("a", "G0/0", vram="60Gi"), node.create_pod("b", "G0/1", vram="60Gi")
+    with suppress(AgentAway, AssertionError, _Died):
+        node.opa.demotes = True
+        for pod in (a, b):
+            node.tell_created(pod)
+            _active(node, pod)
+            pod.predict()
+        wait_for(lambda: _tier(node, a) == "nvme" or not node.agent_runs, "a is on NVMe")
+        node.opa.demotes, node.opa.slice_seconds = False, 3600.0
+        with Agent.on_node(node.socket) as agent:
+            agent.activate(a.key, within=5.0)
+    assert node.await_agent_end() == KILLED
+
+    node.opa.demotes, node.opa.slice_seconds = False, 0.0
+    node.start_agent()
+    for pod in (a, b):
+        _asked_for(node, pod)
+        _everything_is_in_order(node, a, b)
+        answer = pod.predict()
+        assert answer == answer | {"intact": True, "counter": 2}
+
+
+def _tier(node: AgentNode, pod: Pod) -> str:
+    view = node.view()
+    found = view.workload(pod.key) if view else None
+    return found.tier if found else ""
 
 
 def _tell_the_story(node: AgentNode, a: Pod, b: Pod, told: list[Pod]) -> dict[object, int]:
@@ -93,9 +130,10 @@ def _everything_is_in_order(node: AgentNode, *pods: Pod) -> None:
         owners = {p.pid for p in gpu.showing().processes if p.used}
     running = {pod.process.pid for pod in pods if pod.key in active}
     assert owners <= running, "no VRAM without an owner"
-    slots = {path.name for path in Path(node.folder / "state/pool").iterdir()}
-    parked = {pod.uid for pod in pods if states.get(pod.key) is State.PARKED}
-    assert slots == parked, "the pool holds what is parked, and nothing else"
+    tiers = ("state/pool", "state/parked")
+    held = [path.name for tier in tiers for path in (node.folder / tier).iterdir() if path.is_dir()]
+    parked = [pod.uid for pod in pods if states.get(pod.key) is State.PARKED]
+    assert sorted(held) == sorted(parked), "what is parked is in one tier, and nothing else is"
 
 
 def _settled(node: AgentNode) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ import pytest
 
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
+from kybernate.stores.disk import Disk
 from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
 from nodeagent import images
+from nodeagent.cellar import Cellar, secret_in
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
-from nodeagent.disk.journal import FileJournal
+from nodeagent.disk.journal import FileJournal, Journal
 from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.images import Dumped, Unfit
 from nodeagent.linux import processes
 from nodeagent.linux.freezer import Means, NotFrozen
 from nodeagent.lives.phases import Stopwatch
-from nodeagent.mechanisms import Body, Moved, Part
+from nodeagent.mechanisms import Body, Moved, Part, Stands
 from nodeagent.stories import park
 from nodeagent.stories.story import Limits, Story, Tools
 
@@ -64,10 +67,14 @@ class FakeMechanism:
 
     def __init__(self, freezer: "FakeFreezer") -> None:
         self._freezer = freezer
+        self.where = Stands.SLOT
         self.vram: dict[str, bytes | None] = {"weights": b"w" * 4096, "cache": b"c" * 1024}
         self.locked = False
         self.fail: dict[str, list[Exception]] = {}
         self.log: list[str] = []
+
+    def stands(self, body: Body) -> Stands:
+        return self.where
 
     def lock(self, body: Body, limit: float) -> None:
         self._did("lock")
@@ -221,8 +228,27 @@ class Desk:
         self.journal = FileJournal(folder / "journal")
         self.pool = Pool(folder / "pool", limit=100 * 2**30)
         self.told: list[tuple[str, int, int]] = []
+        self.use_cellar()
+
+    def use_cellar(
+        self, limit: int = 100 * 2**30, free: int = 2**40, disk: Disk | None = None
+    ) -> None:
+        """Another one in the same place: its limit, what the disk has left, the disk."""
+        secret = secret_in(self.folder / "pool")
+        self.cellar = Cellar(
+            self.folder / "cellar", limit, secret, self.clock, free=lambda _: free, disk=disk
+        )
+        self.use_journal(self.journal)
+
+    def use_disk(self, disk: Disk) -> None:
+        """Have the cellar on this disk."""
+        self.use_cellar(disk=disk)
+
+    def use_journal(self, journal: Journal) -> None:
+        """Write into this one."""
         self.tools = Tools(
-            journal=self.journal, pool=self.pool, mechanism=self.mechanism, cards=self.cards,
+            journal=journal, pool=self.pool, cellar=self.cellar,
+            mechanism=self.mechanism, cards=self.cards,
             clock=self.clock, freezer=self.freezer, limits=Limits(room=0.0, pause=0.0, let_go=0.0),
         )  # fmt: skip
 
@@ -264,6 +290,16 @@ class Desk:
         (bundle / "config.json").write_bytes(orjson.dumps(CONFIG))
         record = self.record(exec_fifo=str(runc / "c1" / "exec.fifo"))
         return park.park(self.story(record))
+
+    def restart(self) -> None:
+        """Everything as an agent finds it that starts now."""
+        self.pool = Pool(self.folder / "pool", limit=self.pool.limit)
+        self.use_cellar()
+
+    def now(self, **changes: Any) -> Record:
+        """What the journal says."""
+        (record,), _ = self.journal.read_all()
+        return replace(record, **changes)
 
     def on_disk(self) -> Mark:
         """How far the journal says it is."""

@@ -23,6 +23,7 @@ from kybernate.model.policy import (
     CheckpointFacts,
     GroupFacts,
     NodeClass,
+    ParkedFacts,
     PlacementQuestion,
     PreemptionQuestion,
     RetentionQuestion,
@@ -30,6 +31,7 @@ from kybernate.model.policy import (
     TieringQuestion,
     TimesliceQuestion,
 )
+from kybernate.model.tier import Tier
 from kybernate.model.workload import Desired, State, WorkloadClass
 from policies import shipped
 from testbed import assets
@@ -119,10 +121,14 @@ def a_timeslice() -> Callable[..., TimesliceQuestion]:
 
 @pytest.fixture
 def a_tiering() -> Callable[..., TieringQuestion]:
-    """A builder: whether this holder may leave."""
+    """A builder: whether this holder may leave, or where a parked one's contents should be."""
 
-    def build(holder: TenantFacts, ram_free: int = 400 * GIB) -> TieringQuestion:
-        return TieringQuestion(workload=holder, waiting=0, ram_free=ram_free, calendar=MORNING)
+    def build(
+        holder: TenantFacts, ram_free: int = 400 * GIB, parked: ParkedFacts | None = None
+    ) -> TieringQuestion:
+        return TieringQuestion(
+            workload=holder, waiting=0, ram_free=ram_free, calendar=MORNING, parked=parked
+        )
 
     return build
 
@@ -233,7 +239,12 @@ def _tiering(document: dict[str, Any]) -> TieringQuestion:
         waiting=document["waiting"],
         ram_free=document["ram_free"],
         calendar=Calendar(**document["calendar"]),
+        parked=_parked(document["parked"]) if "parked" in document else None,
     )
+
+
+def _parked(document: dict[str, Any]) -> ParkedFacts:
+    return ParkedFacts(**{**document, "tier": Tier(document["tier"])})
 
 
 def _placement(document: dict[str, Any]) -> PlacementQuestion:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +16,7 @@ from kybernate.model.policy import (
     AdmissionVerdict,
     CheckpointFacts,
     NodeClass,
+    ParkedFacts,
     PlacementVerdict,
     PreemptionVerdict,
     RetentionQuestion,
@@ -30,6 +31,7 @@ from kybernate.model.workload import Desired
 from kybernate.testing.policy import FakePolicy
 
 Build = Callable[..., Any]
+GIB = 2**30
 UNHEARD = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 
@@ -220,6 +222,20 @@ def tenants(draw: st.DrawFn, name: str) -> dict[str, Any]:
     }
 
 
+_BYTES = st.sampled_from([0, 39 * GIB, 40 * GIB, 80 * GIB, 400 * GIB])
+_PARKED = st.builds(
+    ParkedFacts,
+    tier=st.sampled_from([Tier.RAM, Tier.NVME]),
+    seconds=st.sampled_from([0.0, 59.0, 60.0, 600.0, 5000.0]),
+    place=st.none() | st.integers(0, 2),
+    fetch_seconds=st.sampled_from([0.0, 2.5, 40.0]),
+    ram_capacity=_BYTES,
+    ram_short=st.sampled_from([0, GIB]),
+    ram_to_come=_BYTES,
+    nvme_free=_BYTES,
+)
+
+
 @given(data=st.data())
 @settings(
     max_examples=150,
@@ -251,11 +267,23 @@ def test_the_fake_judges_as_the_real_one_does(
     for holder in holders:
         idle = a_tiering(holder, ram_free=data.draw(st.sampled_from([0, 2**40])))
         assert fake.tiering(idle) == opa_policy.tiering(idle)
+        parked = a_tiering(holder, ram_free=data.draw(_BYTES), parked=data.draw(_PARKED))
+        assert _rounded(fake.tiering(parked)) == _rounded(opa_policy.tiering(parked))
 
 
-def _rounded(verdict: PreemptionVerdict | Refusal) -> PreemptionVerdict:
-    assert isinstance(verdict, PreemptionVerdict)
-    return replace(verdict, order=round(verdict.order, 9))
+V = TypeVar("V", PreemptionVerdict, TieringVerdict)
+
+
+def _rounded(verdict: V | Refusal) -> V:
+    assert not isinstance(verdict, Refusal)
+    if isinstance(verdict, PreemptionVerdict):
+        return replace(verdict, order=round(verdict.order, 9))
+    after = verdict.after_seconds
+    return replace(
+        verdict,
+        value=round(verdict.value, 9),
+        after_seconds=None if after is None else round(after, 6),
+    )
 
 
 def test_a_model_that_says_when_it_is_idle_may_leave_then(

@@ -42,6 +42,10 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """a checkpoint is made of it"""
     WAKING: _Phase.ValueType  # 7
     """it is made from a checkpoint"""
+    DEMOTING: _Phase.ValueType  # 8
+    """parked; its contents go from host memory to NVMe"""
+    PROMOTING: _Phase.ValueType  # 9
+    """parked; they come back"""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
 
@@ -58,6 +62,10 @@ SEALING: Phase.ValueType  # 6
 """a checkpoint is made of it"""
 WAKING: Phase.ValueType  # 7
 """it is made from a checkpoint"""
+DEMOTING: Phase.ValueType  # 8
+"""parked; its contents go from host memory to NVMe"""
+PROMOTING: Phase.ValueType  # 9
+"""parked; they come back"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 @_typing.final

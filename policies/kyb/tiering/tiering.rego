@@ -3,7 +3,8 @@
 # description: |
 #   May a holder leave its GPU though nobody takes its place? It stays unless everything that speaks
 #   for its going can be read: who has a request, who cannot tell whether it works, who is pinned,
-#   stays. When somebody else wants the GPU, kyb.preemption decides.
+#   stays. When somebody else wants the GPU, kyb.preemption decides. About a parked workload
+#   kyb.tiering.parked has the word.
 # custom:
 #   reasons:
 #     Pinned: its pod asks that it is never parked
@@ -16,6 +17,16 @@
 #     NotIdleYet: it had work lately
 #     NoRoom: the RAM pool has no room for its contents
 #     Idle: it had no work for long enough
+#     NoNvmeRoom: it is parked, and NVMe has no room for its contents
+#     RoomNeeded: somebody is to be parked, and the RAM pool is full
+#     Waits: it is parked in RAM, and waits for its turn
+#     RamIsFree: it is parked in RAM, which nobody else needs
+#     ParkedLately: it was parked in RAM a moment ago
+#     ParkedLong: it was parked in RAM for long, and RAM is scarce
+#     NoRamRoom: it is on NVMe, and the RAM pool has no room for it beside those to be parked for it
+#     Next: it is on NVMe, and one of the next in line
+#     Expected: it is on NVMe, and asked for about this often
+#     NotExpected: it is on NVMe, and nobody asks for it
 # schemas:
 #   - input: schema.tiering
 #   - data.kyb.settings.tiering: schema.settings.tiering
@@ -23,12 +34,15 @@ package kyb.tiering
 
 import data.kyb.settings
 import data.kyb.terms
+import data.kyb.tiering.parked
 
 # METADATA
 # title: Verdict
 # description: The entry point
 # entrypoint: true
-verdict := {"tier": _tier, "reason": _reason, "after_seconds": _after_seconds}
+verdict := parked.verdict if {
+	input.parked
+} else := {"tier": _tier, "reason": _reason, "after_seconds": _after_seconds}
 
 _tier := "ram" if {
 	_reason == "Idle"

@@ -1,0 +1,90 @@
+"""Which parked workload's contents move next between RAM and NVMe. Pure.
+
+`decide` is called by the agent when something changed or `again_at` came. Policy says in which tier
+each should be, and what it is worth to have it in RAM; here is what fits, and who is first.
+Undefined protects: without a verdict contents stay where they are.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from kybernate.decisions import questions
+from kybernate.decisions.books import Books
+from kybernate.decisions.questions import Asks
+from kybernate.decisions.tenancy import Tenancy
+from kybernate.decisions.turns import Line
+from kybernate.model.ids import NO_REVISION, Revision, WorkloadKey
+from kybernate.model.tier import Tier
+from kybernate.model.verdict import Refusal
+from kybernate.model.workload import State
+
+# When policy has no verdict: soon enough for a person, far from a busy loop.
+RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One workload's contents to this tier, and policy's word for why."""
+
+    key: WorkloadKey
+    to: Tier
+    why: str
+    value: float
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """One move at most, and when to ask again."""
+
+    move: Move | None = None
+    again_at: float | None = None
+
+
+def decide(
+    books: Books, now: float, asks: Asks, short: int, not_these: Collection[WorkloadKey] = ()
+) -> Decided:
+    """The next move. `short` is what a plan lacks of the pool; while that is so nothing comes up.
+    Down goes the least valuable first, up the most valuable."""
+    line = Line(books, now)
+    moves: list[Move] = []
+    again: list[float] = []
+    for _, tenancy in sorted(books.tenancies.items()):
+        if tenancy.state is not State.PARKED or not tenancy.movable or tenancy.key in not_these:
+            continue
+        verdict = asks.tiering(questions.parked_question(line, tenancy, short))
+        if isinstance(verdict, Refusal):
+            again.append(now + RETRY_SECONDS)
+            continue
+        if verdict.after_seconds is not None:
+            again.append(now + max(0.1, verdict.after_seconds))
+        if _possible(books, tenancy, verdict.tier, short):
+            moves.append(
+                Move(
+                    key=tenancy.key,
+                    to=verdict.tier,
+                    why=verdict.reason,
+                    value=verdict.value,
+                    revision=verdict.revision,
+                )
+            )
+    return Decided(move=_first(moves, short), again_at=min(again, default=None))
+
+
+def _possible(books: Books, tenancy: Tenancy, to: Tier, short: int) -> bool:
+    """Whether it is another tier, and has the room; up only beside those that will be parked for
+    it, or it would have to go down again."""
+    if to is Tier.NVME:
+        return books.may_go_down(tenancy) and tenancy.vram <= books.nvme_free
+    if to is Tier.RAM and tenancy.tier is Tier.NVME:
+        needed = tenancy.vram + questions.to_come(books, tenancy)
+        return short == 0 and needed <= books.pool_free
+    return False
+
+
+def _first(moves: list[Move], short: int) -> Move | None:
+    """Up before down, but where somebody lacks the room."""
+    down = sorted((m for m in moves if m.to is Tier.NVME), key=lambda m: (m.value, m.key))
+    up = sorted((m for m in moves if m.to is Tier.RAM), key=lambda m: (-m.value, m.key))
+    ordered = [*down, *up] if short else [*up, *down]
+    return ordered[0] if ordered else None

@@ -1,0 +1,89 @@
+"""
+The story of promoting: a parked workload's contents from the cellar back into the pool, before
+anybody asks for them or because its mechanism takes them from nowhere else. The cellar's copy goes
+when the pool's is sealed.
+
+Called by `tiering`, by resuming, and by recovery with what a dead agent left. Until PROMOTED the
+cellar's copy is the one that counts.
+"""
+
+import threading
+from collections.abc import Iterator
+
+from kybernate.clients.errors import Refused, Retry
+from kybernate.model.verdict import Reason
+from nodeagent.disk.pool import Damaged, Kept, NoRoom, Slot
+from nodeagent.disk.records import Mark, Record
+from nodeagent.mechanisms import Stands
+from nodeagent.stories.story import Story
+
+READ = "read nvme"
+_NEVER = threading.Event()
+
+
+class CalledOff(Refused):
+    """Somebody wants the workload: its contents can be had from where they are."""
+
+
+def promote(story: Story, ended: threading.Event = _NEVER) -> Record:
+    """From PARKED in the cellar to PARKED in the pool. Raises Undone (parked as before), Lost."""
+    try:
+        kept = story.contents().parts()
+        size = sum(part.size for part in kept)
+        slot = story.tools.pool.reserve(story.record.uid, size)
+    except Damaged as error:
+        raise story.lost(str(error)) from error
+    except (Refused, Retry, OSError) as error:
+        raise story.undone(_reason(error), str(error)) from error
+    try:
+        story.mark(Mark.PROMOTING)
+        with story.watch.phase(READ):
+            slot.seal(tuple(_read(story, kept, slot, ended)))
+        story.mark(Mark.PROMOTED)
+    except Damaged as error:
+        undo(story)
+        raise story.lost(str(error)) from error
+    except (Refused, Retry, OSError) as error:
+        undo(story)
+        raise story.undone(_reason(error), str(error)) from error
+    return finish(story)
+
+
+def undo(story: Story) -> Record:
+    """From PROMOTING back to PARKED in the cellar."""
+    story.tools.pool.free(story.record.uid)
+    return story.mark(Mark.PARKED)
+
+
+def finish(story: Story) -> Record:
+    """From PROMOTED to PARKED in the pool."""
+    story.tools.cellar.drop(story.record.uid)
+    return story.mark(Mark.PARKED, lowered="")
+
+
+def _read(story: Story, kept: tuple[Kept, ...], slot: Slot, ended: threading.Event) -> list[Kept]:
+    cellar = story.contents()
+    moved = story.moving(READ, sum(part.size for part in kept))
+    in_files = story.tools.mechanism.stands(story.body) is Stands.SLOT
+
+    def brought(part: Kept) -> Kept:
+        content, digest = story.tools.pool.bulk.brought(
+            slot, part.name, _until(cellar.read(part.name), ended)
+        )
+        if in_files and (content, digest) != (part.content, part.digest):
+            raise Damaged(f"part {part.name} is not what was demoted")
+        moved(part.size)
+        return Kept(name=part.name, uuid=part.uuid, size=part.size, content=content, digest=digest)
+
+    return story.by_card(kept, brought)
+
+
+def _until(chunks: Iterator[bytes], ended: threading.Event) -> Iterator[bytes]:
+    for chunk in chunks:
+        if ended.is_set():
+            raise CalledOff("somebody wants it")
+        yield chunk
+
+
+def _reason(error: Exception) -> Reason | None:
+    return Reason.NO_HOST_MEMORY if isinstance(error, NoRoom) else None
