@@ -18,6 +18,7 @@ from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_group
+from nodeagent.cellar import Cellar
 from nodeagent.disk.journal import FileJournal
 from nodeagent.disk.pool import Pool
 from nodeagent.disk.records import Mark, Record, Terms
@@ -94,6 +95,7 @@ def tools(step):
     return Tools(
         journal=FileJournal(FOLDER / "journal"),
         pool=pool,
+        cellar=Cellar(FOLDER / "cellar", 0, b"", clock, free=lambda _: 0),  # nothing is demoted
         mechanism=Deep(guest, Mortal(guest.worker, step), lambda _: 0, Notes(pool)),
         cards=Cards(), clock=clock, freezer=freezer,
     )  # fmt: skip

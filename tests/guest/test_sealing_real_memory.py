@@ -32,6 +32,7 @@ from kybernate.model.ids import (
     WorkloadKey,
 )
 from kybernate.runtime.clock import SystemClock
+from nodeagent.cellar import Cellar
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 from nodeagent.disk.journal import FileJournal
@@ -163,6 +164,7 @@ class Stage:
             journal=FileJournal(self.folder / "journal"), pool=self.node.pool,
             mechanism=Deep(self.node.mechanism, states, lambda _: 0, notes),
             cards=Cards(self.node), clock=clock, freezer=Freezer(clock, Cgroups()),
+            cellar=Cellar(self.folder / "cellar", 0, b"", clock, free=lambda _: 0),
         )  # fmt: skip
         body = Body(key=record.key, uid=record.uid, pid=record.pid, gpus=(card,))
         return Story(

@@ -5,6 +5,7 @@ import pytest
 from kybernate.model.gpu import Seat
 from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
+from nodeagent.cellar import Cellar
 from nodeagent.disk.journal import FileJournal
 from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.linux import processes
@@ -50,6 +51,7 @@ def story(node, told, tmp_path):
         journal=FileJournal(tmp_path / "journal"), pool=node.pool, mechanism=node.mechanism,
         cards=Cards(node.card), clock=clock, freezer=Freezer(clock, Cgroups()),
         limits=Limits(drain=0.5),
+            cellar=Cellar(tmp_path / "cellar", 0, b"", clock, free=lambda _: 0),
     )  # fmt: skip
     pid = told.process.pid
     first = Record(
