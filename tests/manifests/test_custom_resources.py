@@ -169,7 +169,7 @@ GOOD: dict[str, tuple[Object, Object]] = {
     "tierplacements": (
         {
             "checkpoint": "llama-1",
-            "copies": [{"node": "node-a", "tier": "nvme"}, {"tier": "object"}],
+            "copies": [{"node": "node-a", "tier": "nvme"}, {"node": "", "tier": "object"}],
             "others": "Remove",
         },
         {"wanted": 1, "there": 1, "conditions": [{**READY, "type": "Placed"}]},
