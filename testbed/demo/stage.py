@@ -99,9 +99,17 @@ class Stage:
 
 def pod_of(stack: Stack, app: str) -> tuple[WorkloadKey, str]:
     """The pod of an app: its key and address."""
-    text = stack.plane.kubectl("get", "pods", "-l", f"app={app}", "-o", "json")
-    pod = json.loads(text)["items"][0]
+    pod = _pod(stack, app)
+    if not pod["status"].get("podIP"):  # a wake can be over before the kubelet writes it down
+        there = "--for=jsonpath={.status.podIP}"
+        stack.plane.kubectl("wait", there, "pod", "-l", f"app={app}", "--timeout=60s")
+        pod = _pod(stack, app)
     return WorkloadKey("default", pod["metadata"]["name"]), pod["status"]["podIP"]
+
+
+def _pod(stack: Stack, app: str) -> Any:
+    found = json.loads(stack.plane.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))
+    return found["items"][0]
 
 
 def quiet_state(agent: Agent) -> NodeView | None:
