@@ -4,7 +4,6 @@ Where the cards come from and what parks on them, by the settings. Called by `__
 
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kybernate.api.profiles import ProfileFile, load_profiles
@@ -24,7 +23,7 @@ from nodeagent.cellar import Cellar, secret_in, sparing
 from nodeagent.disk.pool import Pool
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezing
-from nodeagent.linux.processes import belonging, started
+from nodeagent.linux.processes import of_container, started
 from nodeagent.mechanisms import Body, Mechanism
 from nodeagent.mechanisms.bulk import BulkOfChunks
 from nodeagent.mechanisms.chosen import Chosen
@@ -129,11 +128,9 @@ def _real(
     return Real(deep, DriverMechanism(states, held, freezer, pool))
 
 
-def _of(body: Body, inventory: Inventory, cgroups: Cgroups) -> Iterator[GpuProcess]:
+def _of(body: Body, inventory: Inventory, cgroups: Cgroups) -> tuple[GpuProcess, ...]:
     """The workload's processes on the cards."""
-    shown = inventory.processes()
-    own = belonging((one.pid for one in shown), body.pid, body.container_id, cgroups)
-    return (one for one in shown if one.pid in own)
+    return of_container(inventory.processes(), body.pid, body.container_id, cgroups)
 
 
 def by_wish(usual: Mechanism, inventory: Inventory, freezer: Freezing, clock: Clock) -> Mechanism:

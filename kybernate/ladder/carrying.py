@@ -22,13 +22,11 @@ from kybernate.ladder import reading, writing
 from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.plain import Plain
 from kybernate.ladder.progress import Course
-from kybernate.ladder.publishing import Collected
+from kybernate.ladder.publishing import putting_again
 from kybernate.ladder.reading import Opened
 from kybernate.ladder.writing import There, Writing
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.port import Store
-
-_TRIES = 3  # of which each puts what a collector took before the manifest named it
 
 
 class AnotherThere(Refused):
@@ -60,13 +58,7 @@ def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
     Raises AnotherThere, Unusable (what lies in the folder is not what was sealed), Ended,
     Collected, and what the store raises; what was put stays, for the next time.
     """
-    for left in range(_TRIES - 1, -1, -1):
-        try:
-            return _carried(one, store, ours, course)
-        except Collected:
-            if not left:
-                raise
-    raise AssertionError
+    return putting_again(lambda: _carried(one, store, ours, course))
 
 
 def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:

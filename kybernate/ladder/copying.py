@@ -14,14 +14,13 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.packs import Pack
 from kybernate.ladder.progress import Course
-from kybernate.ladder.publishing import Collected, publish
+from kybernate.ladder.publishing import has, publish, putting_again
 from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.errors import Absent
 from kybernate.stores.port import Store
 
 AT_ONCE = 4
-_TRIES = 3  # of which each puts what a collector took before the manifest named it
 
 
 def copy(source: Store, target: Store, opened: Opened, key: DomainKey, course: Course) -> int:
@@ -31,14 +30,13 @@ def copy(source: Store, target: Store, opened: Opened, key: DomainKey, course: C
     Raises Unusable, Ended, Collected, and what the stores raise; what was put stays.
     """
     moved = 0
-    for left in range(_TRIES - 1, -1, -1):
+
+    def put() -> None:
+        nonlocal moved
         moved += copy_packs(source, target, opened.manifest, key, course)
-        try:
-            publish(target, opened.manifest, opened.blob, course)
-            break
-        except Collected:
-            if not left:
-                raise
+        publish(target, opened.manifest, opened.blob, course)
+
+    putting_again(put)
     return moved
 
 
@@ -54,7 +52,7 @@ def copy_packs(
     def copy(pack: Pack) -> int:
         course.check()
         moved = 0
-        if not _has(target, manifest.domain, pack):
+        if not has(target, manifest.domain, pack):
             content = fetched(source, manifest.domain, pack, key)
             target.put(names.pack_key(manifest.domain, pack.name), content)
             moved = len(content)
@@ -98,11 +96,3 @@ def check_packs(store: Store, manifest: Manifest, key: DomainKey, course: Course
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _has(store: Store, domain: str, pack: Pack) -> bool:
-    """Whether it is there, as far as its size tells."""
-    try:
-        return store.stat(names.pack_key(domain, pack.name)).size == pack.size
-    except Absent:
-        return False

@@ -9,9 +9,10 @@ store has all its packs, also where we end in the middle.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from kybernate.artifacts import collection, names
 from kybernate.artifacts.faults import Unusable
@@ -22,6 +23,8 @@ from kybernate.ladder.progress import Course
 from kybernate.stores.errors import Absent
 from kybernate.stores.port import Store
 
+Put = TypeVar("Put")
+
 _AT_ONCE = 8  # questions to a store
 _TRIES = 3
 _LOOK_S = 0.5
@@ -30,6 +33,23 @@ _PATIENCE_S = 60.0  # a sweep deletes for minutes at most, and of ours nothing a
 
 class Collected(Retry):
     """Packs went, or are going, before the manifest could name them. Done again, they are put."""
+
+
+def putting_again(put: Callable[[], Put]) -> Put:
+    """What `put` answers; it is done again where a collector took packs before the manifest named
+    them. Raises Collected after several times, and what it raises."""
+    for _ in range(_TRIES - 1):
+        with suppress(Collected):
+            return put()
+    return put()
+
+
+def has(store: Store, domain: str, pack: Pack) -> bool:
+    """Whether a pack is there, as far as its size tells."""
+    try:
+        return store.stat(names.pack_key(domain, pack.name)).size == pack.size
+    except Absent:
+        return False
 
 
 def publish(store: Store, manifest: Manifest, blob: bytes, course: Course) -> None:
@@ -94,11 +114,7 @@ def _check_there(store: Store, domain: str, packs: Iterable[Pack]) -> None:
     """Raises Collected."""
 
     def missing(pack: Pack) -> str:
-        try:
-            whole = store.stat(names.pack_key(domain, pack.name)).size == pack.size
-        except Absent:
-            whole = False
-        return "" if whole else pack.name
+        return "" if has(store, domain, pack) else pack.name
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="publishing") as threads:
         gone = [name for name in threads.map(missing, packs) if name]

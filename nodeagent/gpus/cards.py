@@ -19,7 +19,7 @@ from kybernate.model.gpu import Gpu, Group, Health
 from kybernate.model.ids import GpuUuid, GroupName, WorkloadKey
 from kybernate.model.tier import Bandwidth
 from nodeagent.linux.cgroups import Cgroups
-from nodeagent.linux.processes import belonging, owner
+from nodeagent.linux.processes import of_container, owner
 from nodeagent.lives.life import Lives
 from nodeagent.mechanisms import Body
 from nodeagent.truth.own import is_own
@@ -95,9 +95,8 @@ class CardWatch:
     def held_by(self, body: Body) -> int:
         """Bytes the workload's processes hold. Raises InventoryAway."""
         shown = self._inventory.processes()
-        pids = (process.pid for process in shown)
-        own = belonging(pids, body.pid, body.container_id, self._cgroups)
-        return sum(process.used for process in shown if process.pid in own)
+        own = of_container(shown, body.pid, body.container_id, self._cgroups)
+        return sum(process.used for process in own)
 
     def look(self) -> Picture | None:
         """A new picture; None while the inventory is away: then nothing is concluded."""

@@ -12,11 +12,22 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from nodeagent.linux.cgroups import Cgroups
 
 Owner = TypeVar("Owner")
+
+
+class Numbered(Protocol):
+    """What shows a process by its number."""
+
+    @property
+    def pid(self) -> int:
+        """The number."""
+
+
+Shown = TypeVar("Shown", bound=Numbered)
 
 PROC = Path("/proc")
 _STATE, _PARENT, _STARTED = 0, 1, 19  # positions after the command's closing parenthesis
@@ -52,16 +63,11 @@ def image(pid: int) -> str:
     return hashlib.blake2b(line, digest_size=8).hexdigest()
 
 
-def belongs(pid: int, first: int, container_id: str, cgroups: Cgroups) -> bool:
-    """Whether a process is of the container with that first one: below it, or run in it later, so
-    that only the cgroup tells."""
-    return pid in belonging((pid,), first, container_id, cgroups)
-
-
 def belonging(
     pids: Iterable[int], first: int, container_id: str, cgroups: Cgroups
 ) -> frozenset[int]:
-    """As `belongs`, asked of many at once: each is looked at one time, and so are those above."""
+    """Those of the container with that first process: below it, or run in it later, so that only
+    the cgroup tells. Each is looked at one time, and so are those above."""
     if first <= 0:
         return frozenset()  # a container without a process
     parents: dict[int, int] = {}
@@ -71,6 +77,15 @@ def belonging(
         if pid > 0  # one that nobody can name is 0
         and (_descends(pid, first, parents) or container_id in cgroups.names(pid))
     )
+
+
+def of_container(
+    shown: Iterable[Shown], first: int, container_id: str, cgroups: Cgroups
+) -> tuple[Shown, ...]:
+    """Of what shows processes, that which shows its own, as `belonging` says."""
+    all_ = tuple(shown)
+    own = belonging((one.pid for one in all_), first, container_id, cgroups)
+    return tuple(one for one in all_ if one.pid in own)
 
 
 def _descends(pid: int, first: int, parents: dict[int, int]) -> bool:
@@ -88,7 +103,7 @@ def _descends(pid: int, first: int, parents: dict[int, int]) -> bool:
 def owner(
     pid: int, firsts: Mapping[int, Owner], ids: Mapping[str, Owner], cgroups: Cgroups
 ) -> Owner | None:
-    """As `belongs`, asked once of many containers: by their first processes, and by their ids."""
+    """As `belonging`, asked once of many containers: by their first processes, and by their ids."""
     for one in lineage(pid):
         if one in firsts:
             return firsts[one]

@@ -253,13 +253,12 @@ class GuestMechanism:
 
     def here(self, body: Body) -> bool:
         """Whether any guest of the workload is connected. Quick, and changes nothing."""
-        return any(self._is_of(one, body) for one in self._guests.all())
+        return bool(self._mine(body))
 
     def calls(self, body: Body) -> tuple[Calls, ...] | None:
         """What its guests tell of their calls into the driver; None where one of them does not. A
         workload that runs only: nobody is thawed for this. Raises GuestAway."""
-        guests = [one for one in self._guests.all() if self._is_of(one, body)]
-        told = [calls(heard(guest, Verb.LEFT, CALLS_S)[0]) for guest in guests]
+        told = [calls(heard(guest, Verb.LEFT, CALLS_S)[0]) for guest in self._mine(body)]
         known = tuple(one for one in told if one is not None)
         return known if len(known) == len(told) else None
 
@@ -300,15 +299,16 @@ class GuestMechanism:
             missing = self._missing(body)  # one that hung up is about to end
             if missing and time.monotonic() > until:
                 raise NotYet(f"the guests of processes {sorted(missing)} do not answer")
-        return tuple(one for one in self._guests.all() if self._is_of(one, body))
+        return self._mine(body)
 
     def _missing(self, body: Body) -> frozenset[int]:
         tree = processes.tree(body.pid)
         return frozenset(pid for pid in tree if self._guests.of(pid) is None and _is_guest(pid))
 
-    def _is_of(self, guest: Guest, body: Body) -> bool:
-        alive = processes.started(guest.pid) is not None
-        return alive and processes.belongs(guest.pid, body.pid, body.container_id, self._cgroups)
+    def _mine(self, body: Body) -> tuple[Guest, ...]:
+        """Those of the workload that are connected and live."""
+        alive = (one for one in self._guests.all() if processes.started(one.pid) is not None)
+        return processes.of_container(alive, body.pid, body.container_id, self._cgroups)
 
     def _known(self, body: Body) -> tuple[Guest, ...]:
         """As `_of`, without looking through all processes where the gates were closed by us."""

@@ -176,9 +176,7 @@ class Simulated:
         """Its contexts, each once for every card it is on."""
         with _translated():
             shown = [one for one in self._driver.showing().processes if one.context]
-        pids = (one.pid for one in shown)
-        own = processes.belonging(pids, body.pid, body.container_id, self._cgroups)
-        return tuple(one for one in shown if one.pid in own)
+        return processes.of_container(shown, body.pid, body.container_id, self._cgroups)
 
     def _named(self, body: Body, part: str) -> tuple[str, str]:
         """The context and the segment that a part's name means. Raises BodyGone."""

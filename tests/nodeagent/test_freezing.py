@@ -249,7 +249,7 @@ def test_a_process_is_its_containers_by_its_first_process_or_by_the_cgroup(
     assert [processes.owner(pid, firsts, ids, Cgroups()) for pid in both] == ["a", "a"]
     assert [processes.owner(pid, firsts, {}, Cgroups()) for pid in both] == ["a", None]
     assert processes.owner(os.getpid(), firsts, ids, Cgroups()) is None
-    assert processes.belongs(tree._second.pid, tree.first.pid, tree.id, Cgroups())
+    assert processes.belonging(both, tree.first.pid, tree.id, Cgroups()) == set(both)
 
 
 def test_what_a_container_froze_itself_stays_frozen(tree: Tree, freezer: Freezer) -> None:
