@@ -87,7 +87,7 @@ def of(parts: Parts) -> Demands:
     lines = Lines(network)
     ignored = Known("ignored callers", policy.ignored_callers, NOBODY, clock)
     engines = Known("engines", policy.engines, UNKNOWN, clock)
-    told, work = Told(clock), Work(lambda: coordinator.picture)
+    told, work = Told(clock), Work(lambda: coordinator.picture, clock)
 
     def asked_to_park(life: Life) -> bool:
         tenancy = coordinator.books.tenancies.get(life.key)

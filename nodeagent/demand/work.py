@@ -1,13 +1,14 @@
 """
 The signal of work on the cards: how long ago a workload's processes last had some there.
 
-Read from the coordinator's picture of the cards, so it is as old as that (a second at most). On
-real cards it is what the driver's library tells of processes; where that tells nothing, so does
+Read from the coordinator's picture of the cards. Rule: who did not work then is taken for idle
+since, so that how long that was does not stand still, or go back, while a picture is kept. On real cards it is what the driver's library tells of processes; where that tells nothing, so does
 this.
 """
 
 from collections.abc import Callable
 
+from kybernate.clients.clock import Clock
 from kybernate.model.demand import SILENT, Demand
 from nodeagent.gpus.cards import Picture
 from nodeagent.lives.life import Life
@@ -21,19 +22,26 @@ class Work:
 
     name = "work"
 
-    def __init__(self, picture: Callable[[], Picture | None]) -> None:
-        self._picture = picture
+    def __init__(self, picture: Callable[[], Picture | None], clock: Clock) -> None:
+        self._picture, self._clock = picture, clock
 
     def read(self, life: Life) -> Demand:
         """As the port says."""
-        picture = self._picture()
-        idle = picture.idle.get(life.key) if picture else None
-        if idle is None:
+        seen = self._seen(life)
+        if seen is None:
             return SILENT
-        busy = idle <= 0.0
-        return Demand(busy=busy, idle_for=idle, why="its card works" if busy else "")
+        idle, at = seen
+        if idle <= 0.0:
+            return Demand(busy=True, idle_for=0.0, why="its card works")
+        return Demand(idle_for=idle + self._clock.monotonic() - at)
 
     def works(self, life: Life) -> bool | None:
-        """Whether it was seen at work just now; None where nobody can tell."""
-        idle = self.read(life).idle_for
-        return None if idle is None else idle < _JUST_NOW_S
+        """Whether the picture shows it at work; None where nobody can tell."""
+        seen = self._seen(life)
+        return None if seen is None else seen[0] < _JUST_NOW_S
+
+    def _seen(self, life: Life) -> tuple[float, float] | None:
+        """Seconds without work, and when that was."""
+        picture = self._picture()
+        idle = picture.idle.get(life.key) if picture else None
+        return None if picture is None or idle is None else (idle, picture.at)

@@ -47,8 +47,9 @@ class Below:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """The cards at a moment. Bytes by GPU index; idle seconds by workload."""
+    """The cards at a moment. Bytes by GPU index; idle seconds, as of then, by workload."""
 
+    at: float  # by the clock that never jumps
     gpus: tuple[Gpu, ...]
     used: Mapping[int, int]
     held: Mapping[WorkloadKey, Mapping[int, int]] = field(default_factory=dict)
@@ -100,6 +101,7 @@ class CardWatch:
 
     def look(self) -> Picture | None:
         """A new picture; None while the inventory is away: then nothing is concluded."""
+        at = self._clock.monotonic()
         try:
             gpus, used = self._inventory.gpus(), self._inventory.usage()
             processes = self._inventory.processes()
@@ -112,6 +114,7 @@ class CardWatch:
         foreign = {g: by_index[g] - known[g] for g in by_index if by_index[g] > known[g]}
         strangers = self._staying(_suspicious(foreign, own, outsiders, index))
         return Picture(
+            at=at,
             gpus=gpus,
             used=by_index,
             held=held,

@@ -266,7 +266,8 @@ class Coordinator:
             if decided.plan is None:
                 self._whys.explain(books, decided.waits)
                 return decided.again_at
-            self._begin(decided.plan, books)
+            if not self._begin(decided.plan, books):
+                self._take_picture()
         return None
 
     def _learn(self, decided: Decided) -> None:
@@ -276,13 +277,14 @@ class Coordinator:
         if decided.terms:
             self._change(lambda b: replace(b, terms={**b.terms, **decided.terms}), quiet=True)
 
-    def _begin(self, plan: SwitchPlan, decided_on: Books) -> None:
+    def _begin(self, plan: SwitchPlan, decided_on: Books) -> bool:
+        """Whether what it was decided on still holds, and it was begun."""
         parties = tuple(decided_on.tenancies[k] for k in (*plan.park, *_some(plan.resume)))
         begun = False
 
         def step(books: Books) -> Books:
             nonlocal begun
-            if any(books.tenancies.get(party.key) is not party for party in parties):
+            if not all(wishes.holds(plan, party, books) for party in parties):
                 return books  # something changed while policy was asked: decide anew
             begun = True
             now = self._clock.now()
@@ -299,6 +301,7 @@ class Coordinator:
             self._under_way.begin(
                 f"switch-{plan.key.name}", lambda: self._hands.carry_out(plan, self)
             )
+        return begun
 
     # the cards
 

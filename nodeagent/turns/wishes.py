@@ -10,6 +10,7 @@ from kybernate.decisions import books as bookkeeping
 from kybernate.decisions import lifecycle
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening
+from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.demand import SILENT, Demand
 from kybernate.model.ids import PodUid, WorkloadKey
@@ -84,6 +85,18 @@ def is_news(before: Demand | None, now: Demand) -> bool:
         bool(now.in_flight),
         now.idle_for is None,
     )
+
+
+def holds(plan: SwitchPlan, party: Tenancy, books: Books) -> bool:
+    """Whether the plan, decided on this party, may still be begun. Who works, and is looked at more
+    often than policy answers, is never the same twice: what that tells of demand counts where it is
+    news, and how long somebody is quiet only where that is the reason for the plan."""
+    now = books.tenancies.get(party.key)
+    if now is None or is_news(party.demand, now.demand or SILENT):
+        return False
+    if plan.idle and now.quiet_since != party.quiet_since:
+        return False
+    return replace(now, demand=party.demand, quiet_since=party.quiet_since) == party
 
 
 def asks(tenancy: Tenancy, demand: Demand) -> bool:

@@ -64,7 +64,7 @@ class Looks:
         watch = CardWatch(inventory, {group.name: group}, lives, SystemClock(), Cgroups())
         self.picture = watch.look()
         self.look = watch.look
-        self.work = Work(lambda: self.picture)
+        self.work = Work(lambda: self.picture, SystemClock())
         calls = node.mechanism.calls
         self.submitted = Submitted(lambda _: True, lambda life: calls(life.body), SystemClock())
 

@@ -11,6 +11,7 @@ import pytest
 from kyb.doctor import host, kubelet, node, rates, runtimeconf
 from kyb.doctor.facts import Folder, Rates, Unknown
 from kyb.doctor.host import Host
+from kybernate.testing.agentnode import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 SEAT_POD = "spec: {containers: [{resources: {limits: {kyb.ai/gpu-1x-seat: 1}}}]}"
@@ -160,6 +161,7 @@ def test_a_program_of_many_names_is_asked_by_the_name_it_was_called(tmp_path):
     (tmp_path / "one").symlink_to("many")
     with subprocess.Popen(["one", "60"], executable=tmp_path / "one") as running:
         one = host.Process(running.pid)
+        wait_for(lambda: one.arguments, "it has its arguments")  # a moment after its program
         assert (one.program, one.called) == (str(tmp_path / "many"), str(tmp_path / "one"))
         (tmp_path / "one").unlink()
         assert one.called == str(tmp_path / "many")

@@ -150,12 +150,12 @@ class Cards:
     """What the coordinator sees of the cards; a test changes it."""
 
     def __init__(self) -> None:
-        self.picture: Picture | None = Picture(gpus=GPUS, used={})
+        self.picture: Picture | None = Picture(at=0.0, gpus=GPUS, used={})
 
     def stranger(self, gpu: Gpu, pid: int) -> None:
         process = GpuProcess(pid=pid, uuid=gpu.uuid, used=1)
         strangers = frozenset({gpu.index})
-        self.picture = Picture(gpus=GPUS, used={}, strangers=strangers, outsiders=(process,))
+        self.picture = Picture(at=0.0, gpus=GPUS, used={}, strangers=strangers, outsiders=(process,))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Wishes and what is told of them: a coordinator without threads; switches are only noted down."""
 
+import itertools
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +10,10 @@ import pytest
 from kybernate.decisions.books import Books
 from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
+from kybernate.model.demand import Demand
 from kybernate.model.gpu import Group, Seat
-from kybernate.model.ids import PodUid, WorkloadKey
-from kybernate.model.policy import TimesliceQuestion, TimesliceVerdict
+from kybernate.model.ids import NO_REVISION, PodUid, WorkloadKey
+from kybernate.model.policy import PreemptionVerdict, TimesliceQuestion, TimesliceVerdict
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State, WorkloadClass
 from kybernate.testing.builders import GIB, a_group
@@ -65,11 +68,13 @@ def _tenancy(key: WorkloadKey = A, **fields: Any) -> Tenancy:
     return Tenancy(**whole | fields)
 
 
-def _coordinator(teller: Teller | None = None, hands: Hands | None = None) -> Coordinator:
+def _coordinator(
+    teller: Teller | None = None, hands: Hands | None = None, policy: Policy | None = None
+) -> Coordinator:
     groups: dict[Any, Group] = {GROUP.name: GROUP}
     books = Books(memory={0: 80 * GIB}, groups=groups, pool_free=400 * GIB)
     return Coordinator(
-        books, Policy(), hands or Hands(), lambda: None, teller or Teller(), FakeClock()  # type: ignore[arg-type]
+        books, policy or Policy(), hands or Hands(), lambda: None, teller or Teller(), FakeClock()  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -134,3 +139,50 @@ def test_a_switch_that_gets_no_thread_is_done_all_the_same(
     monkeypatch.setattr(threading.Thread, "start", no_more)
     coordinator.decide_now()
     assert [plan.resume for plan in hands.begun] == [A]
+
+
+class _Looking(Policy):
+    """While it is asked, signals tell something of the holder again and again."""
+
+    def __init__(self, looks: Iterator[Demand]) -> None:
+        self._looks = looks
+        self.coordinator: Coordinator | None = None
+        self.answered = 0
+
+    def timeslice(self, question: TimesliceQuestion) -> TimesliceVerdict:
+        return TimesliceVerdict(next=B, reason="LongestWait", revision=NO_REVISION, terms={})
+
+    def preemption(self, question: Any) -> PreemptionVerdict | Refusal:
+        assert self.coordinator is not None
+        self.answered += 1
+        seen = next(self._looks, None)
+        if seen is not None:
+            self.coordinator.heard(A, "a", seen)
+        return PreemptionVerdict(allow=True, reason="SliceEnded", revision=NO_REVISION)
+
+
+def _contested(looks: Iterator[Demand]) -> tuple[_Looking, Hands]:
+    policy, hands = _Looking(looks), Hands()
+    coordinator = _coordinator(hands=hands, policy=policy)
+    policy.coordinator = coordinator
+    coordinator.restore(_tenancy(A, state=State.ACTIVE, demand=Demand(busy=True, idle_for=0.0)))
+    coordinator.arrive(_tenancy(B))
+    coordinator.decide_now()
+    return policy, hands
+
+
+def test_a_holder_at_work_that_is_looked_at_faster_than_policy_answers_is_parked_all_the_same() -> (
+    None
+):
+    ages = itertools.count()
+    policy, hands = _contested(
+        Demand(busy=True, idle_for=0.0, why=f"look {age}") for age in itertools.islice(ages, 50)
+    )
+    assert [plan.park for plan in hands.begun] == [(A,)]
+    assert policy.answered == 1
+
+
+def test_what_becomes_of_a_holder_while_policy_is_asked_makes_it_asked_again() -> None:
+    policy, hands = _contested(iter([Demand(busy=True, in_flight=1, idle_for=0.0)]))
+    assert [plan.park for plan in hands.begun] == [(A,)]
+    assert policy.answered == 2
