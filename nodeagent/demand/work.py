@@ -2,8 +2,8 @@
 The signal of work on the cards: how long ago a workload's processes last had some there.
 
 Read from the coordinator's picture of the cards. Rule: who did not work then is taken for idle
-since, so that how long that was does not stand still, or go back, while a picture is kept. On real cards it is what the driver's library tells of processes; where that tells nothing, so does
-this.
+since, so that how long that was neither stands still nor goes back while a picture is kept. On real
+cards it is what the driver's library tells of processes; where that tells nothing, so does this.
 """
 
 from collections.abc import Callable

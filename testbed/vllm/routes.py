@@ -42,7 +42,6 @@ class Routes(BaseHTTPRequestHandler):
     engine: ClassVar[Engine]
     serving: ClassVar[Serving]
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are two writes: the body waited 40 ms
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:

@@ -155,7 +155,9 @@ class Cards:
     def stranger(self, gpu: Gpu, pid: int) -> None:
         process = GpuProcess(pid=pid, uuid=gpu.uuid, used=1)
         strangers = frozenset({gpu.index})
-        self.picture = Picture(at=0.0, gpus=GPUS, used={}, strangers=strangers, outsiders=(process,))
+        self.picture = Picture(
+            at=0.0, gpus=GPUS, used={}, strangers=strangers, outsiders=(process,)
+        )
 
 
 @pytest.fixture

@@ -134,7 +134,9 @@ def test_a_child_that_keeps_descriptors_of_a_dead_parent_is_found_and_named(
     gpu = a_gpu(0, device_nodes=(str(nodes[0]),))
     dead = GpuProcess(pid=parent, uuid=gpu.uuid, used=GIB)  # as NVML may still say
     for outsiders in ((), (dead,)):
-        picture = Picture(at=0.0, gpus=(gpu,), used={0: GIB}, strangers=frozenset({0}), outsiders=outsiders)
+        picture = Picture(
+            at=0.0, gpus=(gpu,), used={0: GIB}, strangers=frozenset({0}), outsiders=outsiders
+        )
         at = Surroundings(inventory=ListedGpus((gpu,)), picture=lambda seen=picture: seen)
         command = (PROC / str(child) / "comm").read_text().strip()
         found = neighbours._strangers(at, picture)
