@@ -3,14 +3,13 @@ A whole node around a real agent, in one folder: for tests that kill agents.
 
 Real: the agent's process, the simulated GPU's, the containers' (held at their FIFOs as runc holds
 them) and everything between them. Faked, and under the test's hand: the API server, OPA, the
-kubelet's PodResources. Nothing here imports the agent: it is started as a program.
+kubelet's PodResources. Nothing here imports the agent: it is started as a program, its imports done
+beforehand (`preloaded`).
 """
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid as uuids
 from collections.abc import Callable
@@ -35,11 +34,16 @@ from kybernate.testing.fakehttp import FakeHttp
 from kybernate.testing.fakekube import FakeKube
 from kybernate.testing.fakekubelet import FakeKubelet
 from kybernate.testing.fakeopa import FakeOpa
+from kybernate.testing.preloaded import Forked, preloaded
 
 PATIENCE_S = 60.0  # two busy cores
 _LOOK_S = 0.02
-# As runc does: wait in open of the FIFO, then become the program.
-_HELD = 'echo 0 >"$0"; exec "$@"'
+_PROGRAMS = (
+    "nodeagent.process",
+    "testbed.models.serve",
+    "testbed.models.train",
+    "testbed.gpu.service",
+)
 PROFILES = """\
 profiles:
   - {name: gpu-1x-seat, resource: kyb.ai/gpu-1x-seat, groupSize: 1, seatsPerGroup: 6}
@@ -53,7 +57,7 @@ class Pod:
     key: WorkloadKey
     uid: str
     container_id: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     fifo: Path
     log: Path
 
@@ -91,8 +95,8 @@ class AgentNode:
     kube: FakeKube = field(default_factory=FakeKube)
     opa: FakeOpa = field(default_factory=FakeOpa)
     pods: dict[WorkloadKey, Pod] = field(default_factory=dict)
-    _gpu: "subprocess.Popen[bytes] | None" = None
-    _agent: "subprocess.Popen[bytes] | None" = None
+    _gpu: Forked | None = None
+    _agent: Forked | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _kubelet: FakeKubelet | None = None
     _kubeconfig: Path = Path()
@@ -103,7 +107,7 @@ class AgentNode:
         self._kubeconfig = api.kubeconfig(self.folder / "kubeconfig")
         self._stack.enter_context(self.opa)
         self._kubelet = self._stack.enter_context(FakeKubelet(self.folder / "podres.sock"))
-        argv = [sys.executable, "-m", "testbed.gpu", f"--socket={self.gpu_socket}", "--name=node"]
+        argv = ["testbed.gpu", f"--socket={self.gpu_socket}", "--name=node"]
         argv += ["--card=Simulated H100=80Gi"] * self.cards
         argv += ["--scale=16384", f"--bus={self.bus:.0f}"]
         self._gpu = self._run(argv, "gpu.log")
@@ -138,7 +142,7 @@ class AgentNode:
     def start_agent(self, *, fault: str = "", wait: bool = True) -> None:
         """Start it; with `fault` it kills itself there (nodeagent.disk.journal.BreakingJournal)."""
         argv = [
-            sys.executable, "-m", "nodeagent", "--node=node", "--inventory=simulated",
+            "nodeagent", "--node=node", "--inventory=simulated",
             f"--profiles={self.folder / 'profiles.yaml'}", f"--simulated-gpu={self.gpu_socket}",
             f"--kubeconfig={self._kubeconfig}", f"--opa-url={self.opa.url}",
             f"--state-dir={self.folder / 'state'}", f"--pool-limit={self.pool_limit}",
@@ -235,9 +239,8 @@ class AgentNode:
             "POD_NAME": key.name,
             "VLLM_SERVER_DEV_MODE": "1",
         }
-        program = [sys.executable, "-m", *self.serve, f"--vram={vram}", "--port=0"]
-        argv = ["/bin/sh", "-c", _HELD, str(fifo), *program]
-        process = self._run(argv, log.name, environment)
+        argv = [*self.serve, f"--vram={vram}", "--port=0"]
+        process = self._run(argv, log.name, environment, fifo)
         return Pod(key, uid, container_id, process, fifo, log)
 
     def tell_created(self, pod: Pod) -> None:
@@ -276,18 +279,20 @@ class AgentNode:
         return found
 
     def _run(
-        self, argv: list[str], log: str, environment: dict[str, str] | None = None
-    ) -> "subprocess.Popen[bytes]":
+        self,
+        argv: list[str],
+        log: str,
+        environment: dict[str, str] | None = None,
+        fifo: Path | None = None,
+    ) -> Forked:
         kept = {k: os.environ[k] for k in ("PATH", "HOME", "TMPDIR", "LANG") if k in os.environ}
-        ours = {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
         with (self.folder / log).open("ab") as output:
-            return subprocess.Popen(
+            return preloaded(*_PROGRAMS).start(
                 argv,
-                env=kept | ours | (environment or {}),
+                env=kept | (environment or {}),
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                output=output.fileno(),
+                fifo=str(fifo or ""),
             )
 
 
@@ -314,7 +319,7 @@ def wait_for(look: Callable[[], Any], what: str, seconds: float = PATIENCE_S) ->
     return found
 
 
-def _end(process: "subprocess.Popen[bytes] | None") -> None:
+def _end(process: Forked | None) -> None:
     if process is not None and process.poll() is None:
         process.send_signal(signal.SIGKILL)
         process.wait()
