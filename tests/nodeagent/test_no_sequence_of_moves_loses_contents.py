@@ -5,7 +5,8 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,16 @@ from nodeagent.stories.story import Undone
 
 CARD, G0, NEVER = GpuUuid("GPU-0"), a_group(0), threading.Event()
 SETTLED = {Mark.ACTIVE, Mark.PARKED}
-POINTS = st.sampled_from(
-    [f"{when}:{mark}" for when in ("before", "after") for mark in Mark if mark is not Mark.HELD]
-)
+
+
+PARK = (Mark.PARKING, Mark.COPIED, Mark.PARKED)
+DEMOTE = (Mark.DEMOTING, Mark.DEMOTED, Mark.PARKED)
+PROMOTE = (Mark.PROMOTING, Mark.PROMOTED, Mark.PARKED)
+RESUME = (Mark.RESUMING, Mark.VERIFIED, Mark.ACTIVE)
+# Where it is killed: on either side of the n-th record of the story; 0 is nowhere.
+NTH = st.sampled_from([0, 0, 1, 2, 3, 4, 5, 6])
 CALLS = st.sampled_from(["open", "preallocate", "write", "sync", "rename", "read"])
-CONTENTS = st.sampled_from([b"w" * 5000, bytes(3 * 2**20), b"x" * (2 * 2**20) + b"y"])
+CONTENTS = st.sampled_from([b"w" * 5000, bytes(2**20), b"x" * (2 * 2**20) + b"y"])
 
 
 class Killed(BaseException):
@@ -49,6 +55,10 @@ class Failing(Disk):
             if own["_left"] < 0:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().__getattribute__(name)
+
+
+def _point(marks: tuple[Mark, ...], nth: int) -> str | None:
+    return f"{('before', 'after')[nth % 2]}:{marks[(nth - 1) // 2]}" if nth else None
 
 
 class Moves(RuleBasedStateMachine):
@@ -75,72 +85,93 @@ class Moves(RuleBasedStateMachine):
 
     @rule(weights=CONTENTS)
     def works(self, weights: bytes) -> None:
-        """Whatever it computes."""
-        if self.record.mark is Mark.ACTIVE:
-            self.desk.mechanism.vram["weights"] = weights
-            self.has["weights"] = weights
+        """Whatever it computes, in its turn."""
+        self._have(Mark.ACTIVE)
+        self.desk.mechanism.vram["weights"] = weights
+        self.has["weights"] = weights
 
-    @rule(bulk=st.booleans())
-    def comes_back_by_way_of_the_pool(self, bulk: bool) -> None:
-        """Or straight from NVMe."""
-        self.desk.mechanism.where = Stands.BULK if bulk else Stands.SLOT
-
-    @rule(point=st.none() | POINTS)
-    def parks(self, point: str | None) -> None:
+    @rule(nth=NTH)
+    def parks(self, nth: int) -> None:
         """From the card to the pool."""
-        if self.record.mark is Mark.ACTIVE:
-            self._tell(lambda: park.park(self.desk.story(self.record)), point)
+        self._have(Mark.ACTIVE)
+        self._tell(self._park, _point(PARK, nth))
 
-    @rule(point=st.none() | POINTS, called_off=st.booleans())
-    def moves(self, point: str | None, called_off: bool) -> None:
-        """To the other tier."""
-        if self.record.mark is not Mark.PARKED:
-            return
-        move = promote.promote if self.record.lowered else demote.demote
+    @rule(nth=NTH, called_off=st.sampled_from([False, False, True]), bulk=st.booleans())
+    def moves(self, nth: int, called_off: bool, bulk: bool) -> None:
+        """To the other tier; from NVMe it comes back by way of the pool, or straight."""
+        self._have(Mark.PARKED)
+        self.desk.mechanism.where = Stands.BULK if bulk else Stands.SLOT
         wanted = threading.Event()
         if called_off:
             wanted.set()
-        self._tell(lambda: move(self.desk.story(self.record), wanted), point)
+        self._tell(*self._move(wanted, nth))
 
     @rule(call=CALLS, left=st.integers(0, 6))
     def moves_on_a_disk_that_fails(self, call: str, left: int) -> None:
         """To the other tier, or not."""
-        if self.record.mark is Mark.PARKED:
-            self.desk.use_disk(Failing(call, left))
-            self.moves_once()
-            self.desk.use_cellar()
+        self._have(Mark.PARKED)
+        self.desk.use_disk(Failing(call, left))
+        self._tell(*self._move(NEVER, 0))
+        self.desk.use_cellar()
 
-    def moves_once(self) -> None:
-        move = promote.promote if self.record.lowered else demote.demote
-        self._tell(lambda: move(self.desk.story(self.record), NEVER), None)
-
-    @rule(point=st.none() | POINTS)
-    def resumes(self, point: str | None) -> None:
+    @rule(nth=NTH)
+    def resumes(self, nth: int) -> None:
         """From wherever it is."""
-        if self.record.mark is Mark.PARKED:
-            self._tell(lambda: resume.resume(self.desk.story(self.record)), point)
+        self._have(Mark.PARKED)
+        self._tell(self._resume, _point(RESUME, nth))
 
-    @rule()
-    def another_agent(self) -> None:
-        """Finds what there is."""
-        self._restart()
+    @rule(point=st.none() | st.sampled_from(["before:parked", "after:parked", "before:active"]))
+    def another_agent(self, point: str | None) -> None:
+        """Finds what there is, perhaps killed once while it does."""
+        self._restart(point)
+
+    def _park(self) -> Record:
+        return park.park(self.desk.story(self.record))
+
+    def _resume(self) -> Record:
+        return resume.resume(self.desk.story(self.record))
+
+    def _move(self, wanted: threading.Event, nth: int) -> tuple[Callable[[], Record], str | None]:
+        up = bool(self.record.lowered)
+        move = promote.promote if up else demote.demote
+        point = _point(PROMOTE if up else DEMOTE, nth)
+        return lambda: move(self.desk.story(self.record), wanted), point
+
+    def _have(self, mark: Mark) -> None:
+        if self.record.mark is not mark:
+            self._tell(self._park if mark is Mark.PARKED else self._resume, None)
 
     def _tell(self, story: Callable[[], Record], point: str | None) -> None:
+        with self._killed_at(point):
+            try:
+                story()
+            except Undone:
+                pass
+            except Killed:
+                self._restart(point)
+
+    def _restart(self, point: str | None = None) -> None:
+        self.desk.restart()
+        with self._killed_at(point):
+            try:
+                found = self._recover()
+            except Killed:
+                self.desk.restart()
+                self.desk.use_journal(self.desk.journal)
+                found = self._recover()
+        assert [life.record.mark in SETTLED for life in found.lives] == [True], found
+
+    def _recover(self) -> recovery.Recovered:
+        groups, cards = {G0.name: G0}, {0: CARD}
+        tools, boot = self.desk.tools, boot_id()
+        return recovery.recover(self.desk.journal, tools, groups, cards, boot)
+
+    @contextmanager
+    def _killed_at(self, point: str | None) -> Iterator[None]:
         if point is not None:
             self.desk.use_journal(BreakingJournal(self.desk.journal, point, _kill))
-        try:
-            story()
-        except Undone:
-            pass
-        except Killed:
-            self._restart()
+        yield
         self.desk.use_journal(self.desk.journal)
-
-    def _restart(self) -> None:
-        self.desk.restart()
-        groups, cards = {G0.name: G0}, {0: CARD}
-        found = recovery.recover(self.desk.journal, self.desk.tools, groups, cards, boot_id())
-        assert [life.record.mark in SETTLED for life in found.lives] == [True], found
 
     @invariant()
     def it_has_its_bytes(self) -> None:
@@ -163,6 +194,6 @@ def _kill() -> None:
 
 
 def test_no_sequence_loses_contents_or_serves_wrong_bytes(desk: Any) -> None:
-    few = settings(max_examples=25, stateful_step_count=15, deadline=None)
+    few = settings(max_examples=40, stateful_step_count=12, deadline=None)
     here = type("Here", (Moves,), {"a_desk": staticmethod(type(desk))})
     run_state_machine_as_test(here, settings=few)
