@@ -24,7 +24,10 @@ from nodeagent.mechanisms import Stands
 from nodeagent.stories import demote, park, promote, recovery, resume
 from nodeagent.stories.story import Undone
 
-CARD, G0, NEVER = GpuUuid("GPU-0"), a_group(0), threading.Event()
+CARD, G0 = GpuUuid("GPU-0"), a_group(0)
+NEVER, AT_ONCE = threading.Event(), threading.Event()
+AT_ONCE.set()
+WANTED = st.sampled_from([NEVER, NEVER, AT_ONCE])
 SETTLED = {Mark.ACTIVE, Mark.PARKED}
 
 
@@ -33,7 +36,7 @@ DEMOTE = (Mark.DEMOTING, Mark.DEMOTED, Mark.PARKED)
 PROMOTE = (Mark.PROMOTING, Mark.PROMOTED, Mark.PARKED)
 RESUME = (Mark.RESUMING, Mark.VERIFIED, Mark.ACTIVE)
 # Where it is killed: on either side of the n-th record of the story; 0 is nowhere.
-NTH = st.sampled_from([0, 0, 1, 2, 3, 4, 5, 6])
+NTH = st.integers(0, 6)
 CALLS = st.sampled_from(["open", "preallocate", "write", "sync", "rename", "read"])
 CONTENTS = st.sampled_from([b"w" * 5000, bytes(2**20), b"x" * (2 * 2**20) + b"y"])
 
@@ -86,39 +89,36 @@ class Moves(RuleBasedStateMachine):
     @rule(weights=CONTENTS)
     def works(self, weights: bytes) -> None:
         """Whatever it computes, in its turn."""
-        self._have(Mark.ACTIVE)
+        self._be(Mark.ACTIVE)
         self.desk.mechanism.vram["weights"] = weights
         self.has["weights"] = weights
 
     @rule(nth=NTH)
     def parks(self, nth: int) -> None:
         """From the card to the pool."""
-        self._have(Mark.ACTIVE)
+        self._be(Mark.ACTIVE)
         self._tell(self._park, _point(PARK, nth))
 
-    @rule(nth=NTH, called_off=st.sampled_from([False, False, True]), bulk=st.booleans())
-    def moves(self, nth: int, called_off: bool, bulk: bool) -> None:
-        """To the other tier; from NVMe it comes back by way of the pool, or straight."""
-        self._have(Mark.PARKED)
+    @rule(nth=NTH, lowered=st.booleans(), bulk=st.booleans())
+    def resumes(self, nth: int, lowered: bool, bulk: bool) -> None:
+        """From the pool, from NVMe straight, or from there by way of the pool."""
+        self._be(Mark.PARKED, lowered=lowered)
         self.desk.mechanism.where = Stands.BULK if bulk else Stands.SLOT
-        wanted = threading.Event()
-        if called_off:
-            wanted.set()
-        self._tell(*self._move(wanted, nth))
-
-    @rule(call=CALLS, left=st.integers(0, 6))
-    def moves_on_a_disk_that_fails(self, call: str, left: int) -> None:
-        """To the other tier, or not."""
-        self._have(Mark.PARKED)
-        self.desk.use_disk(Failing(call, left))
-        self._tell(*self._move(NEVER, 0))
-        self.desk.use_cellar()
-
-    @rule(nth=NTH)
-    def resumes(self, nth: int) -> None:
-        """From wherever it is."""
-        self._have(Mark.PARKED)
         self._tell(self._resume, _point(RESUME, nth))
+
+    @rule(nth=NTH, up=st.booleans(), wanted=WANTED)
+    def moves(self, nth: int, up: bool, wanted: threading.Event) -> None:
+        """To the other tier, unless it is called off."""
+        self._be(Mark.PARKED, lowered=up)
+        self._tell(lambda: self._move(wanted), _point(PROMOTE if up else DEMOTE, nth))
+
+    @rule(call=CALLS, left=st.integers(0, 6), up=st.booleans())
+    def moves_on_a_disk_that_fails(self, call: str, left: int, up: bool) -> None:
+        """To the other tier, or not."""
+        self._be(Mark.PARKED, lowered=up)
+        self.desk.use_disk(Failing(call, left))
+        self._tell(lambda: self._move(NEVER), None)
+        self.desk.use_cellar()
 
     @rule(point=st.none() | st.sampled_from(["before:parked", "after:parked", "before:active"]))
     def another_agent(self, point: str | None) -> None:
@@ -131,15 +131,17 @@ class Moves(RuleBasedStateMachine):
     def _resume(self) -> Record:
         return resume.resume(self.desk.story(self.record))
 
-    def _move(self, wanted: threading.Event, nth: int) -> tuple[Callable[[], Record], str | None]:
-        up = bool(self.record.lowered)
-        move = promote.promote if up else demote.demote
-        point = _point(PROMOTE if up else DEMOTE, nth)
-        return lambda: move(self.desk.story(self.record), wanted), point
+    def _move(self, wanted: threading.Event) -> Record:
+        move = promote.promote if self.record.lowered else demote.demote
+        return move(self.desk.story(self.record), wanted)
 
-    def _have(self, mark: Mark) -> None:
+    def _be(self, mark: Mark, *, lowered: bool = False) -> None:
+        """There, with nothing in the way."""
         if self.record.mark is not mark:
             self._tell(self._park if mark is Mark.PARKED else self._resume, None)
+        if mark is Mark.PARKED and bool(self.record.lowered) is not lowered:
+            self._tell(lambda: self._move(NEVER), None)
+        assert (self.record.mark, bool(self.record.lowered)) == (mark, lowered)
 
     def _tell(self, story: Callable[[], Record], point: str | None) -> None:
         with self._killed_at(point):
@@ -194,6 +196,6 @@ def _kill() -> None:
 
 
 def test_no_sequence_loses_contents_or_serves_wrong_bytes(desk: Any) -> None:
-    few = settings(max_examples=40, stateful_step_count=12, deadline=None)
+    few = settings(max_examples=60, stateful_step_count=15, deadline=None)
     here = type("Here", (Moves,), {"a_desk": staticmethod(type(desk))})
     run_state_machine_as_test(here, settings=few)
