@@ -4,13 +4,15 @@
 A process of 1 GiB is dumped, and goes on in a new container: once by `runc checkpoint` and `runc
 restore` by hand, once by nodeagent.images and kybernate-runc, in turns, each with fresh containers.
 End to end is the dump, and from `create` to the next number. Needs root; no Kubernetes, no GPU. The
-agent's side of `creating` is in this process.
+agent's side of `creating` is in this process. Beside them runc restores lazily: memory comes from
+CRIU's page server while the process runs already, `whole` is when that has sent all of it.
 """
 
 import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +33,9 @@ from testbed.node import machine, programs
 
 PRIVATE = "--in-a-namespace-of-its-own"
 PHASES = ("dump", "prepare", "create", "next number")
-HAND, OURS = "runc by hand", "kybernate"
+WHOLE = "whole"
+HAND, OURS, LAZY = "runc by hand", "kybernate", "runc, lazily"
+_AS_RUNC = ("--tcp-established", "--ext-unix-sk", "--file-locks")
 
 
 @dataclass
@@ -60,22 +64,20 @@ class Bench:
     agent: Agent
     freezer: Freezer
     means: str = ""  # what froze a woken container
-    found: dict[str, list[dict[str, float]]] = field(default_factory=lambda: {HAND: [], OURS: []})
+    found: dict[str, list[dict[str, float]]] = field(
+        default_factory=lambda: {HAND: [], OURS: [], LAZY: []}
+    )
 
     def warm_up(self) -> None:
         """A round of each that does not count: programs come from the disk for the first time."""
-        for way in (self.by_hand, self.by_us):
+        for way in (self.by_hand, self.by_us, self.lazily):
             way(-1)
         for rounds in self.found.values():
             rounds.clear()
 
     def by_hand(self, number: int) -> None:
         """One round of runc alone."""
-        first = self._started(f"hand-{number}")
-        image = self.made.folder / "hand-image"
-        options = ("--leave-running", "--tcp-established", "--ext-unix-sk", "--file-locks")
-        dump = self.made.runc("checkpoint", *options, "--image-path", image, first.name)
-        self.made.remove(first)
+        dump, image = self._dumped(f"hand-{number}")
         second, counted = self.made.make(f"hand-{number}-woken"), Counted()
         began = time.perf_counter()
         restore = ("restore", "--detach", "--bundle", second, "--image-path", image)
@@ -84,6 +86,37 @@ class Bench:
         self._keep(HAND, dict(zip(PHASES, (dump, 0.0, create, after), strict=True)))
         self.made.remove(second)
         shutil.rmtree(image)
+
+    def lazily(self, number: int) -> None:
+        """Likewise, with its memory to come from a page server."""
+        dump, image = self._dumped(f"lazy-{number}")
+        work = self.made.folder / "pages"
+        work.mkdir()
+        second, counted = self.made.make(f"lazy-{number}-woken"), Counted()
+        began = time.perf_counter()
+        with subprocess.Popen(
+            ["criu", "lazy-pages", "-D", image, "-W", work, "-o", "log"]
+        ) as pages:
+            _await(lambda: (work / "lazy-pages.socket").exists() or pages.poll() is not None)
+            ready = time.perf_counter() - began
+            where = ("--bundle", second, "--image-path", image, "--work-path", work)
+            restore = ("restore", "--detach", "--lazy-pages", *where)
+            create = self.made.runc(*restore, second.name, out=counted.end)
+            after = counted.first()[0] - began - ready - create
+        whole = time.perf_counter() - began
+        phases = (dump, ready, create, after)
+        self._keep(LAZY, dict(zip(PHASES, phases, strict=True)) | {WHOLE: dump + whole})
+        self.made.remove(second)
+        for folder in (image, work):
+            shutil.rmtree(folder)
+
+    def _dumped(self, name: str) -> tuple[float, Path]:
+        """Of a container that is gone then, by runc alone: seconds, and its image."""
+        first, image = self._started(name), self.made.folder / f"{name}-image"
+        way = ("checkpoint", "--leave-running", *_AS_RUNC, "--image-path", image)
+        dump = self.made.runc(*way, first.name)
+        self.made.remove(first)
+        return dump, image
 
     def by_us(self, number: int) -> None:
         """One round with the image as the agent makes it."""
@@ -123,7 +156,7 @@ class Bench:
 
     def _keep(self, way: str, phases: dict[str, float]) -> None:
         self.found[way].append(phases)
-        total = sum(phases.values())
+        total = sum(phases[phase] for phase in PHASES)
         print(f"{way:14} {total:6.2f} s", file=sys.stderr, flush=True)
 
 
@@ -142,7 +175,7 @@ def _measured(rounds: int, mebibytes: int) -> Bench:
         with RuntimeListener(folder / "runtime.sock", bench.agent.answer):
             bench.warm_up()
             for number in range(rounds):
-                for way in _in_turn(number, bench.by_hand, bench.by_us):
+                for way in _in_turn(number, bench.by_hand, bench.by_us, bench.lazily):
                     way(number)
         return bench
 
@@ -152,16 +185,23 @@ def _in_turn(number: int, *ways: Callable[[int], None]) -> Sequence[Callable[[in
     return ways if number % 2 else ways[::-1]
 
 
+def _await(look: Callable[[], bool]) -> None:
+    while not look():
+        time.sleep(0.001)
+
+
 def _total(rounds: Sequence[Mapping[str, float]], phases: Sequence[str] = PHASES) -> float:
     """The median round."""
     return report.middle([sum(one[phase] for phase in phases) for one in rounds])
 
 
 def _of_hand(
-    found: Mapping[str, Sequence[Mapping[str, float]]], phases: Sequence[str] = PHASES
+    found: Mapping[str, Sequence[Mapping[str, float]]],
+    phases: Sequence[str] = PHASES,
+    way: str = OURS,
 ) -> float:
-    """The median of the rounds' ratios: the two ways of a round met the same machine."""
-    pairs = zip(found[OURS], found[HAND], strict=True)
+    """The median of the rounds' ratios: the ways of a round met the same machine."""
+    pairs = zip(found[way], found[HAND], strict=True)
     return report.middle([_total([ours], phases) / _total([hand], phases) for ours, hand in pairs])
 
 
@@ -171,6 +211,7 @@ def _print(found: Mapping[str, Sequence[Mapping[str, float]]], mebibytes: int) -
         for way, rounds in found.items()
     ]
     report.table(f"An image of {mebibytes} MiB, seconds", ["", *PHASES, "end to end"], rows)
+    print(f"Lazily, with all of its memory: {_total(found[LAZY], [WHOLE]):.3f} s end to end\n")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -195,6 +236,7 @@ def main(argv: Sequence[str]) -> int:
             "end_to_end_of_runc": _of_hand(found),
             "dump_of_runc": _of_hand(found, ["dump"]),
             "wake_of_runc": _of_hand(found, wake),
+            "lazy_wake_of_runc": _of_hand(found, wake, LAZY),
         },
         {"dump": _total(found[OURS], ["dump"]), "wake": _total(found[OURS], wake)},
         rounds=given.rounds,

@@ -43,15 +43,6 @@ _AT_ONCE = ("benchmarks.harness.asking", "serve")
 _ASK = b"POST /predict HTTP/1.1\r\nHost: model\r\nContent-Length: 0\r\n\r\n"
 
 
-class Nodes(AgentNode):
-    """Containers have a network of their own."""
-
-    def _run(
-        self, argv: list[str], log: str, environment: dict[str, str] | None = None
-    ) -> "subprocess.Popen[bytes]":
-        return super()._run([*_ALONE, *argv] if argv[0] == "/bin/sh" else argv, log, environment)
-
-
 def main() -> None:
     """Measure, print."""
     asked = _arguments()
@@ -132,8 +123,8 @@ def _running(asked: Any, program: Path | None) -> dict[str, proxies.Found]:
     the host's network, where a look is dearest."""
     with ExitStack() as kept:
         folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="kyb-")))
-        blind = kept.enter_context(_node("false", kind=AgentNode, serve=_AT_ONCE))
-        seeing = kept.enter_context(_node("true", kind=AgentNode, serve=_AT_ONCE))
+        blind = kept.enter_context(_node("false", own_networks=False, serve=_AT_ONCE))
+        seeing = kept.enter_context(_node("true", own_networks=False, serve=_AT_ONCE))
         port = int(_model(seeing)._port())
         ways = {
             "direct": Way(int(_model(blind)._port())),
@@ -168,12 +159,13 @@ def _alone() -> Iterator[int]:
 
 @contextmanager
 def _node(
-    looks: str = "true", kind: type[AgentNode] = Nodes, serve: tuple[str, ...] = _MODEL
+    looks: str = "true", own_networks: bool = True, serve: tuple[str, ...] = _MODEL
 ) -> Iterator[AgentNode]:
     with tempfile.TemporaryDirectory(prefix="kyb-") as folder:
         flags = [f"--wake-on-connect={looks}"]
-        node = kind(Path(folder), profiles=PROFILES, flags=flags, serve=serve)
-        with node:
+        with AgentNode(
+            Path(folder), profiles=PROFILES, flags=flags, own_networks=own_networks, serve=serve
+        ) as node:
             node.start_agent()
             yield node
 

@@ -91,6 +91,7 @@ class AgentNode:
     pool_limit: str = "400Gi"
     flags: list[str] = field(default_factory=list)  # for the agent, beside its usual ones
     bus: float = 400e9
+    own_networks: bool = False  # of containers; needs root
     serve: tuple[str, ...] = ("testbed.models", "serve")  # what the next pod runs
     kube: FakeKube = field(default_factory=FakeKube)
     opa: FakeOpa = field(default_factory=FakeOpa)
@@ -293,6 +294,7 @@ class AgentNode:
                 cwd=self.folder,
                 output=output.fileno(),
                 fifo=str(fifo or ""),
+                own_network=self.own_networks and fifo is not None,
             )
 
 

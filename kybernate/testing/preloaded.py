@@ -9,6 +9,7 @@ ends, so do it and all that it forked.
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ from typing import Any, NoReturn
 
 _MOST = 1 << 20  # bytes of one wish: arguments and environment
 _ENDED_BY_A_FAULT = 1
+_CLONE_NEWNET = 0x40000000  # sched.h
 
 
 class Forked:
@@ -81,12 +83,21 @@ class Preloaded:
         self._wishes = ours
 
     def start(
-        self, argv: list[str], *, cwd: Path, env: Mapping[str, str], output: int, fifo: str = ""
+        self,
+        argv: list[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        output: int,
+        fifo: str = "",
+        own_network: bool = False,
     ) -> Forked:
         """`argv` is MODULE and its arguments; `output` gets what it says. With a `fifo` it is held
-        as runc holds a container: it goes on when somebody has opened that to read."""
+        as runc holds a container: it goes on when somebody has opened that to read. A network of
+        its own has a loopback and nothing else, and needs root."""
         told, telling = os.pipe()
-        wish = json.dumps({"argv": argv, "cwd": str(cwd), "env": dict(env), "fifo": fifo})
+        how = {"fifo": fifo, "own_network": own_network}
+        wish = json.dumps({"argv": argv, "cwd": str(cwd), "env": dict(env), **how})
         try:
             socket.send_fds(self._wishes, [wish.encode()], [output, telling])
         finally:
@@ -178,6 +189,8 @@ class _Forks:
             os.chdir(wish["cwd"])
             os.environ.clear()
             os.environ.update(wish["env"])
+            if wish["own_network"]:
+                _leave_the_network()
             _hold(wish["fifo"])
             status = _run(wish["argv"])
         except BaseException:  # told as the interpreter would, where this is one that is left by
@@ -186,6 +199,12 @@ class _Forks:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _leave_the_network() -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def _hold(fifo: str) -> None:
