@@ -33,6 +33,7 @@ from controller.serving import BundleServer
 from controller.settings import Settings
 from controller.signing import Signing
 from controller.signing import Terms as KeyTerms
+from controller.snapshotting import Snapshotting
 from controller.tiers import Tiers
 from controller.workloads import Workloads
 from controller.zeroing import Zeroing
@@ -72,6 +73,7 @@ class Process:
         self._workloads.on_gone = self._claims.pod_gone
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
+        self._snapshotting = Snapshotting(kube, clock, self._events)
         self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
         self._cooling = Cooling(kube, clock, AgentCarrier(kube), self._events)
         self._departures = Departures(kube, clock, settings.namespace)
@@ -115,7 +117,7 @@ class Process:
         """What watches, and acts where it leads."""
         requests = (
             self._checkpointing, self._restoring, self._claims, self._retiring, self._tiers,
-            self._cooling,
+            self._cooling, self._snapshotting,
         )  # fmt: skip
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping, self._zeroing)

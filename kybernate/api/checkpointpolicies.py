@@ -1,20 +1,22 @@
 """
-CheckpointPolicy to what is acted on: which pods it is about, and how many checkpoints stay.
+CheckpointPolicy to what is acted on: which pods it is about, how often these are checkpointed, and
+how many checkpoints stay.
 
 Called by: the controller. Rule: a label selector means what it means to Kubernetes; one that cannot
 be read is Malformed and selects nothing.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from kybernate.api import fields
+from kybernate.api import fields, timestamps
 from kybernate.api.duration import parse_seconds
 from kybernate.api.fields import Reader
 
 Labels = Mapping[str, str]
 
+_READY = "Ready"
 KEEP = 3  # where it does not say; the schema's own default
 _OPERATORS: Mapping[str, Callable[[str | None, frozenset[str]], bool]] = {
     "In": lambda value, values: value in values,
@@ -38,14 +40,28 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What its status says: how many workloads it selects, and who is not checkpointed now, why."""
+
+    workloads: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointPolicy:
-    """What is acted on."""
+    """What is acted on. `standing` is what we wrote last, `since` when (seconds since the epoch)
+    the condition came; two are equal where they ask for the same."""
 
     namespace: str
     name: str
     keep: int
+    every: float | None = None  # seconds between checkpoints; None: only when asked
     object_after: float | None = None  # seconds after its sealing one goes into object storage
     selector: tuple[Requirement, ...] = ()
+    uid: str = ""
+    generation: int = field(default=0, compare=False)
+    standing: Standing | None = field(default=None, compare=False)
+    since: float = field(default=0.0, compare=False)
 
     def selects(self, labels: Labels) -> bool:
         """Whether it is about pods with these labels; an empty selector is about all."""
@@ -55,17 +71,49 @@ class CheckpointPolicy:
 def read_policy(obj: Mapping[str, Any]) -> CheckpointPolicy:
     """Raises Malformed with every fault and its path."""
     metadata = obj["metadata"]
+    standing, since = _standing(obj.get("status") or {})
 
     def build(reader: Reader) -> CheckpointPolicy:
         return CheckpointPolicy(
             namespace=metadata.get("namespace", "default"),
             name=metadata["name"],
             keep=max(1, reader.integer("keep", KEEP)),
+            every=_seconds(reader, "every"),
             object_after=_seconds(reader.below("tiers"), "objectAfter"),
             selector=_selector(reader.below("selector")),
+            uid=metadata.get("uid", ""),
+            generation=int(metadata.get("generation", 0)),
+            standing=standing,
+            since=since,
         )
 
     return fields.read(obj.get("spec") or {}, "spec", build)
+
+
+def write_status(policy: CheckpointPolicy, standing: Standing, now: float) -> dict[str, Any]:
+    """For a merge patch. The condition's time stays where only the words change."""
+    ready = {
+        "type": _READY,
+        "status": "True",
+        "reason": "InForce",
+        "message": standing.message[:32768],
+        "lastTransitionTime": timestamps.rfc3339(policy.since or now),
+        "observedGeneration": policy.generation,
+    }
+    return {
+        "workloads": standing.workloads,
+        "observedGeneration": policy.generation,
+        "conditions": [ready],
+    }
+
+
+def _standing(status: Mapping[str, Any]) -> tuple[Standing | None, float]:
+    for condition in status.get("conditions") or ():
+        if condition["type"] == _READY:
+            workloads = int(status.get("workloads", 0))
+            said = Standing(workloads=workloads, message=condition.get("message", ""))
+            return said, timestamps.parse_rfc3339(condition["lastTransitionTime"])
+    return None, 0.0
 
 
 def _seconds(reader: Reader, name: str) -> float | None:

@@ -57,6 +57,7 @@ class CheckpointRequest:
     times: Times
     name: str = ""
     leave: Leave = Leave.RUNNING
+    by_clock: bool = False  # a CheckpointPolicy's clock made it
     status: CheckpointStatus = CheckpointStatus()
 
 
@@ -74,19 +75,43 @@ def write_status(status: CheckpointStatus) -> dict[str, Any]:
 
 
 def new_object(
-    workload: WorkloadKey, *, name: str = "", leave: Leave = Leave.RUNNING, within: float = 0.0
+    workload: WorkloadKey,
+    *,
+    name: str = "",
+    leave: Leave = Leave.RUNNING,
+    within: float = 0.0,
+    forget_after: float = 0.0,
 ) -> dict[str, Any]:
-    """A request without a name of its own: the API server gives it one."""
+    """A request without a name of its own: the API server gives it one. Seconds of 0: its own."""
     spec: dict[str, Any] = {"workload": workload.name, "leave": leave.value}
     if name:
         spec["name"] = name
     if within:
         spec["within"] = duration.format_seconds(round(within))
+    if forget_after:
+        spec["forgetAfter"] = duration.format_seconds(round(forget_after))
     return {
         "apiVersion": names.API_VERSION,
         "kind": KIND,
         "metadata": {"namespace": workload.namespace, "generateName": f"{workload.name[:200]}-"},
         "spec": spec,
+    }
+
+
+def by_clock(name: str, workload: WorkloadKey, owner: str) -> dict[str, Any]:
+    """The metadata of one that a CheckpointPolicy's clock makes; it goes with its GpuWorkload, of
+    which `owner` is the uid."""
+    reference = {
+        "apiVersion": names.API_VERSION,
+        "kind": "GpuWorkload",
+        "name": workload.name,
+        "uid": owner,
+    }
+    return {
+        "namespace": workload.namespace,
+        "name": name,
+        "labels": {names.BY_CLOCK: "true"},
+        "ownerReferences": [reference],
     }
 
 
@@ -100,6 +125,7 @@ def _request(reader: Reader, metadata: Mapping[str, Any]) -> CheckpointRequest:
         times=requests.read_times(spec, metadata),
         name=spec.text("name", ""),
         leave=spec.one_of("leave", Leave, Leave.RUNNING),
+        by_clock=names.BY_CLOCK in (metadata.get("labels") or {}),
         status=_status(status),
     )
 

@@ -62,6 +62,9 @@ class Status:
     last_switch: Sequence[Phase] = ()
     demand: Demand | None = None  # None: nobody has looked
     last_switch_seconds: float = 0.0  # start to end; what the phases leave unaccounted shows
+    worked_at: float = (
+        0.0  # when it was last seen busy, seconds since the epoch; 0: nobody can tell
+    )
 
 
 def new_object(workload: Workload) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def write_status(status: Status) -> dict[str, Any]:
             state.value: round(seconds, 3) for state, seconds in status.seconds_in.items()
         },
         "lastSwitch": _write_switch(status),
-        "demand": _write_demand(status.demand),
+        "demand": _write_demand(status),
     }
 
 
@@ -152,6 +155,14 @@ def parkable_condition(holds: bool, reason: str, message: str, since: float) -> 
         "message": message,
         "lastTransitionTime": timestamps.rfc3339(since),
     }
+
+
+def unparkable(obj: Obj) -> str:
+    """What keeps it from being parked, in words; empty where nothing does, or nobody has looked."""
+    for found in (obj.get("status") or {}).get("conditions") or ():
+        if found["type"] == PARKABLE and found["status"] == "False":
+            return str(found.get("message") or found["reason"])
+    return ""
 
 
 def read_decisions(obj: Obj) -> tuple[Decision, ...]:
@@ -205,6 +216,7 @@ def _status(status: Reader) -> Status:
         last_switch=tuple(map(_phase, switch.each("phases"))),
         last_switch_seconds=switch.seconds("seconds", 0.0),
         demand=_demand(status.below("demand")),
+        worked_at=status.below("demand").time("workedAt"),
     )
 
 
@@ -243,8 +255,9 @@ def _demand(reader: Reader) -> Demand | None:
     )
 
 
-def _write_demand(demand: Demand | None) -> dict[str, Any] | None:
+def _write_demand(status: Status) -> dict[str, Any] | None:
     """Numbers that nobody knows are null: a merge patch would keep those of before."""
+    demand = status.demand
     if demand is None:
         return None
     return {
@@ -252,6 +265,7 @@ def _write_demand(demand: Demand | None) -> dict[str, Any] | None:
         "busy": demand.busy,
         "inFlight": demand.in_flight,
         "idleSeconds": None if demand.idle_for is None else round(demand.idle_for, 1),
+        "workedAt": timestamps.rfc3339_micro(status.worked_at) if status.worked_at else None,
         "why": demand.why,
     }
 

@@ -47,6 +47,8 @@ POLICY_REVISION = f"{GROUP}/policy-revision"
 OPENED = f"{GROUP}/opened"
 # Pod label: the uid of the RestoreRequest that the pod was made for
 RESTORE_REQUEST = f"{GROUP}/restore-request"
+# CheckpointRequest label: a CheckpointPolicy's clock made it
+BY_CLOCK = f"{GROUP}/by-clock"
 # Annotation of an activator's Lease: the Deployments at zero that somebody waits for
 WANTED = f"{GROUP}/wanted"
 ACTIVATOR_LEASE_PREFIX = "kyb-activator-"

@@ -152,7 +152,7 @@ class Writer:
         print_ = standing.fingerprint(status)
         if self._written.get(_Life.of(life)) == (life.key, print_):
             return
-        told = replace(status, since=self._s.wall(status.since))
+        told = replace(status, since=self._s.wall(status.since), worked_at=self._worked_at(status))
         patch = {"status": gpuworkloads.write_status(told)}
         try:
             self._kube.patch(
@@ -161,6 +161,11 @@ class Writer:
         except NotFound:
             return
         self._written[_Life.of(life)] = (life.key, print_)
+
+    def _worked_at(self, status: gpuworkloads.Status) -> float:
+        """By the wall clock, never too early; 0 where nobody can tell."""
+        idle = status.demand.idle_for if status.demand is not None else None
+        return 0.0 if idle is None else self._clock.now() - idle
 
     def patch_status(self, key: WorkloadKey, uid: PodUid, patch: dict[str, Any]) -> None:
         """Of the GpuWorkload about this pod. Raises Retry, also while it is not there, Refused."""
