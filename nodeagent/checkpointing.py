@@ -122,6 +122,7 @@ def sealings_of(parts: Parts) -> Sealings:
         coordinator=parts.coordinator,
         means=means,
         publish=artifacts.publisher.publish,
+        paused=artifacts.publisher.paused,
         wall=parts.wall,
     )
 

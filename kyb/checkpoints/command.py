@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from kyb import requesting
-from kyb.checkpoints import carrying, inspecting
+from kyb.checkpoints import carrying, inspecting, listing
 
 _ASK = "of"
 
@@ -25,9 +25,10 @@ class Group(TyperGroup):
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Ask for a checkpoint of a workload (`kyb checkpoint NAME`), or carry and show one.",
+    help="Ask for a checkpoint of a workload (`kyb checkpoint NAME`); list, carry, show them.",
 )
 app.command(_ASK)(requesting.checkpoint)
+app.command("list")(listing.list_)
 app.command("export")(carrying.export)
 app.command("import")(carrying.import_)
 app.command("clone")(carrying.clone)

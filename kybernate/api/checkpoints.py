@@ -11,7 +11,7 @@ from typing import Any
 
 from kybernate.api import fields, timestamps
 from kybernate.api.fields import Reader
-from kybernate.model.checkpoint import Checkpoint, Claim
+from kybernate.model.checkpoint import Checkpoint, Claim, Pause
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.model.tier import Tier
 
@@ -83,14 +83,32 @@ def write_sealed(checkpoint: Checkpoint, fingerprint: str, now: float) -> dict[s
         "message": "",
         "lastTransitionTime": timestamps.rfc3339(now),
     }
+    cost = {
+        "writtenBytes": checkpoint.written,
+        "addedBytes": checkpoint.added,
+        "added": size_text(checkpoint.added),
+    }
     return {
         "sizeBytes": checkpoint.size,
         "size": f"{checkpoint.size / 2**30:.1f} GiB",
+        **(cost if checkpoint.written else {}),
         "fingerprint": fingerprint,
         "signature": checkpoint.signature,
         "sealedAt": timestamps.rfc3339(checkpoint.sealed_at),
         "conditions": [ready],
     }
+
+
+def size_text(size: int) -> str:
+    """For people: `1.2 GiB`, `310 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def write_pause(pause: Pause) -> dict[str, Any]:
+    """As `status.pause`."""
+    phases = [{"name": name, "seconds": round(seconds, 3)} for name, seconds in pause.phases]
+    text = f"{pause.seconds:.2f}s"
+    return {"seconds": round(pause.seconds, 3), "text": text, "phases": phases}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,15 @@ from kybernate.model.ids import NodeName, PodUid
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuPart:
     """A piece of the GPU's contents. `card` is its place in the group (0 is the first), `size` the
-    card's bytes, `digest` the mechanism's own of what was in VRAM, `path` the file it is in."""
+    card's bytes, `digest` the mechanism's own of what was in VRAM, `path` the file it is in; or, of
+    one that is `layered`, its list's, and `digest` that of its pieces (`layers`)."""
 
     name: str
     card: int
     size: int
     digest: str
     path: str
+    layered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class Facts:
 
     `workload` is its identity (`kybernate/api/identity.py`), or its pod's name where it has none.
     `boot_bound`: it cannot outlive the machine's boot. `labels` are the pod's. `more` is for
-    whoever wakes it: short texts by name.
+    whoever wakes it: short texts by name. `written` is how many bytes of it were written to the
+    disk it was sealed to, `added` how many of them stayed there and were new; 0 where nobody said.
     """
 
     workload: str
@@ -49,6 +52,8 @@ class Facts:
     parts: tuple[GpuPart, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, str] = field(default_factory=dict)
+    written: int = 0
+    added: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -69,12 +74,17 @@ class Facts:
             sealed_at=self.sealed_at,
             labels=self.labels,
             signature=signature,
+            written=self.written,
+            added=self.added,
         )
 
 
 def encode(facts: Facts) -> dict[str, Any]:
-    """For the JSON."""
-    return {**asdict(facts), "made_in": _fingerprint(facts.made_in)}
+    """For the JSON; what came to the format later is there only where it says something."""
+    whole = {**asdict(facts), "made_in": _fingerprint(facts.made_in)}
+    for part in whole["parts"]:
+        _without_nothing(part, "layered")
+    return _without_nothing(whole, "written", "added")
 
 
 def decode(reader: Reader) -> Facts:
@@ -102,7 +112,16 @@ def decode(reader: Reader) -> Facts:
         parts=tuple(_part(part) for part in reader.each("parts")),
         labels=_texts(reader.below("labels")),
         more=_texts(reader.below("more")),
+        written=reader.integer("written", 0),
+        added=reader.integer("added", 0),
     )
+
+
+def _without_nothing(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    for name in names:
+        if not fields[name]:
+            del fields[name]
+    return fields
 
 
 def _fingerprint(made_in: Fingerprint) -> dict[str, Any]:
@@ -116,6 +135,7 @@ def _part(reader: Reader) -> GpuPart:
         size=reader.integer("size"),
         digest=reader.text("digest"),
         path=reader.text("path"),
+        layered=reader.flag("layered"),
     )
 
 

@@ -19,6 +19,7 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Checkpoint, Flaw
 
 FORMAT, VERSION = "kybernate-checkpoint", 0
+LAYERED = 2  # the version of one whose GPU contents are in layers; 1 is the stores' format
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -54,7 +55,7 @@ def encode(manifest: Manifest) -> bytes:
     """The bytes to sign."""
     whole = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": LAYERED if _is_layered(manifest) else VERSION,
         "namespace": manifest.namespace,
         "name": manifest.name,
         "size": manifest.size,
@@ -68,13 +69,19 @@ def decode(content: bytes) -> Manifest:
     """Of bytes whose signature was checked. Raises Unusable."""
     try:
         whole = orjson.loads(content)
-        if whole["format"] != FORMAT or whole["version"] != VERSION:
+        if whole["format"] != FORMAT or whole["version"] not in (VERSION, LAYERED):
             raise Unusable(Flaw.VERSION, f"version {names.shown(str(whole['version']))}")
         manifest = read(whole, "", _manifest)
     except (ValueError, KeyError, TypeError, Malformed) as error:
         raise Unusable(Flaw.MALFORMED, names.shown(str(error))) from error
     _check(manifest, whole.get("size"))
+    if _is_layered(manifest) != (whole["version"] == LAYERED):
+        raise Unusable(Flaw.VERSION, "parts in layers, and another version")
     return manifest
+
+
+def _is_layered(manifest: Manifest) -> bool:
+    return any(part.layered for part in manifest.facts.parts)
 
 
 def _manifest(reader: Reader) -> Manifest:

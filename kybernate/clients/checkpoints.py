@@ -17,7 +17,7 @@ from kybernate.clients.kube import Kube
 from kybernate.clients.resources import GPUCHECKPOINTS
 from kybernate.decisions import claims
 from kybernate.decisions.claims import Nothing, Write
-from kybernate.model.checkpoint import Checkpoint, Claim
+from kybernate.model.checkpoint import Checkpoint, Claim, Pause
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
@@ -95,6 +95,16 @@ class Checkpoints:
             return {**status, "copies": self._copies(obj, tier)}
 
         self._change(checkpoint.namespace, checkpoint.name, change)
+
+    def paused(self, namespace: str, name: str, signature: str, pause: Pause) -> None:
+        """What it cost its workload. One without an object is nobody's. Raises Taken."""
+
+        def change(obj: Obj) -> Obj | None:
+            _same(obj, signature)
+            return {"pause": codec.write_pause(pause)}
+
+        with suppress(NotFound):
+            self._change(namespace, name, change)
 
     def copied(self, namespace: str, name: str, tier: Tier | None) -> None:
         """A copy is here now, in this tier; None: none is. One without an object is nobody's."""

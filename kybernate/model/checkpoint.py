@@ -21,7 +21,8 @@ class Claim:
 class Checkpoint:
     """A sealed `GpuCheckpoint`. `copies` maps a node to the hottest tier it holds there.
 
-    `sealed_at` is seconds since the epoch; `labels` are those its pod had.
+    `sealed_at` is seconds since the epoch; `labels` are those its pod had. `written` bytes of it
+    were written where it was sealed, `added` of them were new there and stayed; 0: nobody said.
     """
 
     namespace: str
@@ -36,6 +37,21 @@ class Checkpoint:
     sealed_at: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
     signature: str = ""
+    written: int = 0
+    added: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """How long a workload stood still to be sealed, in seconds by phase: out of VRAM, sealed, in
+    again. Waiting for a turn meanwhile does not count."""
+
+    phases: tuple[tuple[str, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return sum(seconds for _, seconds in self.phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

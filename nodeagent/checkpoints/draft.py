@@ -6,11 +6,13 @@ wrong, the draft is gone and its room is free again. Rule: files and folders are
 the manifest, then its signature, then the name.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -29,6 +31,7 @@ from nodeagent.checkpoints.space import FULL, Space
 from nodeagent.checkpoints.verifying import Survey
 from nodeagent.disk.durable import seal, sync_folder
 
+_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP})
 _SPOILT = (Unusable, NoRoom, NotSealed, AlreadySealed)  # what another try does not mend
 
 
@@ -59,6 +62,7 @@ class Draft:
         self._before = 0  # bytes that were there from the last try
         self._key = (namespace, name)
         self._written: dict[str, File] = {}
+        self._shared: dict[str, File] = {}  # with another checkpoint: on the disk once
         self._over = False
         self.folder = root / FILES
         """Where files go. Whoever writes here directly keeps to regular files and folders."""
@@ -89,7 +93,7 @@ class Draft:
         """
         names.check_path(path)
         target = self.folder / path
-        before = sum(file.size for file in self._written.values())
+        before = sum(file.size for path, file in self._written.items() if path not in self._shared)
         with self._whole_or_gone():
             target.parent.mkdir(parents=True, exist_ok=True)
             with _opened(target, anew=not self._stays) as file:
@@ -106,22 +110,72 @@ class Draft:
         """A copy of a file, likewise."""
         return self.write(path, streams.blocks(source))
 
+    def share(self, source: Path, file: File) -> None:
+        """A sealed checkpoint's file, which is in this one too, under the same path: a hard link,
+        and where the disk allows no more of them a copy. One of these bytes that is here goes.
+
+        Raises as `write` does; then the draft is gone.
+        """
+        names.check_path(file.path)
+        target = self.folder / file.path
+        with self._whole_or_gone():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside = target.with_name(f"{target.name}.shared")
+            try:
+                os.link(source, beside, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+            else:
+                beside.replace(target)
+                self._written[file.path] = self._shared[file.path] = file
+                return
+        if file.path not in self._written:
+            verifying.same_or_unusable(file, *_measure(self.take(file.path, source)))
+
+    def share_equals(self, folder: Path, files: Iterable[File]) -> None:
+        """Every file that is byte for byte what a sealed checkpoint has under the same path. What
+        is here is on the disk afterwards, and hashed. Raises as `seal` does."""
+        theirs = {file.path: file for file in files}
+        with self._whole_or_gone():
+            try:
+                ours = self._hashed(self._surveyed())
+            except Unusable as problem:
+                raise NotSealed(str(problem)) from problem
+        for file in ours:
+            self._written[file.path] = file
+            if theirs.get(file.path) == file and file.size and file.path not in self._shared:
+                self.share(folder / file.path, file)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that are known so far."""
+        return sum(file.size for file in self._written.values())
+
+    @property
+    def shared(self) -> int:
+        """Those of them that are another checkpoint's, too."""
+        return sum(file.size for file in self._shared.values())
+
     def hold(self, size: int, written: int | None = None) -> None:
         """See that `size` bytes in all have room; more than was asked for at first is fine.
 
         For whoever lets others write into `folder`: call it now and then. Raises NoRoom.
         """
-        there = written if written is not None else verifying.survey(self.folder).size
+        if written is None:
+            written = verifying.survey(self.folder).size - self.shared
+        there = written
         self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), there)
 
-    def seal(self, facts: Facts) -> Sealed:
-        """Make it a checkpoint: whole and visible, or an error and nothing.
+    def seal(self, facts: Facts, linked: int = 0) -> Sealed:
+        """Make it a checkpoint: whole and visible, or an error and nothing. `linked` bytes of it
+        were never written, for another checkpoint had them.
 
         Raises NoRoom, NotSealed (something in it is not allowed, or the disk failed),
         AlreadySealed.
         """
         with self._whole_or_gone():
-            manifest, content = self._described(facts)
+            manifest, content = self._described(facts, linked)
             return self._install(content, manifest, self._keeper.keys.sign(content))
 
     def install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
@@ -147,10 +201,12 @@ class Draft:
         self._keeper.space.give_back(self)
         self._keeper.left(self._root)
 
-    def _described(self, facts: Facts) -> tuple[Manifest, bytes]:
+    def _described(self, facts: Facts, linked: int) -> tuple[Manifest, bytes]:
         try:
             files = self._hashed(self._surveyed())
             namespace, name = self._key
+            size = sum(file.size for file in files)
+            facts = replace(facts, written=size - linked, added=size - self.shared)
             manifest = Manifest(namespace=namespace, name=name, facts=facts, files=files)
             content = manifests.encode(manifest)
             manifests.decode(content)  # what we would refuse we do not make
@@ -163,7 +219,8 @@ class Draft:
         found = verifying.survey(self.folder)
         if not found.files:
             raise NotSealed("there is nothing in it")
-        self._keeper.space.hold(self, found.size, found.size)
+        own = found.size - self.shared
+        self._keeper.space.hold(self, own, own)
         return found
 
     def _hashed(self, found: Survey) -> tuple[File, ...]:
@@ -209,6 +266,10 @@ class Draft:
 def _opened(path: Path, *, anew: bool) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if anew else 0)
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
+
+
+def _measure(file: File) -> tuple[int, str]:
+    return file.size, file.sha256
 
 
 def _prune(folder: Path) -> None:

@@ -14,7 +14,7 @@ from kybernate.clients.checkpoints import Checkpoints, Taken
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
 from kybernate.clients.outbox import Outbox, Patience
-from kybernate.model.checkpoint import Checkpoint, Flaw
+from kybernate.model.checkpoint import Checkpoint, Flaw, Pause
 from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.sealed import Sealed
@@ -38,6 +38,7 @@ class Publisher:
         self._store, self._checkpoints, self._clock = store, checkpoints, clock
         self._told = told
         self._waiting: set[Key] = set()
+        self._pauses: dict[Key, Pause] = {}
         self._lock = threading.Lock()
         self._outbox: Outbox[Key] = Outbox(
             "checkpoints",
@@ -59,6 +60,14 @@ class Publisher:
     def publish(self, sealed: Sealed) -> None:
         """Have the cluster know of it, and of the copy here."""
         self._put((sealed.manifest.namespace, sealed.manifest.name))
+
+    def paused(self, sealed: Sealed, pause: Pause) -> None:
+        """Have the cluster know what sealing it cost the workload; an agent that ends before
+        forgets it."""
+        key = (sealed.manifest.namespace, sealed.manifest.name)
+        with self._lock:
+            self._pauses[key] = pause
+        self._put(key)
 
     def withdraw(self, namespace: str, name: str) -> None:
         """The copy here is gone."""
@@ -106,4 +115,10 @@ class Publisher:
         except Taken as problem:
             get_logger().error("not published", checkpoint=one.name, why=str(problem))
             return
+        with self._lock:
+            pause = self._pauses.get((one.namespace, one.name))
+        if pause is not None:
+            self._checkpoints.paused(one.namespace, one.name, one.signature, pause)
+            with self._lock:
+                self._pauses.pop((one.namespace, one.name), None)
         self._told(one)

@@ -58,10 +58,10 @@ class Store:
         self._lock = threading.Lock()
         self._used: Counter[tuple[str, str]] = Counter()
         self._doomed: set[tuple[str, str]] = set()
+        self._spoilt: set[str] = set()  # signatures
         self._coming: dict[tuple[str, str], threading.Lock] = {}
         self.unfinished = Unfinished(folder / _ARRIVING, self.space)
-        for namespace, name in self._keys():
-            self.space.put((namespace, name), weight(self._root(namespace, name)))
+        self._weigh()
 
     def room(self) -> Room:
         """The limit, and what checkpoints and drafts take of it."""
@@ -138,6 +138,28 @@ class Store:
         return tuple(found)
 
     @contextmanager
+    def earlier(self, namespace: str, workload: str) -> Iterator[Sealed | None]:
+        """The newest here of a workload, which stays meanwhile: what one shares with it is linked,
+        not copied. None where there is none, or what there is proved `spoilt`."""
+        ours = [
+            one
+            for one in self.all()
+            if one.manifest.namespace == namespace
+            and one.manifest.facts.workload == workload
+            and one.signature not in self._spoilt
+        ]
+        found = max(ours, key=lambda one: one.manifest.facts.sealed_at, default=None)
+        if found is None:
+            yield None
+            return
+        with self.using(namespace, found.manifest.name):
+            yield found if found.folder.exists() else None
+
+    def spoilt(self, sealed: Sealed) -> None:
+        """What it has is not what was sealed: nothing is shared with it from now on."""
+        self._spoilt.add(sealed.signature)
+
+    @contextmanager
     def using(self, namespace: str, name: str) -> Iterator[None]:
         """While somebody reads its files by path: a deletion waits for the end of it."""
         key = (namespace, name)
@@ -173,6 +195,8 @@ class Store:
             grave.unlink()
         shutil.rmtree(grave, ignore_errors=True)
         self.space.give_back((namespace, name))
+        with self._lock:
+            self._weigh()  # what it shared is another's now
         self.listener(Change(kind=Kind.REMOVED, namespace=namespace, name=name, sealed=gone))
         return True
 
@@ -185,7 +209,7 @@ class Store:
                 raise AlreadySealed(f"{manifest.namespace}/{manifest.name}")
             sync_folder(root)
             root.rename(target)
-            self.space.put((manifest.namespace, manifest.name), weight(target))
+            self._weigh()
             self.unfinished.over(root)
         sync_folder(target.parent)
         sync_folder(self._sealed)
@@ -196,6 +220,12 @@ class Store:
     def folder(self, namespace: str, name: str) -> Path:
         """Where the files of a sealed one are."""
         return self._root(namespace, name) / FILES
+
+    def _weigh(self) -> None:
+        """What each takes, files that several have counted once."""
+        counted: set[int] = set()
+        for namespace, name in self._keys():
+            self.space.put((namespace, name), weight(self._root(namespace, name), counted))
 
     def _begun(self, draft: Draft, need: int) -> Draft:
         try:

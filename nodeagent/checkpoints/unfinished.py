@@ -7,6 +7,7 @@ needs it.
 """
 
 import shutil
+import stat
 import threading
 from hashlib import sha256
 from pathlib import Path
@@ -65,6 +66,17 @@ class Unfinished:
         return self._folder / named[:32]
 
 
-def weight(root: Path) -> int:
-    """Bytes it takes, whatever it is."""
-    return sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
+def weight(root: Path, counted: set[int] | None = None) -> int:
+    """Bytes it takes, whatever it is. Files that several checkpoints have are counted once, with
+    the first: `counted` are their inodes so far."""
+    size = 0
+    for path in root.rglob("*"):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            continue
+        if counted is not None and found.st_nlink > 1:
+            if found.st_ino in counted:
+                continue
+            counted.add(found.st_ino)
+        size += found.st_size
+    return size

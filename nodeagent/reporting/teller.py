@@ -155,7 +155,8 @@ class KubeTeller:
         """As the port says."""
         phases = tuple(phases)
         seconds = sum(phase.seconds for phase in phases)
-        size = f"{sealed.size / 2**20:.0f} MiB"
+        added = sealed.manifest.facts.added
+        size = f"{sealed.size / 2**20:.0f} MiB, {added / 2**20:.0f} MiB of it new on this disk"
         text = f"checkpoint {sealed.manifest.name} ({size}) made in {seconds:.2f} s: "
         text += phases_text(phases)
         self._tell(_of(life), EventReason.CHECKPOINTED, text, "Sealing", seconds=seconds)

@@ -8,20 +8,23 @@ Rule: the workload runs only while its processes let go of the driver, behind a 
 image is made of it frozen.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kybernate.artifacts.facts import Facts, GpuPart
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
+from kybernate.runtime.logs import get_logger
 from nodeagent import images
+from nodeagent.checkpoints import layers
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
+from nodeagent.checkpoints.layers import Earlier, Spoilt
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
-from nodeagent.disk.pool import Kept, Slot
+from nodeagent.disk.pool import Slot
 from nodeagent.disk.records import Mark, Record
 from nodeagent.images import ProcessImages, Unfit, Unfitness
 from nodeagent.linux import processes
@@ -113,17 +116,29 @@ def _make(story: Story, means: Means, name: str) -> Sealed:
     slot = story.contents()
     kept = slot.parts()
     need = sum(story.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
-    with means.store.draft(record.key.namespace, name, need) as draft:
-        facts = means.describe(record, body)
+    facts = means.describe(record, body)
+    with (
+        means.store.earlier(record.key.namespace, facts.workload) as found,
+        means.store.draft(record.key.namespace, name, need) as draft,
+    ):
         with story.watch.phase("let go"):
             state = _let_go(story, means, body)
         story.freeze()
         with story.watch.phase("dump"):
             dumped = means.images.dump(body, draft.folder / IMAGE)
         story.watch.add("dump", 0.0, dumped.size)
-        parts = _contents(story, draft, slot, kept)
+        try:
+            parts = _contents(story, draft, slot, _shareable(found))
+        except Spoilt:
+            if found is not None:
+                means.store.spoilt(found)
+            raise
+        linked = draft.shared
         with story.watch.phase("sign"):
-            return draft.seal(_whole(facts, parts, state))
+            if found is not None:
+                draft.share_equals(found.folder, found.manifest.files)
+            more = {**facts.more, GPU_STATE: state}
+            return draft.seal(replace(facts, parts=tuple(parts), more=more), linked)
 
 
 def _let_go(story: Story, means: Means, body: images.Body) -> str:
@@ -139,27 +154,35 @@ def _let_go(story: Story, means: Means, body: images.Body) -> str:
     return state
 
 
-def _contents(story: Story, draft: Draft, slot: Slot, kept: tuple[Kept, ...]) -> list[GpuPart]:
+def _shareable(found: Sealed | None) -> Earlier | None:
+    """The last checkpoint of the workload that is here; without one that can be read, nothing is
+    shared, and nothing else is the worse for it."""
+    try:
+        return layers.earlier(found) if found is not None else None
+    except (Unusable, OSError) as problem:
+        get_logger().warning("nothing is shared with an earlier checkpoint", why=str(problem))
+        return None
+
+
+def _contents(story: Story, draft: Draft, slot: Slot, before: Earlier | None) -> list[GpuPart]:
+    kept = slot.parts()
     moved = story.moving("contents", sum(part.size for part in kept))
     cards = story.body.gpus
-    parts = []
-    with story.watch.phase("contents"):
+
+    def streams() -> Iterator[tuple[str, Iterator[bytes]]]:
         for number, part in enumerate(kept):
-            path = f"{GPU}/{number}"
-            digest = hashlib.blake2b(digest_size=32)
-            draft.write(path, _told(story.carried(slot, part), digest.update))
+            yield f"{GPU}/{number}", story.carried(slot, part)
             moved(part.size)
-            card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
-            name, carried = part.name, digest.hexdigest()
-            parts.append(GpuPart(name=name, card=card, size=part.size, digest=carried, path=path))
+
+    with story.watch.phase("contents"):
+        digests = layers.write(draft, GPU, streams(), before)
+    parts = []
+    for number, part in enumerate(kept):
+        card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
+        path, name = f"{GPU}/{number}", part.name
+        parts.append(
+            GpuPart(
+                name=name, card=card, size=part.size, digest=digests[path], path=path, layered=True
+            )
+        )
     return parts
-
-
-def _told(content: Iterator[bytes], tell: Callable[[bytes], None]) -> Iterator[bytes]:
-    for chunk in content:
-        tell(chunk)
-        yield chunk
-
-
-def _whole(facts: Facts, parts: list[GpuPart], state: str) -> Facts:
-    return replace(facts, parts=tuple(parts), more={**facts.more, GPU_STATE: state})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kybernate.artifacts.facts import GpuPart
 from kybernate.clients.errors import Refused, Retry
+from nodeagent.checkpoints import layers
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.disk.pool import Damaged, Kept
 from nodeagent.disk.records import Mark, Record
@@ -66,7 +67,10 @@ def finish(story: Story, images: ProcessImages) -> Record:
 
 
 def _checked(sealed: Sealed, part: GpuPart) -> Iterator[bytes]:
-    """Its bytes. Raises Damaged at the end where they are not what was in VRAM."""
+    """Its bytes. Raises Damaged at the end where they are not what was in VRAM, Unusable."""
+    if part.layered:
+        yield from layers.read(sealed, part)
+        return
     digest = hashlib.blake2b(digest_size=32)
     for chunk in sealed.read(part.path):
         digest.update(chunk)

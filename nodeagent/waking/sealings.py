@@ -14,6 +14,7 @@ from kybernate.api import timestamps
 from kybernate.clients.clock import Clock
 from kybernate.decisions.books import Books
 from kybernate.decisions.lifecycle import Happening
+from kybernate.model.checkpoint import Pause
 from kybernate.model.ids import PodUid, WorkloadKey
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import State
@@ -64,15 +65,26 @@ class Sealings:
     coordinator: Coordinator
     means: Means
     publish: Callable[[Sealed], None]
+    paused: Callable[[Sealed, Pause], None]
     wall: Clock
     _changes: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
     _rate: float = _FIRST_RATE
+    _still: dict[str, "_Still"] = field(default_factory=dict)  # by the life's id
 
     def changed(self, before: Books, after: Books) -> None:  # noqa: ARG002
         """From the coordinator."""
         with self._changes:
             self._changes.notify_all()
+            lives = {one.life for one in after.tenancies.values()}
+            self._still = {life: still for life, still in self._still.items() if life in lives}
+            over = [
+                self._still.pop(one.life)
+                for one in after.tenancies.values()
+                if one.state is State.ACTIVE and one.life in self._still
+            ]
+        for still in over:
+            self.paused(still.sealed, still.over())
 
     def stop(self) -> None:
         """Begin no more; those that wait for their workload give up."""
@@ -98,7 +110,7 @@ class Sealings:
             tenancy = self.coordinator.books.tenancies.get(wish.key)
             state = tenancy.state if tenancy else State.ABSENT
             if state is State.PARKED and self.coordinator.happened(life, Happening.SEAL):
-                return self._carry_out(life, wish)
+                return self._carry_out(life, wish, back)
             if state is State.ACTIVE and (refusal := self._park(life, back)) is not None:
                 return Made(refusal=refusal)
             if not self._wait(wish.key, state, until):
@@ -153,7 +165,8 @@ class Sealings:
                 self._changes.wait(min(left, _LOOK_S))
         return not self._stopping
 
-    def _carry_out(self, life: Life, wish: Wish) -> Made:
+    def _carry_out(self, life: Life, wish: Wish, back: "_Back") -> Made:
+        out = life.last_switch if back.parked else ()
         story = self.stage.story(life, Doing.SEALING)
         found: list[Sealed] = []
         undone: list[Refusal] = []
@@ -178,6 +191,9 @@ class Sealings:
         if not done:
             other = Refusal(reason=Reason.NOT_SEALABLE, detail=f"{life.key} ended meanwhile")
             return Made(refusal=undone[0] if undone else other)
+        if back.parked and not wish.leave_parked:
+            with self._changes:
+                self._still[life.id] = _Still(life, found[0], (*out, *story.watch.phases()))
         remember(life, story)
         self._learn(found[0], story.watch.phases())
         self.coordinator.happened(life, Happening.SEALED)
@@ -206,6 +222,22 @@ class Sealings:
         stamp = timestamps.rfc3339(self.wall.now())
         digits = "".join(one for one in stamp.partition(".")[0] if one.isdigit())
         return f"{life.key.name}-{digits[:8]}t{digits[8:14]}z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """A workload that stands still because it was sealed, until it has its GPU again."""
+
+    life: Life
+    sealed: Sealed
+    phases: tuple[PhaseTime, ...]
+
+    def over(self) -> Pause:
+        """It goes on: what its last switch took is the rest."""
+        seconds: dict[str, float] = {}
+        for phase in (*self.phases, *self.life.last_switch):
+            seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.seconds
+        return Pause(phases=tuple(seconds.items()))
 
 
 @dataclass(slots=True)

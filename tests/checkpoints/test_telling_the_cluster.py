@@ -9,6 +9,7 @@ from kybernate.api.checkpoints import read_checkpoint
 from kybernate.clients.checkpoints import Checkpoints
 from kybernate.clients.errors import NotFound
 from kybernate.clients.resources import GPUCHECKPOINTS
+from kybernate.model.checkpoint import Pause
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
 from kybernate.runtime.clock import SystemClock
@@ -54,6 +55,23 @@ def test_what_is_sealed_is_told(
     assert (found.copies, found.labels) == ({A: Tier.NVME}, {"app": "llama"})
     obj = kube.get(GPUCHECKPOINTS, NAME, NAMESPACE)
     assert obj["status"]["fingerprint"] == sealed.manifest.facts.fingerprint
+
+
+def test_what_it_cost_is_told_when_it_is_known_also_after_an_outage(
+    kube: FakeKube, store: Store, publisher: Publisher, seal: Callable[..., Sealed], eventually: Any
+) -> None:
+    sealed = seal(store)
+    publisher.publish(sealed)
+    eventually(lambda: _known(kube))
+    status = kube.get(GPUCHECKPOINTS, NAME, NAMESPACE)["status"]
+    assert status["addedBytes"] == status["writtenBytes"] == sealed.size
+    assert "pause" not in status
+    kube.outage()
+    publisher.paused(sealed, Pause(phases=(("copy out", 0.25), ("dump", 0.5), ("copy in", 0.25))))
+    kube.recover()
+    pause = eventually(lambda: kube.get(GPUCHECKPOINTS, NAME, NAMESPACE)["status"].get("pause"))
+    assert (pause["seconds"], pause["text"]) == (1.0, "1.00s")
+    assert [phase["name"] for phase in pause["phases"]] == ["copy out", "dump", "copy in"]
 
 
 def test_what_was_sealed_while_the_cluster_was_away_is_told_afterwards_each_once(
