@@ -73,8 +73,9 @@ bench-pairs: $(STAMP) ## Park and resume a job on two real GPUs, joined by NCCL 
 bench-images: $(STAMP) ## Process images beside runc's own checkpoint and restore (root, some minutes)
 	@$(PY) -m benchmarks.images
 
-bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain connection
+bench-artifacts: built ## Sealing and fetching checkpoints beside cp and a plain connection, and what the next one costs
 	@$(PY) -m benchmarks.artifacts
+	@$(PY) -m benchmarks.snapshots
 
 bench-tiers: $(STAMP) ## Sealed checkpoints to a disk and a bucket and back, beside the disk's and obstore's own rates
 	@$(PY) -m benchmarks.tiers

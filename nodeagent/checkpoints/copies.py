@@ -154,8 +154,9 @@ class Copies(rpc.CopiesServicer):
                 return pb.RemoveReply()
             self._see_another(request)
             self._m.claims.leave(request.namespace, request.name, request.signature)
+            freed = self._m.store.freed_by_deleting(request.namespace, request.name)
             self._m.store.delete(request.namespace, request.name)
-            return pb.RemoveReply(bytes=sealed.size)
+            return pb.RemoveReply(bytes=freed)
 
     def Withdraw(self, request: pb.CopyRef, context: Context) -> pb.RemoveReply:  # noqa: N802
         """Told to the cluster, then deleted from the store."""

@@ -174,6 +174,12 @@ class Store:
             if doomed:
                 self.delete(namespace, name)
 
+    def freed_by_deleting(self, namespace: str, name: str) -> int:
+        """Bytes of it that no other checkpoint has too."""
+        files = self.folder(namespace, name).rglob("*")
+        found = (path.lstat() for path in files)
+        return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode) and one.st_nlink == 1)
+
     def delete(self, namespace: str, name: str) -> bool:
         """Have it gone at once, then free its bytes; whether it was there. Raises OSError.
 

@@ -120,7 +120,10 @@ def test_what_is_counted_is_what_the_disk_has(
         snapshot(store, f"s{n}", float(n), changed(contents(), {n}, n))
         assert store.room().used == on_disk(tmp_path / "node-a" / "sealed")
     assert new_store().room() == store.room()
+    freed, before = store.freed_by_deleting(NAMESPACE, "s0"), on_disk(tmp_path)
     store.delete(NAMESPACE, "s0")
+    manifest_and_signature = 8192
+    assert 0 <= before - on_disk(tmp_path) - freed < manifest_and_signature
     assert store.room().used == on_disk(tmp_path / "node-a" / "sealed")
     store.delete(NAMESPACE, "s2")
     store.delete(NAMESPACE, "s1")

@@ -30,6 +30,7 @@ from kybernate.clients.kube import Kube
 from kybernate.clients.leases import LeaseHeartbeat
 from kybernate.clients.opa import OpaPolicy
 from kybernate.clients.resources import (
+    CHECKPOINTPOLICIES,
     CHECKPOINTREQUESTS,
     CONFIGMAPS,
     DEPLOYMENTS,
@@ -318,6 +319,47 @@ def test_an_agent_that_cannot_be_reached_is_asked_again_and_that_is_said(cluster
     assert found["checkpoint"].startswith("sealed-")
     cluster.kube.delete(PODS, "sealed", NAMESPACE, grace_seconds=0)
     _until(lambda: status_of(cluster, CHECKPOINTREQUESTS, name).get("reason") == "WorkloadGone", 90)
+
+
+def test_a_workload_is_snapshotted_by_its_policys_clock_and_who_is_left_out_is_said(
+    cluster: Cluster,
+) -> None:
+    policy = {
+        "apiVersion": names.API_VERSION,
+        "kind": "CheckpointPolicy",
+        "metadata": {"name": "often", "namespace": NAMESPACE},
+        "spec": {"selector": {"matchLabels": {"kind": "training"}}, "every": "10s"},
+    }
+    cluster.kube.create(CHECKPOINTPOLICIES, policy)
+    _until(lambda: status_of(cluster, CHECKPOINTPOLICIES, "often").get("workloads") == 0)
+    pod = a_pod("train", namespace=NAMESPACE, labels={"kind": "training"})
+    del pod["status"], pod["metadata"]["uid"]
+    cluster.kube.create(PODS, pod)
+    _until(lambda: cluster.find(GPUWORKLOADS, "train", NAMESPACE))
+    there = {"status": {"state": "Parked", "node": "n9", "since": "2026-01-31T12:00:00Z"}}
+    cluster.kube.patch(GPUWORKLOADS, "train", there, NAMESPACE, subresource="status")
+    said = "train: it is parked: nothing in it changes"
+
+    def message() -> str:
+        conditions = status_of(cluster, CHECKPOINTPOLICIES, "often").get("conditions") or [{}]
+        return str(conditions[0].get("message", ""))
+
+    _until(lambda: message() == said)
+    there["status"]["state"] = "Active"
+    cluster.kube.patch(GPUWORKLOADS, "train", there, NAMESPACE, subresource="status")
+
+    def made() -> list[dict[str, Any]]:
+        found = cluster.kube.list(CHECKPOINTREQUESTS, NAMESPACE)
+        return [one for one in found if names.BY_CLOCK in (one["metadata"].get("labels") or {})]
+
+    (request,) = _until(made)
+    assert request["spec"] == {
+        "workload": "train", "leave": "Running", "within": "1m", "forgetAfter": "24h",
+    }  # fmt: skip
+    assert status_of(cluster, CHECKPOINTPOLICIES, "often")["workloads"] == 1
+    cluster.kube.delete(PODS, "train", NAMESPACE, grace_seconds=0)
+    _until(lambda: not made(), 90)
+    cluster.kube.delete(CHECKPOINTPOLICIES, "often", NAMESPACE)
 
 
 def test_a_restore_request_makes_a_pod_that_wakes_and_its_claim_ends_with_it(
