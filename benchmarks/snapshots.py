@@ -24,11 +24,10 @@ from pathlib import Path
 
 from benchmarks.harness import report
 from kybernate.api.quantity import parse_bytes
-from kybernate.artifacts.facts import Facts, GpuPart
-from kybernate.model.checkpoint import Fingerprint
-from kybernate.model.ids import NodeName, PodUid
+from kybernate.artifacts.facts import GpuPart
 from kybernate.runtime import logs
 from kybernate.runtime.clock import SystemClock
+from kybernate.testing.artifacts import FACTS
 from nodeagent.checkpoints import layers
 from nodeagent.checkpoints.objects import Given, Objects
 from nodeagent.checkpoints.peers import Wanted
@@ -37,17 +36,6 @@ from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 
 _CHUNK, _PAGE = 2 * 1024 * 1024, 4096
-_FACTS = Facts(
-    workload="trainer",
-    pod="trainer",
-    pod_uid=PodUid("u"),
-    container="c",
-    node=NodeName("a"),
-    sealed_at=0.0,
-    made_in=Fingerprint(
-        kernel="", architecture="", boot="", image="", command=(), mechanism="simulated"
-    ),
-)
 Contents = list[bytes]
 
 
@@ -122,7 +110,7 @@ class Bench:
         """As the story of sealing does, without its processes."""
         size = len(contents) * _CHUNK
         with (
-            self._store.earlier("default", _FACTS.workload) as found,
+            self._store.earlier("default", FACTS.workload) as found,
             self._store.draft("default", name, size) as draft,
         ):
             before = layers.earlier(found) if found is not None else None
@@ -132,7 +120,7 @@ class Bench:
                 for path, told in digests.items()
             )
             linked = draft.shared
-            return draft.seal(replace(_FACTS, parts=parts, sealed_at=self._at), linked)
+            return draft.seal(replace(FACTS, parts=parts, sealed_at=self._at), linked)
 
     def _streams(self, contents: Contents) -> Iterator[tuple[str, Iterator[bytes]]]:
         yield "gpu/0", iter(contents)

@@ -95,7 +95,7 @@ def write_status(policy: CheckpointPolicy, standing: Standing, now: float) -> di
     ready = {
         "type": _READY,
         "status": "True",
-        "reason": "InForce",
+        "reason": "Applies",
         "message": standing.message[:32768],
         "lastTransitionTime": timestamps.rfc3339(policy.since or now),
         "observedGeneration": policy.generation,

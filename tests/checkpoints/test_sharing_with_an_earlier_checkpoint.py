@@ -18,8 +18,10 @@ from kybernate.artifacts import v0
 from kybernate.artifacts.facts import GpuPart
 from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
+from kybernate.stores.nvme import Nvme
 from nodeagent.checkpoints import layers
 from nodeagent.checkpoints.layers import Spoilt
+from nodeagent.checkpoints.peers import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 
@@ -258,6 +260,39 @@ def test_where_no_more_links_are_to_be_had_it_is_copied(
     two = snapshot(store, "two", 2.0, second)
     assert read(store, "two") == [b"".join(second)]
     assert two.manifest.facts.added == two.manifest.size
+
+
+class TestElsewhere:
+    """With a store that is a folder, beside the nodes."""
+
+    @pytest.fixture
+    def bucket(self, tmp_path: Path) -> Nvme:
+        return Nvme(tmp_path / "bucket")
+
+    def test_other_nodes_have_each_whole_from_its_node_or_from_the_store(
+        self, nodes: Callable[[str], Any], snapshot: Seal
+    ) -> None:
+        here, there = nodes("node-a"), nodes("node-b")
+        made, puts, told = contents(), [], {}
+        for n in range(3):
+            made = changed(made, {n, n + 9}, n)
+            sealed = snapshot(here.store, f"s{n}", float(n), made)
+            told[f"s{n}"] = [b"".join(made)]
+            puts.append(here.objects.demote(of(sealed)).written)
+        assert puts[1] < 0.3 * puts[0] > puts[2], "the store has what they share"
+        for name in ("s0", "s1"):
+            here.store.delete(NAMESPACE, name)
+        second = there.objects.fetch(Wanted(namespace=NAMESPACE, name="s1"))
+        third = there.peers.fetch(Wanted(namespace=NAMESPACE, name="s2"), "node-a")
+        for sealed in (second, third):
+            name = sealed.manifest.name
+            assert read(there.store, name) == told[name]
+        assert third.manifest == here.store.peek(NAMESPACE, "s2").manifest
+
+
+def of(sealed: Sealed) -> Wanted:
+    name = sealed.manifest.name
+    return Wanted(namespace=NAMESPACE, name=name, signature=sealed.signature)
 
 
 @pytest.mark.parametrize(
