@@ -106,6 +106,10 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
     status = {
         "sizeBytes": 42949672960,
         "size": "40.0 GiB",
+        "writtenBytes": 3221225472,
+        "addedBytes": 2147483648,
+        "added": "2.0 GiB",
+        "pause": {"seconds": 1.31, "text": "1.31s", "phases": [{"name": "dump", "seconds": 1.31}]},
         "copies": [{"node": "node-a", "tier": "nvme"}],
         "claim": {"podUID": "u1", "node": "node-b", "pod": "llama-0"},
         "conditions": [_ready("True")],
@@ -115,7 +119,8 @@ def test_checkpoints_and_their_policies_show_what_is_asked_about_them(
     head, row = _table(installed.kubectl("get", "gcp", "-n", namespace))
     assert head == ["NAME", "WORKLOAD", "READY", "SIZE", "NODE", "CLAIM", "AGE"]
     assert row[:-1] == ["one", "statefulset.llama.0", "True", "40.0 GiB", "node-a", "llama-0"]
-    wide, _ = _table(installed.kubectl("get", "gcp", "-n", namespace, "-o", "wide"))
+    wide, row = _table(installed.kubectl("get", "gcp", "-n", namespace, "-o", "wide"))
+    assert [row[wide.index(column)] for column in ("ADDED", "PAUSE")] == ["2.0 GiB", "1.31s"]
     assert {"GOLD", "SEALED-ON", "SEALED", "TIER", "CLAIM-NODE", "WHY", "KEPT"} <= set(wide)
     where = {"checkpoint": "one", "copies": [{"node": "node-a"}]}
     placed = {

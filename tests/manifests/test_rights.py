@@ -48,6 +48,7 @@ CAN = {
         *_seen(f"{KYB}/gpunodes", f"{KYB}/gpuworkloads", f"{KYB}/gpucheckpoints"),
         *_seen(f"{KYB}/checkpointrequests", f"{KYB}/restorerequests"),
         *_seen(f"{KYB}/checkpointpolicies"),
+        (PATCH, f"{KYB}/namespaces/default/checkpointpolicies/x/status"),
         (DELETE, f"{KYB}/namespaces/default/gpucheckpoints/x"),
         *_seen(f"{KYB}/tierplacements"),
         (PATCH, f"{KYB}/namespaces/default/tierplacements/x/status"),
