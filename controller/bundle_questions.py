@@ -20,6 +20,7 @@ from kybernate.model.policy import (
     PlacementQuestion,
     PreemptionQuestion,
     RetentionQuestion,
+    SharingQuestion,
     TenantFacts,
     TieringQuestion,
     TimesliceQuestion,
@@ -83,11 +84,14 @@ _RETENTION = RetentionQuestion(
     ),
 )
 
+_SHARING = SharingQuestion(by="default", namespace="models", name="llama-gold")
+
 QUESTIONS: Mapping[str, dict[str, Any]] = {
     "admission": policy.write_admission(_ADMISSION),
     "placement": policy.write_placement(_PLACEMENT),
     "preemption": policy.write_preemption(_PREEMPTION),
     "retention": policy.write_retention(_RETENTION),
+    "sharing": policy.write_sharing(_SHARING),
     "tiering": policy.write_tiering(_TIERING),
     "timeslice": policy.write_timeslice(_TIMESLICE),
 }
@@ -98,6 +102,7 @@ _READERS: Mapping[str, Callable[[object], object]] = {
     "placement": lambda result: policy.read_placement(result, NO_REVISION),
     "preemption": lambda result: policy.read_preemption(result, NO_REVISION),
     "retention": lambda result: policy.read_retention(result, NO_REVISION),
+    "sharing": lambda result: policy.read_sharing(result, NO_REVISION),
     "tiering": lambda result: policy.read_tiering(result, NO_REVISION),
     "timeslice": lambda result: policy.read_timeslice(result, _TIMESLICE, NO_REVISION),
 }

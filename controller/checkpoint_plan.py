@@ -17,6 +17,8 @@ from kybernate.model.workload import State
 COMES_YET = 10.0  # seconds for a GpuWorkload, which follows its pod by a moment
 SOON = 2.0  # seconds until the next look at what only time or somebody else changes
 
+GOLD_NAME = 150  # characters of a workload's name, in that of a gold image
+
 AWAY = "AgentAway"
 BUSY = "AgentBusy"
 ANOTHER = "AnotherRequest"
@@ -86,7 +88,8 @@ def chosen_name(request: CheckpointRequest, taken: Collection[str]) -> str:
     if request.status.checkpoint or request.name:
         return request.status.checkpoint or request.name
     stamp = datetime.fromtimestamp(int(request.times.made), UTC).strftime("%Y%m%d-%H%M%S")
-    plain = f"{request.workload.name[:225]}-{stamp}"
+    most = GOLD_NAME if request.gold else 225  # its sharing domain is called by it
+    plain = f"{request.workload.name[:most]}-{stamp}"
     return f"{plain}-{request.uid[:8]}" if plain in taken else plain
 
 

@@ -200,6 +200,7 @@ class Checkpointing:
             parked=request.leave is Leave.PARKED,
             idempotency_key=request.uid,
             within=max(1.0, request.times.deadline - self._clock.now()),
+            gold=request.gold,
         )
 
     def _ours(self, request: CheckpointRequest) -> bool:

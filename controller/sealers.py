@@ -18,7 +18,8 @@ from kybernate.model.ids import NodeName, PodUid, WorkloadKey
 class Asked:
     """What an agent is asked. With the same `idempotency_key` it does nothing twice.
 
-    `parked` leaves the workload out of VRAM afterwards; `within` is in seconds.
+    `parked` leaves the workload out of VRAM afterwards; `gold` makes a gold image; `within` is in
+    seconds.
     """
 
     node: NodeName
@@ -28,6 +29,7 @@ class Asked:
     parked: bool
     idempotency_key: str
     within: float
+    gold: bool = False
 
 
 class Sealer(Protocol):
@@ -53,6 +55,7 @@ class AgentSealer:
             name=asked.checkpoint,
             leave_parked=asked.parked,
             idempotency_key=asked.idempotency_key,
+            gold=asked.gold,
         )
         with reaching.agent_of(self._kube, asked.node) as agent:
             yield from agent.sealing(asked.workload, sealing, asked.within, asked.pod_uid)

@@ -50,6 +50,9 @@ def checkpoint(  # noqa: PLR0913 - one for each option
     namespace: reach.Namespace = None,
     called: Annotated[str, typer.Option("--name", help="Of the checkpoint; else made up.")] = "",
     leave: Annotated[Left, typer.Option(help="What it is afterwards.")] = Left.RUNNING,
+    gold: Annotated[
+        bool, typer.Option("--gold", help="A gold image: many replicas may start from it.")
+    ] = False,
     wait: Wait = False,
     within: Within = 900.0,
 ) -> None:
@@ -61,7 +64,7 @@ def checkpoint(  # noqa: PLR0913 - one for each option
     except NotFound:
         fail(f"no workload {key}: `kyb ps` lists them")
     left = Leave.PARKED if leave is Left.PARKED else Leave.RUNNING
-    wanted = checkpointrequests.new_object(key, name=called, leave=left, within=within)
+    wanted = checkpointrequests.new_object(key, name=called, leave=left, within=within, gold=gold)
     made = kube.create(resources.CHECKPOINTREQUESTS, wanted)
     _answer(_Request(kube, resources.CHECKPOINTREQUESTS, made, _read_checkpoint), wait, within)
 

@@ -22,7 +22,7 @@ from nodeagent.stories.stage import Stage
 from nodeagent.turns.coordinator import Coordinator
 from nodeagent.waking import provenance
 from nodeagent.waking.attempts import Attempts
-from nodeagent.waking.candidates import Candidates
+from nodeagent.waking.candidates import Candidates, Shares
 from nodeagent.waking.heritage import Heritage
 from nodeagent.waking.provenance import Machine, Provenance
 from nodeagent.waking.readings import Readings
@@ -43,6 +43,8 @@ class Parts:
     lives: Lives
     coordinator: Coordinator
     criu_plugins: Path | None
+    policy: Shares
+    notes: WokenNotes
     wall: Clock  # for what people read; stories count by a clock that does not jump
 
 
@@ -58,7 +60,13 @@ def provenance_of(parts: Parts) -> Provenance:
         product=gpus[0].product if gpus else "",
         driver=parts.cards.driver(),
     )
-    return Provenance(api=parts.kube, node=parts.node, machine=machine, clock=parts.wall)
+    return Provenance(
+        api=parts.kube,
+        node=parts.node,
+        machine=machine,
+        clock=parts.wall,
+        woken=parts.notes.of,
+    )
 
 
 def images_of(parts: Parts) -> ProcessImages:
@@ -66,8 +74,8 @@ def images_of(parts: Parts) -> ProcessImages:
     return RuncImages(parts.stage.tools.freezer, plugins=parts.criu_plugins)
 
 
-def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -> Wakings:
-    """Notes of who was woken are kept in the folder."""
+def wakings_of(parts: Parts, node: Node, containers: Containers) -> Wakings:
+    """Of this node's pods."""
     attempts = attempts_of(parts, node, containers)
     return Wakings(
         node=node,
@@ -80,7 +88,7 @@ def wakings_of(parts: Parts, node: Node, containers: Containers, folder: Path) -
         heritage=attempts.heritage,
         unborn=attempts.unborn,
         readings=attempts.readings,
-        notes=WokenNotes(folder),
+        notes=parts.notes,
     )
 
 
@@ -98,6 +106,7 @@ def attempts_of(parts: Parts, node: Node, containers: Containers) -> Attempts:
             objects=artifacts.objects,
             claims=artifacts.claims,
             publish=artifacts.publisher.publish,
+            policy=parts.policy,
         ),
         unborn=Unborn(
             node=node,

@@ -27,6 +27,7 @@ from nodeagent.containers.podresources import KubeletSeats
 from nodeagent.demand import wiring as demand
 from nodeagent.disk.announcements import Announcements
 from nodeagent.disk.journal import BreakingJournal, FileJournal, Journal
+from nodeagent.disk.woken import WokenNotes
 from nodeagent.gpus.cards import Below, CardWatch
 from nodeagent.linux import processes
 from nodeagent.linux.cgroups import Cgroups
@@ -183,6 +184,8 @@ class Engine:
             lives=self.lives,
             coordinator=self.coordinator,
             criu_plugins=self._settings.criu_plugins,
+            policy=self.policy,
+            notes=WokenNotes(self._settings.state_dir / "woken"),
             wall=self._clock,
         )
         self.sealings = checkpointing.sealings_of(parts)
@@ -222,8 +225,7 @@ class Engine:
         self.containers = Containers(
             node, self.lives, self._lifelines, self.coordinator, self.teller
         )
-        woken = self._settings.state_dir / "woken"
-        self.wakings = checkpointing.wakings_of(parts, node, self.containers, woken)
+        self.wakings = checkpointing.wakings_of(parts, node, self.containers)
 
     def _demand_parts(self) -> demand.Parts:
         return demand.Parts(

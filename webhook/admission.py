@@ -6,13 +6,19 @@ Nothing here changes anything, so a dry run needs no second path.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kybernate.api import annotations, identity
 from kybernate.api.errors import Malformed, told
 from kybernate.clients.policy import Policy
-from kybernate.model.policy import AdmissionQuestion, AdmissionVerdict
+from kybernate.model.checkpoint import key_of
+from kybernate.model.policy import (
+    AdmissionQuestion,
+    AdmissionVerdict,
+    SharingQuestion,
+    SharingVerdict,
+)
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import ScaleToZero, Wishes
 from webhook import defaulting, seats, validation
@@ -77,7 +83,18 @@ class Admission:
                 f"policy gives no verdict, so no seat is given: {verdict.detail or verdict.reason}"
             )
             return _denied(why, 503, "ServiceUnavailable")
-        return _judged(verdict)
+        return _judged(self._with_sharing(review, verdict))
+
+    def _with_sharing(self, review: Review, verdict: AdmissionVerdict) -> AdmissionVerdict:
+        """Denied too for each gold image of another namespace that policy does not share. Its agent
+        asks again when the pod wakes."""
+        denied = list(verdict.deny)
+        for named in _wishes(review.pod).restore_from:
+            namespace, name = key_of(named, review.namespace)
+            if namespace != review.namespace:
+                question = SharingQuestion(by=review.namespace, namespace=namespace, name=name)
+                denied += _unshared(question, self.policy.sharing(question))
+        return replace(verdict, deny=tuple(denied))
 
     def _terms(self, review: Review) -> tuple[defaulting.Terms, tuple[str, ...]]:
         verdict = self.policy.admission(self._question(review))
@@ -134,6 +151,17 @@ def _wishes(pod: Mapping[str, Any]) -> Wishes:
         return annotations.read_wishes((pod.get("metadata") or {}).get("annotations") or {})
     except Malformed:
         return Wishes()
+
+
+def _unshared(
+    question: SharingQuestion, verdict: SharingVerdict | Refusal
+) -> list[tuple[str, str]]:
+    image = f"gold image {question.namespace}/{question.name}"
+    if isinstance(verdict, Refusal):
+        return [("NoVerdict", f"{image} is not known to be shared: {verdict.detail}")]
+    if verdict.allow:
+        return []
+    return [(verdict.reason, f"{image} is not shared with namespace {question.by}")]
 
 
 def _judged(verdict: AdmissionVerdict) -> Answer:

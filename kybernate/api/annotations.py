@@ -36,6 +36,7 @@ _GROUP_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?", re.ASCII)
 _ENDPOINT = re.compile(r"([0-9]{1,5})(/[A-Za-z0-9._~/-]{0,255})?", re.ASCII)
 _DNS_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def path(annotation: str) -> str:
@@ -108,9 +109,18 @@ def _checkpoints(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if len(found) > MOST_CANDIDATES:
         raise ValueError(f"at most {MOST_CANDIDATES} names of checkpoints")
-    if not all(_DNS_NAME.fullmatch(name) for name in found):
-        raise ValueError("names of checkpoints of this namespace, separated by commas")
+    if not all(map(_is_checkpoint, found)):
+        raise ValueError(
+            "names of checkpoints of this namespace, separated by commas; "
+            "NAMESPACE/NAME for a gold image of another"
+        )
     return found
+
+
+def _is_checkpoint(text: str) -> bool:
+    namespace, slash, name = text.rpartition("/")
+    ours = not slash or _NAMESPACE.fullmatch(namespace) is not None
+    return ours and _DNS_NAME.fullmatch(name) is not None
 
 
 def _readiness(text: str) -> bool:

@@ -58,6 +58,7 @@ class CheckpointRequest:
     name: str = ""
     leave: Leave = Leave.RUNNING
     by_clock: bool = False  # a CheckpointPolicy's clock made it
+    gold: bool = False  # many replicas may start from what is sealed
     status: CheckpointStatus = CheckpointStatus()
 
 
@@ -81,11 +82,14 @@ def new_object(
     leave: Leave = Leave.RUNNING,
     within: float = 0.0,
     forget_after: float = 0.0,
+    gold: bool = False,
 ) -> dict[str, Any]:
     """A request without a name of its own: the API server gives it one. Seconds of 0: its own."""
     spec: dict[str, Any] = {"workload": workload.name, "leave": leave.value}
     if name:
         spec["name"] = name
+    if gold:
+        spec["gold"] = True
     if within:
         spec["within"] = duration.format_seconds(round(within))
     if forget_after:
@@ -126,6 +130,7 @@ def _request(reader: Reader, metadata: Mapping[str, Any]) -> CheckpointRequest:
         name=spec.text("name", ""),
         leave=spec.one_of("leave", Leave, Leave.RUNNING),
         by_clock=names.BY_CLOCK in (metadata.get("labels") or {}),
+        gold=spec.flag("gold"),
         status=_status(status),
     )
 

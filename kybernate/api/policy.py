@@ -28,6 +28,8 @@ from kybernate.model.policy import (
     PreemptionVerdict,
     RetentionQuestion,
     RetentionVerdict,
+    SharingQuestion,
+    SharingVerdict,
     TenantFacts,
     TieringQuestion,
     TieringVerdict,
@@ -198,6 +200,25 @@ def read_retention(result: object, revision: Revision) -> RetentionVerdict:
         keep=_texts(verdict.get("keep"), "keep", faults),
         grace_seconds=_seconds(verdict.get("grace_seconds"), "grace_seconds", faults),
         quota_bytes=None if quota is None else int(_seconds(quota, "quota_bytes", faults)),
+        revision=revision,
+    )
+    faults.check()
+    return read
+
+
+def write_sharing(question: SharingQuestion) -> Document:
+    """The input of `kyb.sharing`."""
+    image = {"namespace": question.namespace, "name": question.name}
+    return {"namespace": question.by, "image": image}
+
+
+def read_sharing(result: object, revision: Revision) -> SharingVerdict:
+    """A verdict of `kyb.sharing`. Raises Malformed."""
+    faults = Faults()
+    verdict = _mapping(result, "verdict", faults)
+    read = SharingVerdict(
+        allow=_flag(verdict.get("allow"), "allow", faults),
+        reason=_text(verdict.get("reason"), "reason", _REASON, faults),
         revision=revision,
     )
     faults.check()

@@ -19,6 +19,7 @@ ENTRYPOINTS = (
     "kyb/placement/verdict",
     "kyb/preemption/verdict",
     "kyb/retention/verdict",
+    "kyb/sharing/verdict",
     "kyb/tiering/verdict",
     "kyb/timeslice/verdict",
 )

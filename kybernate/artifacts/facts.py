@@ -5,7 +5,7 @@ Called by: the manifests' codecs. Rule: the names in the JSON are the names of t
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -14,6 +14,17 @@ import orjson
 from kybernate.api.fields import Reader
 from kybernate.model.checkpoint import Checkpoint, Fingerprint
 from kybernate.model.ids import NodeName, PodUid
+
+WOKEN_FROM = "woken_from"  # in `Facts.more`: the checkpoint that its pod woke from, as it named it
+# Labels that controllers write into each pod they make: whose it is, and which.
+_OF_ONE_POD = frozenset(
+    {
+        "pod-template-hash", "controller-revision-hash", "pod-template-generation",
+        "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index",
+        "controller-uid", "job-name", "kyb.ai/restore-request",
+    }
+)  # fmt: skip
+_OF_ONE_JOB = "batch.kubernetes.io/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,11 @@ class Facts:
         boots aside."""
         made_in = {**_fingerprint(self.made_in), "boot": ""}
         return "sha256:" + sha256(orjson.dumps(made_in, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def as_gold(self) -> "Facts":
+        """Of a gold image, which is nobody's own: without the labels that one pod alone has."""
+        labels = {name: value for name, value in self.labels.items() if not _of_one_pod(name)}
+        return replace(self, gold=True, labels=labels)
 
     def checkpoint(self, namespace: str, name: str, size: int, signature: str) -> Checkpoint:
         """As the cluster knows one of these facts; `size` is the bytes of its files."""
@@ -122,6 +138,10 @@ def _without_nothing(fields: dict[str, Any], *names: str) -> dict[str, Any]:
         if not fields[name]:
             del fields[name]
     return fields
+
+
+def _of_one_pod(label: str) -> bool:
+    return label in _OF_ONE_POD or label.startswith(_OF_ONE_JOB)
 
 
 def _fingerprint(made_in: Fingerprint) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def check_domain(namespace: str, domain: str) -> None:
         raise Unusable(Flaw.FOREIGN_DOMAIN, f"{shown(domain)} in namespace {shown(namespace)}")
 
 
+def gold_domain(namespace: str, name: str) -> str:
+    """The domain of a gold image's own; whoever wakes from it is in it or not, but no other image
+    is. Raises Unusable where its name is too long for one."""
+    domain = f"gold.{namespace}.{name}"
+    check_domain(namespace, domain)
+    return domain
+
+
 def check_key_id(key: str) -> None:
     """Of a domain's key: 16 hex digits. Raises Unusable."""
     if not _KEY_ID.fullmatch(key):

@@ -51,8 +51,11 @@ class Checkpoints:
     def __init__(self, kube: Kube, node: NodeName) -> None:
         self._kube, self._node = kube, node
 
-    def take(self, namespace: str, name: str, pod: str, uid: PodUid) -> Claimed | Refusal:
-        """Claim it for a pod of this node, or say why not. A pod that has it already, has it."""
+    def take(
+        self, namespace: str, name: str, pod: str, uid: PodUid, *, afar: bool = False
+    ) -> Claimed | Refusal:
+        """Claim it for a pod of this node, or say why not. A pod that has it already, has it.
+        `afar`: for one of another namespace, which wakes from gold images only."""
         claim = Claim(pod_uid=uid, node=self._node, pod=pod)
         for _ in range(_TRIES):
             try:
@@ -61,7 +64,7 @@ class Checkpoints:
                 detail = f"{namespace}/{name}"
                 return Refusal(reason=Reason.CHECKPOINT_ABSENT, detail=detail)
             checkpoint = codec.read_checkpoint(obj)
-            step = claims.take(checkpoint, claim)
+            step = claims.take(checkpoint, claim, afar=afar)
             if isinstance(step, Refusal):
                 return step
             try:

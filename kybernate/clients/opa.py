@@ -35,6 +35,8 @@ from kybernate.model.policy import (
     PreemptionVerdict,
     RetentionQuestion,
     RetentionVerdict,
+    SharingQuestion,
+    SharingVerdict,
     TieringQuestion,
     TieringVerdict,
     TimesliceQuestion,
@@ -136,6 +138,10 @@ class OpaPolicy:
     def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
         """As the port says."""
         return self._verdict("retention", policy.write_retention(question), policy.read_retention)
+
+    def sharing(self, question: SharingQuestion) -> SharingVerdict | Refusal:
+        """As the port says."""
+        return self._verdict("sharing", policy.write_sharing(question), policy.read_sharing)
 
     def ignored_callers(self) -> Callers | Refusal:
         """As the port says. Data, which Rego need not compute."""

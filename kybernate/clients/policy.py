@@ -1,8 +1,8 @@
 """
 The port to policy: its questions, and which policy would answer them.
 
-Asked by: extender (placement), webhook (admission), node agent (preemption,
-timeslice, tiering), controller (retention).
+Asked by: extender (placement), webhook (admission, sharing), node agent (preemption,
+sharing, timeslice, tiering), controller (retention).
 Rule 1: a verdict or a Refusal, never an exception and never None: policy that is away, undefined
 or unreadable is `Refusal(POLICY_UNAVAILABLE, detail)`, and undefined protects.
 Rule 2: a verdict says what policy wants; invariants are the caller's, whatever it says.
@@ -24,6 +24,8 @@ from kybernate.model.policy import (
     PreemptionVerdict,
     RetentionQuestion,
     RetentionVerdict,
+    SharingQuestion,
+    SharingVerdict,
     TieringQuestion,
     TieringVerdict,
     TimesliceQuestion,
@@ -57,6 +59,10 @@ class Policy(Protocol):
 
     def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
         """Which checkpoints of a workload are kept. Whatever is not said keeps."""
+        ...
+
+    def sharing(self, question: SharingQuestion) -> SharingVerdict | Refusal:
+        """Whether a namespace may wake from another's gold image. Whatever is not said denies."""
         ...
 
     def ignored_callers(self) -> Callers | Refusal:

@@ -4,7 +4,7 @@ Whose is a checkpoint? Taking a claim, giving it back, freeing one whose pod is 
 Called by: the agent at `create` (`take`, `give_back`), which writes what is planned here by
 compare-and-swap, and the controller (`orphaned`), which frees. Rule: a claim names one life of a
 pod; only an empty one is filled, so two pods never wake from one state. Rule: a gold image is
-shared and never claimed.
+shared and never claimed, and nothing else is anything to pods of other namespaces.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,16 @@ class Nothing:
     """It is as it should be already: ours, gold, or empty."""
 
 
-def take(checkpoint: Checkpoint, claim: Claim) -> Write | Nothing | Refusal:
-    """What to do so that this pod may wake from it."""
+def take(checkpoint: Checkpoint, claim: Claim, *, afar: bool = False) -> Write | Nothing | Refusal:
+    """What to do so that this pod may wake from it; `afar`: a pod of another namespace."""
     if not checkpoint.ready:
         return Refusal(reason=Reason.CHECKPOINT_NOT_READY, detail=_named(checkpoint))
     if checkpoint.gold:
         return Nothing()
+    if afar:
+        return Refusal(
+            reason=Reason.CHECKPOINT_NOT_SHARED, detail=f"{_named(checkpoint)} is not gold"
+        )
     if checkpoint.claim is None:
         return Write(claim)
     if (checkpoint.claim.pod_uid, checkpoint.claim.node) == (claim.pod_uid, claim.node):

@@ -8,7 +8,7 @@ the answer (the pod's name, its class) stays out, so that replicas share what wa
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kybernate.model.checkpoint import Checkpoint
+from kybernate.model.checkpoint import Checkpoint, key_of
 from kybernate.model.ids import GroupName, NodeName, PodUid, ResourceName
 from kybernate.model.tier import Tier
 from kybernate.model.workload import Workload
@@ -58,10 +58,13 @@ def of(workload: Workload, checkpoints: Mapping[str, Checkpoint], cold_start: fl
 
 
 def _contents(workload: Workload, checkpoints: Mapping[str, Checkpoint]) -> Contents | None:
-    """The first candidate that is ready; a candidate that is not there is passed over."""
+    """The first candidate that is ready; a candidate that is not there is passed over, and so is
+    one of another namespace that is no gold image."""
+    ours = workload.key.namespace
     for name in workload.wishes.restore_from:
-        found = checkpoints.get(f"{workload.key.namespace}/{name}")
-        if found is not None and found.ready:
+        namespace, plain = key_of(name, ours)
+        found = checkpoints.get(f"{namespace}/{plain}")
+        if found is not None and found.ready and (namespace == ours or found.gold):
             return Contents(
                 name=name,
                 size=found.size,

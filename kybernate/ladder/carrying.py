@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kybernate.artifacts import names
+from kybernate.artifacts.facts import WOKEN_FROM
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.signing import Trusted
@@ -25,7 +26,7 @@ from kybernate.ladder.progress import Course
 from kybernate.ladder.publishing import putting_again
 from kybernate.ladder.reading import Opened
 from kybernate.ladder.writing import There, Writing
-from kybernate.model.checkpoint import Flaw
+from kybernate.model.checkpoint import Flaw, key_of
 from kybernate.stores.port import Store
 
 
@@ -62,21 +63,37 @@ def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
 
 
 def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
-    domain = one.manifest.namespace
+    namespace = one.manifest.namespace
     course.expect(one.manifest.size + len(one.content))
-    there = writing.there(store, domain)
     before = _before(one, store, ours.trusted)
+    domain = before.domain if before else domain_of(one, store, ours.trusted)
+    there = writing.there(store, domain)
     if before is not None and _is_whole(before, there):
         course.had(one.manifest.size + len(one.content))
         return Carried(manifest=before, written=0, was_there=True)
     key = ours.ring.newest(store, domain)
-    known = writing.known(manifests(store, domain, ours.trusted), key, there)
+    known = writing.known(manifests(store, namespace, ours.trusted), key, there)
     with Writing(store, domain, key, course, known, there) as into:
         for file in one.manifest.files:
             into.add(file.path, one.read(file))
         into.carried_from(one.signature, one.content)
-        manifest, _ = into.seal(domain, one.manifest.name, one.manifest.facts, ours.signer)
+        manifest, _ = into.seal(namespace, one.manifest.name, one.manifest.facts, ours.signer)
         return Carried(manifest=manifest, written=into.written)
+
+
+def domain_of(one: Plain, store: Store, trusted: Trusted) -> str:
+    """Whose chunks it may share: a gold image's are its own; what was made of a workload that woke
+    from a checkpoint of its own namespace is where that one is, so that replicas share with the
+    gold image they come from; else its namespace's. Another namespace's images are never written
+    to. docs/decisions/0025. Raises Unusable for a name that no domain can have."""
+    manifest = one.manifest
+    if manifest.facts.gold:
+        return names.gold_domain(manifest.namespace, manifest.name)
+    space, name = key_of(manifest.facts.more.get(WOKEN_FROM, ""), manifest.namespace)
+    if name and space == manifest.namespace:
+        with suppress(Unusable):
+            return reading.opened(store, space, name, trusted).manifest.domain
+    return manifest.namespace
 
 
 def same(opened: Opened, signature: str) -> bool:

@@ -54,6 +54,13 @@ class Pause:
         return sum(seconds for _, seconds in self.phases)
 
 
+def key_of(named: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of what a pod of `namespace` names: `NAME`, or `NAMESPACE/NAME` for a gold
+    image of another."""
+    space, _, name = named.rpartition("/")
+    return space or namespace, name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """What a checkpoint was made in, and what it needs where it wakes.

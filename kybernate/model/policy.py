@@ -180,6 +180,24 @@ class RetentionVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharingQuestion:
+    """May pods of namespace `by` wake from this gold image of another namespace?"""
+
+    by: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharingVerdict:
+    """`reason` is policy's own word."""
+
+    allow: bool
+    reason: str
+    revision: Revision = NO_REVISION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeClass:
     """Nodes that policy cannot tell apart. `id` is stable for the same content."""
 

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     CHECKPOINT_ABSENT = "there is no such checkpoint"
     CHECKPOINT_NOT_READY = "checkpoint is not ready"
     CHECKPOINT_CLAIMED = "another pod wakes from this checkpoint"
+    CHECKPOINT_NOT_SHARED = "checkpoint is another namespace's, and not shared with this one"
     CHECKPOINT_UNUSABLE = "checkpoint cannot be used here"
 
 

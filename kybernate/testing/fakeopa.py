@@ -20,6 +20,7 @@ class FakeOpa:
         self.ignored: dict[str, list[Any]] = {}  # addresses, ports
         self.metrics: dict[str, Any] = {"requests": ["vllm:num_requests_running"], "steps": []}
         self.demotes = False  # whoever is parked, at once
+        self.shared: set[tuple[str, str]] = set()  # gold images' namespaces, and with which
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._server = _Server(self)
@@ -43,6 +44,9 @@ class FakeOpa:
         if package == "tiering":
             parked = question.get("parked")
             return self._parked(parked) if parked else _tiering(question["workload"])
+        if package == "sharing":
+            allow = (question["image"]["namespace"], question["namespace"]) in self.shared
+            return {"allow": allow, "reason": "Shared" if allow else "NotShared"}
         if package == "settings":
             return {"callers": self.ignored}
         if package == "metrics":

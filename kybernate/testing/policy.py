@@ -25,6 +25,8 @@ from kybernate.model.policy import (
     PreemptionVerdict,
     RetentionQuestion,
     RetentionVerdict,
+    SharingQuestion,
+    SharingVerdict,
     TenantFacts,
     TieringQuestion,
     TieringVerdict,
@@ -40,6 +42,7 @@ Question = (
     | PlacementQuestion
     | PreemptionQuestion
     | RetentionQuestion
+    | SharingQuestion
     | TieringQuestion
     | TimesliceQuestion
 )
@@ -48,6 +51,7 @@ Verdict = (
     | PlacementVerdict
     | PreemptionVerdict
     | RetentionVerdict
+    | SharingVerdict
     | TieringVerdict
     | TimesliceVerdict
 )
@@ -57,6 +61,7 @@ V = TypeVar(
     PlacementVerdict,
     PreemptionVerdict,
     RetentionVerdict,
+    SharingVerdict,
     TieringVerdict,
     TimesliceVerdict,
 )
@@ -92,6 +97,7 @@ class FakePolicy:
     keep_newest: int | None = None
     grace_seconds: float = 600.0
     quota_bytes: int | None = None
+    shared: frozenset[tuple[str, str]] = frozenset()  # gold images' namespaces, and with which
     defaults: dict[str, str] = field(default_factory=lambda: {"kyb.ai/class": "inference"})
     denials: tuple[tuple[str, str], ...] = ()
     denied_classes: dict[str, str] = field(default_factory=dict)
@@ -202,6 +208,13 @@ class FakePolicy:
             value=parked.fetch_seconds / _every(one, parked),
             revision=self.in_force,
         )
+
+    def sharing(self, question: SharingQuestion) -> SharingVerdict | Refusal:
+        """As the port says."""
+        allow = (question.namespace, question.by) in self.shared
+        reason = "Shared" if allow else "NotShared"
+        verdict = SharingVerdict(allow=allow, reason=reason, revision=self.in_force)
+        return self._answer(question, verdict)
 
     def retention(self, question: RetentionQuestion) -> RetentionVerdict | Refusal:
         """As the port says."""

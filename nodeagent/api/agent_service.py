@@ -91,6 +91,7 @@ class AgentService(rpc.AgentServicer):
             uid=PodUid(request.workload.pod_uid) or None,
             name=request.name,
             leave_parked=request.leave_parked,
+            gold=request.gold,
             within=min(context.time_remaining() or _SEALING_S, _SEALING_S),
         )
         begin = partial(self._seal, wish)

@@ -57,11 +57,11 @@ class Means:
     describe: Describe
 
 
-def seal(story: Story, means: Means, name: str) -> tuple[Record, Sealed]:
+def seal(story: Story, means: Means, name: str, *, gold: bool = False) -> tuple[Record, Sealed]:
     """From PARKED to PARKED, and the checkpoint. Raises Undone (parked as before), BodyGone."""
     story.mark(Mark.SEALING, checkpoint=name)
     try:
-        sealed = _make(story, means, name)
+        sealed = _make(story, means, name, gold)
     except BodyGone:
         raise
     except images.BodyGone as gone:
@@ -111,12 +111,13 @@ def body_of(record: Record) -> images.Body:
     return images.body_of(record.container_id, record.pid, record.pid_started, fifo)
 
 
-def _make(story: Story, means: Means, name: str) -> Sealed:
+def _make(story: Story, means: Means, name: str, gold: bool) -> Sealed:
     body, record = body_of(story.record), story.record
     slot = story.contents()
     kept = slot.parts()
     need = sum(story.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
     facts = means.describe(record, body)
+    facts = facts.as_gold() if gold else facts
     with (
         means.store.earlier(record.key.namespace, facts.workload) as found,
         means.store.draft(record.key.namespace, name, need) as draft,

@@ -193,7 +193,7 @@ class Attempts:
         try:
             attempt.claimed = self.candidates.claim(attempt.pod, name)
             with life.held():
-                attempt.ready = self._contents(attempt.claimed, life, self._here(call))
+                attempt.ready = self._contents(attempt.claimed, name, life, self._here(call))
         except Unavailable:
             raise
         except (Refused, Retry, OSError, Malformed) as error:
@@ -209,9 +209,9 @@ class Attempts:
             raise NotPrepared("what makes its container named no bundle")
         return self.here(read_config(call.bundle))
 
-    def _contents(self, claimed: Claimed, life: Life, here: Fingerprint | None) -> Ready:
+    def _contents(self, claimed: Claimed, name: str, life: Life, here: Fingerprint | None) -> Ready:
         story = self.stage.story(life, Doing.WAKING)
-        life.record = story.mark(Mark.WAKING, checkpoint=claimed.checkpoint.name)
+        life.record = story.mark(Mark.WAKING, checkpoint=name)
         self.unborn.show(life)
 
         def told(came: Fetched) -> None:
@@ -220,7 +220,7 @@ class Attempts:
 
         with story.watch.phase("fetch and verify"):
             sealed = self.candidates.have(claimed, here, told)
-        self.readings.begin(life.record.uid, life.key.namespace, sealed.manifest.name)
+        self.readings.begin(life.record.uid, sealed.manifest.namespace, sealed.manifest.name)
         wake.fill(story, sealed)
         return Ready(life=life, story=story, sealed=sealed, here=here)
 

@@ -7,12 +7,14 @@ every byte of it was compared, and it fits this machine.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from kybernate.artifacts.faults import DAMAGE, Unusable
 from kybernate.clients.checkpoints import Checkpoints, Claimed
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
-from kybernate.model.checkpoint import Fingerprint, Flaw
+from kybernate.model.checkpoint import Fingerprint, Flaw, key_of
 from kybernate.model.ids import NodeName
+from kybernate.model.policy import SharingQuestion, SharingVerdict
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
@@ -21,6 +23,13 @@ from nodeagent.checkpoints.objects import Objects
 from nodeagent.checkpoints.peers import Peers, Tell, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
+
+
+class Shares(Protocol):
+    """The part of the policy port that is needed."""
+
+    def sharing(self, question: SharingQuestion) -> SharingVerdict | Refusal:
+        """Whether a namespace may wake from a gold image of another."""
 
 
 class NotClaimed(Refused):
@@ -37,16 +46,32 @@ class Candidates:
     objects: Objects
     claims: Checkpoints
     publish: Callable[[Sealed], None]
+    policy: Shares
 
-    def claim(self, pod: Workload, name: str) -> Claimed:
-        """Raises NotClaimed, Unavailable."""
+    def claim(self, pod: Workload, named: str) -> Claimed:
+        """What the pod names; of another namespace a gold image that policy shares with its own.
+        Raises NotClaimed, Unavailable."""
+        namespace, name = key_of(named, pod.key.namespace)
+        afar = namespace != pod.key.namespace
+        if afar:
+            self._see_shared(pod, namespace, name)
         try:
-            answer = self.claims.take(pod.key.namespace, name, pod.key.name, pod.uid)
+            answer = self.claims.take(namespace, name, pod.key.name, pod.uid, afar=afar)
         except ApiError as error:
             raise NotClaimed(f"it cannot be claimed: {error}") from error
         if isinstance(answer, Refusal):
             raise NotClaimed(str(answer))
         return answer
+
+    def _see_shared(self, pod: Workload, namespace: str, name: str) -> None:
+        """Raises NotClaimed where policy does not say so, or says nothing."""
+        question = SharingQuestion(by=pod.key.namespace, namespace=namespace, name=name)
+        verdict = self.policy.sharing(question)
+        if isinstance(verdict, Refusal):
+            raise NotClaimed(f"no word of policy, so it is not shared: {verdict.detail}")
+        if not verdict.allow:
+            words = f"{namespace}/{name} with namespace {pod.key.namespace} ({verdict.reason})"
+            raise NotClaimed(f"policy {verdict.revision} does not share {words}")
 
     def check(self, sealed: Sealed, here: Fingerprint) -> None:
         """Whether it may wake here, where that was not known when it was had. Raises Unusable."""

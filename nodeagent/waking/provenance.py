@@ -5,18 +5,18 @@ Called by: the stories that seal and wake. Rule: whose state it is, the API serv
 while that is away it is the pod's own name, which nobody else's pod can claim by accident.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kybernate.api import identity
-from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.facts import WOKEN_FROM, Facts
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import ApiError, Unavailable
 from kybernate.clients.resources import DEPLOYMENTS, PODS
 from kybernate.model.checkpoint import Fingerprint
-from kybernate.model.ids import NodeName
+from kybernate.model.ids import NodeName, PodUid
 from nodeagent import images
 from nodeagent.disk.records import Record
 from nodeagent.waking.heritage import Api, siblings
@@ -46,6 +46,8 @@ class Provenance:
     node: NodeName
     machine: Machine
     clock: Clock
+    woken: Callable[[PodUid], str] = lambda _: ""
+    """The checkpoint that a pod was made from, as it named it; empty: from none."""
 
     def facts(self, record: Record, body: images.Body) -> Facts:
         """Of a workload's container. Raises images.BodyGone."""
@@ -53,6 +55,7 @@ class Provenance:
         metadata = pod.get("metadata") or {}
         replicas = lambda namespace, name: self._replicas(pod, namespace, name)  # noqa: E731
         whose = identity.of_pod(pod, record.key.namespace, replicas) if pod else None
+        woken = self.woken(record.uid)
         return Facts(
             workload=whose or record.key.name,
             pod=record.key.name,
@@ -62,6 +65,7 @@ class Provenance:
             sealed_at=round(self.clock.now(), 3),
             made_in=self.fingerprint(body.config),
             labels=metadata.get("labels") or {},
+            more={WOKEN_FROM: woken} if woken else {},
         )
 
     def fingerprint(self, config: Mapping[str, Any]) -> Fingerprint:

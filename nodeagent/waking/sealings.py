@@ -44,6 +44,7 @@ class Wish:
     uid: PodUid | None = None
     name: str = ""  # empty: by the pod's name and the time
     leave_parked: bool = False
+    gold: bool = False  # many replicas may start from it
     within: float = 600.0
 
 
@@ -173,7 +174,9 @@ class Sealings:
 
         def run() -> Record:
             try:
-                record, sealed = seal.seal(story, self.means, wish.name or self._name(life))
+                record, sealed = seal.seal(
+                    story, self.means, wish.name or self._name(life), gold=wish.gold
+                )
             except Undone as why:
                 reason = why.reason or Reason.NOT_SEALABLE
                 undone.append(Refusal(reason=reason, detail=str(why)))

@@ -16,6 +16,7 @@ from kybernate.clients.errors import Refused
 from kybernate.clients.runtimecalls import Call
 from kybernate.decisions.lifecycle import Happening
 from kybernate.decisions.tenancy import RETURNING
+from kybernate.model.checkpoint import key_of
 from kybernate.model.workload import Workload
 from nodeagent.containers.learning import Containers, Node
 from nodeagent.disk.records import Mark
@@ -149,7 +150,9 @@ class Wakings:
         """With those that an agent before us had begun and that have their process."""
         for life in lives:
             if life.record.mark is Mark.RESTORING:
-                self.readings.begin(life.record.uid, life.key.namespace, life.record.checkpoint)
+                self.readings.begin(
+                    life.record.uid, *key_of(life.record.checkpoint, life.key.namespace)
+                )
                 if life.record.pid:
                     self._wake_up_aside(life)
 

@@ -17,6 +17,7 @@ from kybernate.runtime.clock import SystemClock
 from kybernate.stores.ram import Ram
 from kybernate.testing.builders import a_workload
 from kybernate.testing.fakekube import FakeKube
+from kybernate.testing.policy import FakePolicy
 from nodeagent.checkpoints.objects import Given, NoStore, Objects
 from nodeagent.checkpoints.peers import Fetched
 from nodeagent.checkpoints.sealed import Sealed
@@ -41,6 +42,7 @@ def candidates() -> Callable[[Node], Candidates]:
         objects=node.objects,
         claims=node.claims,
         publish=node.publisher.publish,
+        policy=FakePolicy(),
     )
 
 

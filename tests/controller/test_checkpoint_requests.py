@@ -114,11 +114,11 @@ def test_a_request_is_carried_out_by_the_agent_of_the_workloads_node(
     kube: FakeKube, agents: Agents, part: Checkpointing, eventually: Wait
 ) -> None:
     kube.seed(a_gpuworkload())
-    ask(kube, leave="Parked", name="one", within="5m")
+    ask(kube, leave="Parked", gold=True, name="one", within="5m")
     (asked,) = eventually(lambda: agents.asked)
     uid = kube.get(CHECKPOINTREQUESTS, "one", "default")["metadata"]["uid"]
     assert (asked.node, asked.workload, asked.pod_uid) == ("node-a", KEY, "uid-llama-a")
-    assert (asked.idempotency_key, asked.parked) == (uid, True)
+    assert (asked.idempotency_key, asked.parked, asked.gold) == (uid, True, True)
     assert 200 < asked.within <= 300
     assert status_of(kube).state == "Running"
     agents.answer(WELL)

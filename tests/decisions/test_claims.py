@@ -33,6 +33,14 @@ def test_a_gold_image_needs_no_claim() -> None:
     assert claims.take(a_checkpoint(gold=True), MINE) == Nothing()
 
 
+def test_another_namespace_wakes_from_a_gold_image_only() -> None:
+    assert claims.take(a_checkpoint(gold=True), MINE, afar=True) == Nothing()
+    for claim in (None, MINE):
+        refused = claims.take(a_checkpoint(claim=claim), MINE, afar=True)
+        assert isinstance(refused, Refusal)
+        assert refused.reason is Reason.CHECKPOINT_NOT_SHARED
+
+
 def test_what_is_not_ready_is_refused_gold_or_not() -> None:
     for gold in (False, True):
         refused = claims.take(a_checkpoint(gold=gold, ready=False), MINE)

@@ -99,6 +99,16 @@ def test_a_checkpoint_is_fetched_from_the_tier_it_is_in(
     assert text(found) == expected
 
 
+@pytest.mark.parametrize(("gold", "counts"), [(True, True), (False, False)])
+def test_a_gold_image_of_another_namespace_is_fetched_from_where_it_is(
+    gold: bool, counts: bool
+) -> None:
+    wishes = Wishes(restore_from=("default/llama-a-1",))
+    mine = a_workload(namespace="team", wishes=wishes)
+    image = a_checkpoint(size=50 * 10**9, copies={"node-a": Tier.RAM}, gold=gold)
+    assert ("cold start" not in text(assess(mine, a_node(), image))) is counts
+
+
 def test_rates_that_nobody_measured_are_uncertain() -> None:
     found = assess(a_workload(), a_node(tenants=[HOLDER], bandwidths={}))
     assert found.spread == pytest.approx(found.steps[0].seconds * 0.5)

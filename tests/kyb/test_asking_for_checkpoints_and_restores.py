@@ -61,6 +61,12 @@ def test_a_checkpoint_is_asked_for_and_the_request_is_named(kube: FakeKube, kyb:
     assert f"kubectl get -n default checkpointrequest/{made['metadata']['name']}" in said.output
 
 
+def test_a_gold_image_is_asked_for(kube: FakeKube, kyb: Kyb) -> None:
+    assert kyb("checkpoint", "llama-a", "--gold").exit_code == 0
+    (made,) = kube.list(CHECKPOINTREQUESTS)
+    assert made["spec"]["gold"] is True
+
+
 def test_waiting_tells_the_name_of_what_was_sealed(kyb: Kyb, carried_out: Kyb) -> None:
     status = {"state": "Succeeded", "message": "sealed in 1.5 s", "checkpoint": "llama-a-7"}
     carried_out(CHECKPOINTREQUESTS, status)

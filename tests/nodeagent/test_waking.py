@@ -70,6 +70,7 @@ class Candidates:
     comes: threading.Event = field(default_factory=threading.Event)
     fetched: int = 0
     misfits: list[Exception] = field(default_factory=list)
+    namespace: str = "default"
 
     def __post_init__(self):
         self.comes.set()
@@ -80,7 +81,7 @@ class Candidates:
                 self.stops[name].remove(error)
                 raise error
         self.held.append(name)
-        known = SimpleNamespace(name=name, namespace="default")
+        known = SimpleNamespace(name=name.rpartition("/")[2], namespace=self.namespace)
         return Claimed(checkpoint=known, claim=Claim(pod_uid=pod.uid, node=NodeName("n")))
 
     def have(self, claimed, here, told):
@@ -91,7 +92,7 @@ class Candidates:
         assert self.comes.wait(60.0)
         self.fetched += 1
         told(Fetched(done=1, total=2, rate=4.0))
-        return self.store.open("default", "sealed")
+        return self.store.open(self.namespace, "sealed")
 
     def check(self, sealed, here):
         assert here == HERE
@@ -330,6 +331,27 @@ def test_a_checkpoint_that_is_deleted_while_a_container_is_made_from_it_goes_aft
     scene.held()
     scene.awake()
     wait_for(lambda: store.all() == (), "it goes")
+
+
+def test_a_gold_image_of_another_namespace_is_kept_while_it_is_read(scene):
+    """After a restart of the agent too: what its pod has named says whose it is."""
+    scene.pods[KEY] = pod("models/sealed")
+    scene.candidates.namespace = "models"
+    store = scene.candidates.store
+    with store.draft("models", "sealed") as draft:
+        shutil.copytree(store.folder("default", "sealed"), draft.folder, dirs_exist_ok=True)
+        draft.seal(store.peek("default", "sealed").manifest.facts.as_gold())
+    assert scene.create()["ok"] == "restore"
+    assert scene.lives.get(KEY).record.checkpoint == "models/sealed"
+    scene.wakings.readings.end(UID)
+    scene.wakings = scene.agent()
+    scene.wakings.go_on([scene.lives.get(KEY)])
+    store.delete("models", "sealed")
+    assert store.open("models", "sealed")
+    scene.held()
+    scene.awake()
+    assert scene.notes.of(UID) == "models/sealed"
+    wait_for(lambda: [one.manifest.namespace for one in store.all()] == ["default"], "it goes")
 
 
 def test_it_goes_as_well_when_the_container_never_came(scene):

@@ -27,6 +27,7 @@ from kybernate.model.policy import (
     PlacementQuestion,
     PreemptionQuestion,
     RetentionQuestion,
+    SharingQuestion,
     TenantFacts,
     TieringQuestion,
     TimesliceQuestion,
@@ -42,6 +43,7 @@ Question = (
     | PlacementQuestion
     | PreemptionQuestion
     | RetentionQuestion
+    | SharingQuestion
     | TieringQuestion
     | TimesliceQuestion
 )
@@ -266,11 +268,16 @@ def _retention(document: dict[str, Any]) -> RetentionQuestion:
     return RetentionQuestion(**{**document, "checkpoints": tuple(given)})
 
 
+def _sharing(document: dict[str, Any]) -> SharingQuestion:
+    return SharingQuestion(by=document["namespace"], **document["image"])
+
+
 _READERS: dict[str, Callable[[dict[str, Any]], Question]] = {
     "admission": _admission,
     "placement": _placement,
     "preemption": _preemption,
     "retention": _retention,
+    "sharing": _sharing,
     "tiering": _tiering,
     "timeslice": _timeslice,
 }

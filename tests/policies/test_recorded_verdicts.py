@@ -20,6 +20,7 @@ WRITERS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "placement": policy.write_placement,
     "preemption": policy.write_preemption,
     "retention": policy.write_retention,
+    "sharing": policy.write_sharing,
     "tiering": policy.write_tiering,
     "timeslice": policy.write_timeslice,
 }

@@ -13,6 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from kybernate.api import names
+from kybernate.model.policy import SharingQuestion, SharingVerdict
+from kybernate.model.verdict import Reason, Refusal
 from kybernate.runtime.health import Health
 from kybernate.runtime.metrics import Metrics
 from kybernate.testing.policy import FakePolicy
@@ -140,6 +142,29 @@ def test_what_policy_denies_is_refused_in_its_words(webhook: Webhook, a_complete
     assert response["status"]["code"] == 403
     for part in ("team has no seat left (Quota)", "no training here (Class)", "sha256:"):
         assert part in response["status"]["message"]
+
+
+def test_gold_images_of_other_namespaces_are_policys_to_share(
+    webhook: Webhook, a_complete_pod: Make
+) -> None:
+    webhook.policy.shared = frozenset({("base", "models")})
+    mine = a_complete_pod(restore_from="own, models/own-too, base/llama")
+    assert webhook.ask("validate", mine)["allowed"] is True
+    asked = [one for one in webhook.policy.asked if isinstance(one, SharingQuestion)]
+    assert asked == [SharingQuestion(by="models", namespace="base", name="llama")]
+    response = webhook.ask("validate", a_complete_pod(restore_from="base/llama, other/llama"))
+    assert (response["allowed"], response["status"]["code"]) == (False, 403)
+    words = "gold image other/llama is not shared with namespace models (NotShared)"
+    assert words in response["status"]["message"]
+
+
+def test_without_a_word_of_policy_nothing_is_shared(webhook: Webhook, a_complete_pod: Make) -> None:
+    webhook.policy.shared = frozenset({("base", "models")})
+    no_word = Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="kyb.sharing.verdict is undefined")
+    webhook.policy.say(SharingVerdict, no_word)
+    response = webhook.ask("validate", a_complete_pod(restore_from="base/llama"))
+    assert response["allowed"] is False
+    assert "kyb.sharing.verdict is undefined (NoVerdict)" in response["status"]["message"]
 
 
 def test_without_policy_mutation_is_open_and_validation_closed_with_the_reason(

@@ -122,9 +122,10 @@ class Agent:
         within: float = 600.0,
         name: str = "",
         leave_parked: bool = False,
+        gold: bool = False,
     ) -> Outcome:
         """Have it sealed, and wait for that. As `activate`."""
-        asked = Sealing(name=name, leave_parked=leave_parked)
+        asked = Sealing(name=name, leave_parked=leave_parked, gold=gold)
         return _outcome_of(self.sealing(key, asked, within), told)
 
     def sealing(
@@ -136,6 +137,7 @@ class Agent:
             idempotency_key=asked.idempotency_key or uuid.uuid4().hex,
             name=asked.name,
             leave_parked=asked.leave_parked,
+            gold=asked.gold,
         )
         yield from _followed(self._agent.Checkpoint(request, timeout=within))
 

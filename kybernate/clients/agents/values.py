@@ -46,11 +46,13 @@ class Progress:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealing:
     """What checkpoint is asked for. Without a `name` the agent gives it one; unless it is to be
-    left parked, a workload that was active is active again afterwards."""
+    left parked, a workload that was active is active again afterwards. `gold`: many replicas may
+    start from it."""
 
     name: str = ""
     leave_parked: bool = False
     idempotency_key: str = ""
+    gold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,11 +148,14 @@ class CheckpointRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LEAVE_PARKED_FIELD_NUMBER: _builtins.int
+    GOLD_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     name: _builtins.str
     """of the GpuCheckpoint; empty: the agent gives it one"""
     leave_parked: _builtins.bool
     """whatever it was before"""
+    gold: _builtins.bool
+    """many replicas may start from it"""
     @_builtins.property
     def workload(self) -> Global___WorkloadRef: ...
     def __init__(
@@ -162,10 +165,11 @@ class CheckpointRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         name: _builtins.str = ...,
         leave_parked: _builtins.bool = ...,
+        gold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "leave_parked", b"leave_parked", "name", b"name", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gold", b"gold", "idempotency_key", b"idempotency_key", "leave_parked", b"leave_parked", "name", b"name", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -160,7 +160,8 @@ class Pair:
     plane: ControlPlane
     nodes: tuple[Node, Node]
     objects: ObjectServer
-    made: list[str] = field(default_factory=list)
+    opa: FakeOpa
+    made: dict[str, str] = field(default_factory=dict)  # namespaces by pod
 
     def run(
         self,
@@ -170,6 +171,7 @@ class Pair:
         wait: bool = True,
         runtime: str = "waking",
         again: str = "Always",
+        namespace: str = "default",
         **annotations: str,
     ) -> None:
         """Create a pod that holds 2 GiB and counts; it is Running when this returns."""
@@ -185,7 +187,7 @@ class Pair:
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "annotations": wishes},
+            "metadata": {"name": name, "namespace": namespace, "annotations": wishes},
             "spec": {
                 "nodeName": node.name,
                 "runtimeClassName": f"real-{runtime}",
@@ -195,7 +197,7 @@ class Pair:
             },
         }
         self.plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
-        self.made.append(name)
+        self.made[name] = namespace
         self._known(name)
         if wait:
             wait_for(lambda: self.phase(name) == "Running", f"{name} runs", PATIENCE_S)
@@ -206,9 +208,12 @@ class Pair:
         body = json.dumps(gpuworkloads.new_object(workload))
         self.plane.kubectl("create", "-f", "-", stdin=body)
 
+    def _kubectl(self, *asked, of, **more):
+        return self.plane.kubectl("-n", self.made.get(of, "default"), *asked, **more)
+
     def pod(self, name):
         try:
-            return json.loads(self.plane.kubectl("get", "pod", name, "-o", "json"))
+            return json.loads(self._kubectl("get", "pod", name, "-o", "json", of=name))
         except KubectlFailed:
             return None
 
@@ -243,9 +248,8 @@ class Pair:
 
     def told(self, name):
         """What is known of it, for the message of a failed test."""
-        events = self.plane.kubectl(
-            "get", "events", "--field-selector", f"involvedObject.name={name}"
-        )
+        chosen = f"involvedObject.name={name}"
+        events = self._kubectl("get", "events", "--field-selector", chosen, of=name)
         containers = self.pod(name)["status"].get("containerStatuses")
         return f"{events}\n{json.dumps(containers, indent=1)}"
 
@@ -255,7 +259,7 @@ class Pair:
         return one
 
     def delete(self, name):
-        self.plane.kubectl("delete", "pod", name, "--wait=true", "--ignore-not-found")
+        self._kubectl("delete", "pod", name, "--wait=true", "--ignore-not-found", of=name)
 
     def checkpoint(self, name):
         """A GpuCheckpoint."""
@@ -263,9 +267,8 @@ class Pair:
 
     def forget(self):
         for name in self.made:
-            self.plane.kubectl(
-                "delete", "pod", name, "--ignore-not-found", "--force", "--grace-period=0"
-            )
+            now = ("--force", "--grace-period=0")
+            self._kubectl("delete", "pod", name, "--ignore-not-found", *now, of=name)
         self.made.clear()
         self.plane.kubectl("delete", "gpucheckpoints", "--all")
         for node in self.nodes:
@@ -295,7 +298,7 @@ def two_nodes(plane: ControlPlane, work: Callable[[str], Path]) -> Iterator[Pair
             made.append(Node(plane, node, shared / str(number), shared, opa.url, objects))
         for one in made:
             one.start_all()
-        yield Pair(plane, (made[0], made[1]), objects)
+        yield Pair(plane, (made[0], made[1]), objects, opa)
 
 
 def _spec(shared: Path, number: int) -> NodeSpec:
