@@ -19,6 +19,8 @@ from controller.claims import Claims
 from controller.cooling import Cooling
 from controller.departures import Departures
 from controller.duties import Duty
+from controller.emptying import AgentCollector, Emptying
+from controller.emptying import Terms as StoreTerms
 from controller.issuing import Issuing, Lifetimes
 from controller.keeping import CONFIGMAP as KEPT
 from controller.keeping import Keeping
@@ -76,6 +78,7 @@ class Process:
         self._snapshotting = Snapshotting(kube, clock, self._events)
         self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
         self._cooling = Cooling(kube, clock, AgentCarrier(kube), self._events)
+        self._emptying = self._make_emptying()
         self._departures = Departures(kube, clock, settings.namespace)
         self._zeroing = Zeroing(kube, clock, self._events, settings.zero_after)
         self._keeping = Keeping(kube, clock, settings.namespace, self._publication)
@@ -117,7 +120,7 @@ class Process:
         """What watches, and acts where it leads."""
         requests = (
             self._checkpointing, self._restoring, self._claims, self._retiring, self._tiers,
-            self._cooling, self._snapshotting,
+            self._cooling, self._snapshotting, self._emptying,
         )  # fmt: skip
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping, self._zeroing)
@@ -164,6 +167,12 @@ class Process:
         terms = settings.terms()
         return Issuing(self._kube, self._clock, settings.namespace, terms, lifetimes)
 
+    def _make_emptying(self) -> Emptying:
+        settings = self._settings
+        terms = StoreTerms(every=settings.store_every, grace=settings.store_grace)
+        collector = AgentCollector(self._kube)
+        return Emptying(self._clock, terms, collector, self._readiness.names, self._events)
+
     def _make_signing(self) -> Signing:
         settings = self._settings
         terms = KeyTerms(
@@ -184,6 +193,7 @@ class Process:
     def _measure(self) -> Metrics:
         metrics = Metrics()
         leads: Callable[[], float] = lambda: float(self.elector.leading)  # noqa: E731
+        self._emptying.measure(metrics)
         metrics.observed("controller_leading", "1 while this replica leads", leads)
         metrics.observed(
             "controller_watch_broken_seconds",

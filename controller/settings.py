@@ -73,6 +73,17 @@ class Settings(ProcessSettings):
         unit="seconds",
         help="how long a key signs checkpoints; what it has signed stays good after that",
     )
+    store_every: float = setting(
+        _DAY,
+        unit="seconds",
+        help="how often an agent is asked to collect the object store that agents are given; 0: "
+        "never",
+    )
+    store_grace: float = setting(
+        _DAY,
+        unit="seconds",
+        help="how long packs stay there that no manifest names; longer than the longest wake",
+    )
     certificate_overlap: float = setting(
         600.0,
         unit="seconds",

@@ -2,9 +2,10 @@
 
 Checkpoints are the controller's: it judges by `kyb.retention`, says so in each GpuCheckpoint's
 condition Kept, and collects; `--dry-run` prints its plan. What a store holds and no manifest names
-(`--in`) goes here. Rule: with `--dry-run` nothing is changed anywhere.
+(`--in`) goes here, or by an agent. Rule: with `--dry-run` nothing is changed anywhere.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,19 +20,25 @@ from kyb.show import wide
 from kybernate.api.checkpoints import Kept, read_checkpoint, read_kept
 from kybernate.api.duration import format_seconds, parse_seconds
 from kybernate.api.quantity import readable_bytes
-from kybernate.clients.resources import GPUCHECKPOINTS
-from kybernate.ladder.collecting import Collecting, Found
+from kybernate.clients import reaching
+from kybernate.clients.agents import AgentAway, AgentRefused
+from kybernate.clients.copies import Collected
+from kybernate.clients.kube import Kube
+from kybernate.clients.resources import GPUCHECKPOINTS, GPUNODES
+from kybernate.ladder.collecting import Collecting
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.runtime.clock import SystemClock
 
 console = Console(highlight=False)
 GIB = 1 << 30
+CLUSTER = "cluster"  # for `--in`: the store that agents are given, by an agent
 
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan alone.")] = False,
     store: Annotated[
-        str | None, typer.Option("--in", help="This store: a folder or s3://BUCKET/PREFIX.")
+        str | None,
+        typer.Option("--in", help=f"This store: a folder, s3://BUCKET/PREFIX, or {CLUSTER}."),
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="With --in: folder with trusted.pem, or that file.")
@@ -46,7 +53,8 @@ def gc(
 ) -> None:
     """Print which checkpoints are collected, which stay, and why; or collect a store's packs."""
     if store is not None:
-        _of_store(store, keys, grace, dry_run)
+        kube = reach.kube(kubeconfig) if store == CLUSTER else None
+        _of_store(store, keys, grace, dry_run, kube)
         return
     if not dry_run:
         faults.fail("the controller collects by itself; `kyb gc --dry-run` prints what it will do")
@@ -81,42 +89,55 @@ def _row(one: Checkpoint, kept: Kept | None, now: float) -> list[str]:
     return [*first, "keep" if kept.holds else "collect", f"{max(0.0, now - kept.since):.0f} s", why]
 
 
-def _of_store(place: str, keys: Path | None, grace: str, dry_run: bool) -> None:
-    if keys is None:
-        faults.fail("--keys: missing (expected the folder with trusted.pem: who signs manifests)")
+def _of_store(place: str, keys: Path | None, grace: str, dry_run: bool, kube: Kube | None) -> None:
+    """Of the store at this place, or of the one that agents are given."""
     try:
         seconds = parse_seconds(grace)
     except ValueError as expected:
         faults.fail(f"--grace {grace!r}: expected {expected}")
-    collecting = Collecting(places.store(place), places.trusted(keys), SystemClock(), seconds)
     table = Table(box=None, pad_edge=False)
     for column in ("DOMAIN", "NAMED", "WAITING", "NEXT IN", "GOING" if dry_run else "GONE", "SIZE"):
         table.add_column(column)
-    alone: list[Found] = []
-    for domain in collecting.domains():
-        if dry_run:
-            found = collecting.plan(domain)
-            gone = found.sweep.going
-        else:
-            done = collecting.collect(domain)
-            found, gone = done.found, done.gone
-        table.add_row(*_domain(found, gone))
-        alone += [found] if found.alone else []
+    alone: list[Collected] = []
+    each = _here(place, keys, seconds, dry_run) if kube is None else _there(kube, seconds, dry_run)
+    for one in each:
+        table.add_row(*_domain(one))
+        alone += [one] if one.alone else []
     if not table.row_count:
         console.print(f"{place}: no packs")
         return
     wide(table)
-    for found in alone:
-        faults.say(f"{found.domain} is left alone: {found.alone}")
+    for one in alone:
+        faults.say(f"{one.domain} is left alone: {one.alone}")
     if alone:
         raise typer.Exit(1)
 
 
-def _domain(found: Found, gone: tuple[str, ...]) -> list[str]:
-    if found.alone:
-        return [escape(found.domain), "?", str(len(found.view.packs)), "", "0", "0 B"]
-    waiting = found.sweep.waiting
-    held = len(found.view.packs) - len(waiting) - len(found.sweep.going)
-    soon = format_seconds(float(round(min(waiting.values())))) if waiting else ""
-    size = readable_bytes(found.size(gone))
-    return [escape(found.domain), str(held), str(len(waiting)), soon, str(len(gone)), size]
+def _here(place: str, keys: Path | None, grace: float, dry_run: bool) -> Iterator[Collected]:
+    if keys is None:
+        faults.fail("--keys: missing (expected the folder with trusted.pem: who signs manifests)")
+    collecting = Collecting(places.store(place), places.trusted(keys), SystemClock(), grace)
+    done = collecting.planned if dry_run else collecting.collect
+    yield from (done(domain).told for domain in collecting.domains())
+
+
+def _there(kube: Kube, grace: float, dry_run: bool) -> Iterator[Collected]:
+    """By the first agent that can."""
+    said = []
+    for node in sorted(obj["metadata"]["name"] for obj in kube.list(GPUNODES)):
+        try:
+            with reaching.copies_of(kube, node) as copies:
+                yield from copies.collect(grace, dry_run=dry_run)
+        except (AgentAway, AgentRefused) as no:
+            said.append(f"{node}: {no}")
+        else:
+            return
+    faults.fail(f"no agent could: {'; '.join(said) or 'there is none'}")
+
+
+def _domain(one: Collected) -> list[str]:
+    if one.alone:
+        return [escape(one.domain), "?", str(one.waiting), "", "0", "0 B"]
+    soon = format_seconds(float(round(one.next_seconds))) if one.waiting else ""
+    counts = [str(one.named), str(one.waiting), soon, str(one.gone)]
+    return [escape(one.domain), *counts, readable_bytes(one.size)]

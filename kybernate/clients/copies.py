@@ -1,7 +1,8 @@
 """
 An agent's Copies service: what is on its node, and having copies come and go.
 
-Called by: `kyb registry rebuild`, the controller (TierPlacements), agents (`verify`).
+Called by: `kyb registry rebuild`, `kyb gc`, the controller (TierPlacements, collecting the store),
+agents (`verify`).
 """
 
 import time
@@ -22,6 +23,7 @@ from kybernate.model.artifact import Inventory
 LONG_S = 120.0  # a scan of a disk with many checkpoints
 BRING_S = 3600.0  # a copy of hundreds of GiB
 VERIFY_S = 900.0
+COLLECT_S = 4 * 3600.0  # every manifest is read, and ten thousands of packs deleted
 MOST = 100_000  # artifacts; a disk has no room for as many
 
 
@@ -34,6 +36,20 @@ class Moved:
     seconds: float
     source: str = ""
     put: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A domain of the object store that was collected: counts of packs, bytes of those that went
+    (or would), seconds until the next goes; `alone` says why nothing was done."""
+
+    domain: str
+    named: int = 0
+    waiting: int = 0
+    next_seconds: float = 0.0
+    gone: int = 0
+    size: int = 0
+    alone: str = ""
 
 
 Told = Callable[[int, int, float], None]
@@ -103,6 +119,22 @@ class Copies:
         with translated():
             reply = self._copies.Withdraw(_ref(namespace, name, signature), timeout=VERIFY_S)
         return Moved(size=reply.bytes, seconds=time.monotonic() - began)
+
+    def collect(self, grace: float, *, dry_run: bool = False) -> Iterator[Collected]:
+        """Have the object store collected, each domain when it is done."""
+        call = self._copies.Collect(
+            pb.CollectRequest(grace_seconds=grace, dry_run=dry_run), timeout=COLLECT_S
+        )
+        try:
+            with translated():
+                for one in call:
+                    yield Collected(
+                        domain=one.domain, named=one.named, waiting=one.waiting,
+                        next_seconds=one.next_seconds, gone=one.gone, size=one.bytes,
+                        alone=one.alone,
+                    )  # fmt: skip
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]  # of gRPC's
 
     def remove(self, namespace: str, name: str, signature: str) -> Moved:
         """Have none there."""

@@ -1,7 +1,8 @@
 """
 Collecting a store: packs that no manifest names go after a grace time. docs/decisions/0021.
 
-Called by: `kyb gc`. Beside writers, wakes and other collectors, each of which may die at any step.
+Called by: `kyb gc`, agents that the controller asks. Beside writers, wakes and other collectors,
+each of which may die at any step.
 Memory: manifests are read READERS at once, 64 MiB each at most, and only names of packs are kept.
 Rule: nothing is deleted but what a sweep names that was in the store before intents, and then
 manifests, were looked at. Rule: what cannot be read or believed protects every pack it could name.
@@ -21,6 +22,7 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import MAX_PACKS
 from kybernate.artifacts.signing import Trusted
 from kybernate.clients.clock import Clock
+from kybernate.clients.copies import Collected
 from kybernate.clients.errors import Refused, Retry
 from kybernate.decisions import sweeping
 from kybernate.decisions.sweeping import DomainView, StoredPack, Sweep
@@ -52,10 +54,25 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A domain, what was found there, and which packs went."""
+    """A domain, what was found there, and which packs went, or would."""
 
     found: Found
     gone: tuple[str, ...]
+
+    @property
+    def told(self) -> Collected:
+        """In numbers."""
+        found, waiting = self.found, self.found.sweep.waiting
+        if found.alone:
+            return Collected(domain=found.domain, waiting=len(found.view.packs), alone=found.alone)
+        return Collected(
+            domain=found.domain,
+            named=len(found.view.packs) - len(waiting) - len(found.sweep.going),
+            waiting=len(waiting),
+            next_seconds=min(waiting.values(), default=0.0),
+            gone=len(self.gone),
+            size=found.size(self.gone),
+        )
 
 
 class Collecting:
@@ -80,6 +97,11 @@ class Collecting:
     def plan(self, domain: str) -> Found:
         """What would be done, by our own clock; nothing is changed."""
         return self._found(domain, self._seen(domain), self._clock.now())
+
+    def planned(self, domain: str) -> Done:
+        """The same, as if it were done."""
+        found = self.plan(domain)
+        return Done(found=found, gone=found.sweep.going)
 
     def collect(self, domain: str) -> Done:
         """Do it. Raises what the store raises; done again, it goes on from what is there."""

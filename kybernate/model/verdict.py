@@ -86,6 +86,8 @@ class EventReason(StrEnum):
     DEMOTED = "Demoted"
     PROMOTE_FAILED = "PromoteFailed"  # contents are in the tier they were in, and so below
     DEMOTE_FAILED = "DemoteFailed"  # of a checkpoint too: it is tried again
+    STORE_COLLECTED = "StoreCollected"  # on the GpuNode whose agent did it: what nothing names went
+    STORE_LEFT_ALONE = "StoreLeftAlone"  # likewise: part of the object store could not be judged
     EVACUATED = "Evacuated"
     PARK_FAILED = "ParkFailed"
     NOT_PARKABLE = "NotParkable"  # as it runs now; why is in its condition Parkable too

@@ -19,6 +19,7 @@ import grpc
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.agents import AgentAway, AgentRefused
 from kybernate.clients.checkpoints import Checkpoints
+from kybernate.clients.copies import Collected
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
 from kybernate.clients.pb import copies_pb2 as pb
 from kybernate.clients.pb import copies_pb2_grpc as rpc
@@ -80,6 +81,7 @@ class Copies(rpc.CopiesServicer):
         self._m = means
         self._seats = threading.BoundedSemaphore(AT_ONCE)
         self._demoting = threading.BoundedSemaphore(1)
+        self._collecting = threading.BoundedSemaphore(1)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -166,6 +168,22 @@ class Copies(rpc.CopiesServicer):
             gone = self._m.objects.remove(_wanted(request))
             return pb.RemoveReply(bytes=gone.size if gone else 0)
 
+    def Collect(  # noqa: N802
+        self, request: pb.CollectRequest, context: Context
+    ) -> Iterator[pb.CollectedDomain]:
+        """The object store, domain by domain. It ends with the call."""
+        if not self._collecting.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "it is being collected now")
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        try:
+            with _answering(context):
+                grace = max(0.0, request.grace_seconds)
+                for done in self._m.objects.collect(grace, ended, dry_run=request.dry_run):
+                    yield _collected(done.told)
+        finally:
+            self._collecting.release()
+
     def Verify(self, request: pb.CopyRef, context: Context) -> pb.VerifyReply:  # noqa: N802
         """Every byte of it."""
         with _answering(context):
@@ -244,6 +262,18 @@ class Copies(rpc.CopiesServicer):
                 return
             said.append(f"object storage: {flaw}")
         raise Refusal(f"no other copy is known to be good: {'; '.join(said) or 'there is none'}")
+
+
+def _collected(one: Collected) -> pb.CollectedDomain:
+    return pb.CollectedDomain(
+        domain=one.domain,
+        named=one.named,
+        waiting=one.waiting,
+        next_seconds=one.next_seconds,
+        gone=one.gone,
+        bytes=one.size,
+        alone=one.alone,
+    )
 
 
 def _wanted(ref: pb.CopyRef) -> Wanted:

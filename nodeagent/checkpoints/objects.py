@@ -28,6 +28,7 @@ from kybernate.decisions import compatibility
 from kybernate.ladder import carrying, copying, reading
 from kybernate.ladder.begun import begun
 from kybernate.ladder.carrying import Authority
+from kybernate.ladder.collecting import Collecting, Done
 from kybernate.ladder.keyring import BadKeys, KeyRing
 from kybernate.ladder.plain import Plain
 from kybernate.ladder.progress import Course, Ended, Progress
@@ -196,6 +197,18 @@ class Objects:
         gone = rows.of_opened(opened)
         self.listener(Kind.REMOVED, gone, "")
         return gone
+
+    def collect(self, grace: float, ended: threading.Event, *, dry_run: bool) -> Iterator[Done]:
+        """Have packs go that no manifest has named for `grace` seconds, or say which would: each
+        domain when it is done. Beside whoever else does, and whoever seals or wakes.
+
+        Raises NoStore, PeerAway, Cancelled.
+        """
+        with self._way(self._course(lambda _: None, ended)) as store:
+            collecting = Collecting(store, self._here.keys.trusted, self._clock, grace, ended)
+            done = collecting.planned if dry_run else collecting.collect
+            for domain in collecting.domains():
+                yield done(domain)
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every checkpoint in the store whose manifest we believe. Raises NoStore, PeerAway."""

@@ -1,7 +1,9 @@
 """`kyb gc --dry-run` prints the controller's plan with its reasons, and deletes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from cryptography.hazmat.primitives import serialization
 
 from kybernate.api import names, timestamps
 from kybernate.artifacts import names as names_of
-from kybernate.clients.resources import GPUCHECKPOINTS
+from kybernate.clients.agents import AgentRefused
+from kybernate.clients.copies import Collected
+from kybernate.clients.resources import GPUCHECKPOINTS, GPUNODES
 from kybernate.stores.nvme import Nvme
 from kybernate.testing.artifacts import made
 from kybernate.testing.fakekube import FakeKube
@@ -127,3 +131,65 @@ class TestOfAStore:
             answer = kyb("gc", *words)
             assert answer.exit_code == 1
             assert said in answer.output + answer.stderr
+
+
+class Agents:
+    """Of each node: what its agent answers. `asked` is how."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float, bool]] = []
+        self.found = [Collected(domain="gold.default.llama", named=4, gone=2, size=64 << 20)]
+
+    @contextmanager
+    def copies_of(self, _: object, node: str) -> Iterator[Any]:
+        def collect(grace: float, *, dry_run: bool) -> Iterator[Collected]:
+            self.asked.append((node, grace, dry_run))
+            if node == "node-a":
+                raise AgentRefused("this agent was given no store")
+            yield from self.found
+
+        yield SimpleNamespace(collect=collect)
+
+
+@pytest.fixture
+def agents(kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> Agents:
+    made = Agents()
+    monkeypatch.setattr("kybernate.clients.reaching.copies_of", made.copies_of)
+    for node in ("node-b", "node-a"):
+        kube.seed({"apiVersion": names.API_VERSION, "kind": "GpuNode", "metadata": {"name": node}})
+    return made
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_the_clusters_own_store_is_collected_by_the_first_agent_that_can(
+    agents: Agents, kyb: Kyb, words: tuple[str, ...]
+) -> None:
+    answer = kyb("gc", "--in", "cluster", "--grace", "1h", *words)
+    assert answer.exit_code == 0, answer.output
+    dry = bool(words)
+    assert agents.asked == [("node-a", 3600.0, dry), ("node-b", 3600.0, dry)]
+    assert ("GOING" in answer.output) is dry
+    assert answer.output.splitlines()[1].split() == [
+        "gold.default.llama",
+        "4",
+        "0",
+        "2",
+        "64",
+        "MiB",
+    ]
+
+
+def test_where_no_agent_has_a_store_it_says_what_each_said(
+    kube: FakeKube, agents: Agents, kyb: Kyb
+) -> None:
+    kube.delete(GPUNODES, "node-b")
+    answer = kyb("gc", "--in", "cluster")
+    assert answer.exit_code == 1
+    assert "node-a: this agent was given no store" in answer.output
+
+
+def test_what_an_agent_leaves_alone_is_said(agents: Agents, kyb: Kyb) -> None:
+    agents.found = [Collected(domain="team", alone="manifests/team/x: it is not signed")]
+    answer = kyb("gc", "--in", "cluster")
+    assert answer.exit_code == 1
+    assert "team is left alone: manifests/team/x: it is not signed" in answer.output

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kybernate/clients/pb/copies.proto\x12\x13kyb.copies.v1alpha1\"=\n\x07\x43opyRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\"_\n\x0c\x42ringRequest\x12*\n\x04\x63opy\x18\x01 \x01(\x0b\x32\x1c.kyb.copies.v1alpha1.CopyRef\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x12\n\nfrom_store\x18\x03 \x01(\x08\"\x81\x01\n\rBringProgress\x12\x12\n\nbytes_done\x18\x01 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x02 \x01(\x04\x12\x14\n\x0cseconds_left\x18\x03 \x01(\x01\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0b\x62ytes_moved\x18\x06 \x01(\x04\"\x1c\n\x0bRemoveReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\"\x1b\n\x0bVerifyReply\x12\x0c\n\x04\x66law\x18\x01 \x01(\t\"\xa8\x03\n\x08\x41rtifact\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x10\n\x08workload\x18\x05 \x01(\t\x12\x0b\n\x03pod\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x11\n\tsealed_at\x18\x08 \x01(\x01\x12\x0c\n\x04size\x18\t \x01(\x04\x12\x0c\n\x04gold\x18\n \x01(\x08\x12\x12\n\nboot_bound\x18\x0b \x01(\x08\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12:\n\x07made_in\x18\r \x03(\x0b\x32).kyb.copies.v1alpha1.Artifact.MadeInEntry\x12\x39\n\x06labels\x18\x0e \x03(\x0b\x32).kyb.copies.v1alpha1.Artifact.LabelsEntry\x1a-\n\x0bMadeInEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListCopiesRequest\"i\n\nCopiesHere\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05\x61s_of\x18\x03 \x01(\x01\x12\x30\n\tartifacts\x18\x04 \x03(\x0b\x32\x1d.kyb.copies.v1alpha1.Artifact2\xdb\x03\n\x06\x43opies\x12Q\n\x04List\x12&.kyb.copies.v1alpha1.ListCopiesRequest\x1a\x1f.kyb.copies.v1alpha1.CopiesHere0\x01\x12P\n\x05\x42ring\x12!.kyb.copies.v1alpha1.BringRequest\x1a\".kyb.copies.v1alpha1.BringProgress0\x01\x12H\n\x06Remove\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.RemoveReply\x12H\n\x06Verify\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.VerifyReply\x12L\n\x06\x44\x65mote\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a\".kyb.copies.v1alpha1.BringProgress0\x01\x12J\n\x08Withdraw\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.RemoveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kybernate/clients/pb/copies.proto\x12\x13kyb.copies.v1alpha1\"=\n\x07\x43opyRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\"_\n\x0c\x42ringRequest\x12*\n\x04\x63opy\x18\x01 \x01(\x0b\x32\x1c.kyb.copies.v1alpha1.CopyRef\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x12\n\nfrom_store\x18\x03 \x01(\x08\"\x81\x01\n\rBringProgress\x12\x12\n\nbytes_done\x18\x01 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x02 \x01(\x04\x12\x14\n\x0cseconds_left\x18\x03 \x01(\x01\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0b\x62ytes_moved\x18\x06 \x01(\x04\"\x1c\n\x0bRemoveReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\"\x1b\n\x0bVerifyReply\x12\x0c\n\x04\x66law\x18\x01 \x01(\t\"8\n\x0e\x43ollectRequest\x12\x15\n\rgrace_seconds\x18\x01 \x01(\x01\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\x83\x01\n\x0f\x43ollectedDomain\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\r\n\x05named\x18\x02 \x01(\x04\x12\x0f\n\x07waiting\x18\x03 \x01(\x04\x12\x14\n\x0cnext_seconds\x18\x04 \x01(\x01\x12\x0c\n\x04gone\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\r\n\x05\x61lone\x18\x07 \x01(\t\"\xa8\x03\n\x08\x41rtifact\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x10\n\x08workload\x18\x05 \x01(\t\x12\x0b\n\x03pod\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x11\n\tsealed_at\x18\x08 \x01(\x01\x12\x0c\n\x04size\x18\t \x01(\x04\x12\x0c\n\x04gold\x18\n \x01(\x08\x12\x12\n\nboot_bound\x18\x0b \x01(\x08\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12:\n\x07made_in\x18\r \x03(\x0b\x32).kyb.copies.v1alpha1.Artifact.MadeInEntry\x12\x39\n\x06labels\x18\x0e \x03(\x0b\x32).kyb.copies.v1alpha1.Artifact.LabelsEntry\x1a-\n\x0bMadeInEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x13\n\x11ListCopiesRequest\"i\n\nCopiesHere\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05\x61s_of\x18\x03 \x01(\x01\x12\x30\n\tartifacts\x18\x04 \x03(\x0b\x32\x1d.kyb.copies.v1alpha1.Artifact2\xb3\x04\n\x06\x43opies\x12Q\n\x04List\x12&.kyb.copies.v1alpha1.ListCopiesRequest\x1a\x1f.kyb.copies.v1alpha1.CopiesHere0\x01\x12P\n\x05\x42ring\x12!.kyb.copies.v1alpha1.BringRequest\x1a\".kyb.copies.v1alpha1.BringProgress0\x01\x12H\n\x06Remove\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.RemoveReply\x12H\n\x06Verify\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.VerifyReply\x12L\n\x06\x44\x65mote\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a\".kyb.copies.v1alpha1.BringProgress0\x01\x12J\n\x08Withdraw\x12\x1c.kyb.copies.v1alpha1.CopyRef\x1a .kyb.copies.v1alpha1.RemoveReply\x12V\n\x07\x43ollect\x12#.kyb.copies.v1alpha1.CollectRequest\x1a$.kyb.copies.v1alpha1.CollectedDomain0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,16 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVEREPLY']._serialized_end=378
   _globals['_VERIFYREPLY']._serialized_start=380
   _globals['_VERIFYREPLY']._serialized_end=407
-  _globals['_ARTIFACT']._serialized_start=410
-  _globals['_ARTIFACT']._serialized_end=834
-  _globals['_ARTIFACT_MADEINENTRY']._serialized_start=742
-  _globals['_ARTIFACT_MADEINENTRY']._serialized_end=787
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=789
-  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=834
-  _globals['_LISTCOPIESREQUEST']._serialized_start=836
-  _globals['_LISTCOPIESREQUEST']._serialized_end=855
-  _globals['_COPIESHERE']._serialized_start=857
-  _globals['_COPIESHERE']._serialized_end=962
-  _globals['_COPIES']._serialized_start=965
-  _globals['_COPIES']._serialized_end=1440
+  _globals['_COLLECTREQUEST']._serialized_start=409
+  _globals['_COLLECTREQUEST']._serialized_end=465
+  _globals['_COLLECTEDDOMAIN']._serialized_start=468
+  _globals['_COLLECTEDDOMAIN']._serialized_end=599
+  _globals['_ARTIFACT']._serialized_start=602
+  _globals['_ARTIFACT']._serialized_end=1026
+  _globals['_ARTIFACT_MADEINENTRY']._serialized_start=934
+  _globals['_ARTIFACT_MADEINENTRY']._serialized_end=979
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_start=981
+  _globals['_ARTIFACT_LABELSENTRY']._serialized_end=1026
+  _globals['_LISTCOPIESREQUEST']._serialized_start=1028
+  _globals['_LISTCOPIESREQUEST']._serialized_end=1047
+  _globals['_COPIESHERE']._serialized_start=1049
+  _globals['_COPIESHERE']._serialized_end=1154
+  _globals['_COPIES']._serialized_start=1157
+  _globals['_COPIES']._serialized_end=1720
 # @@protoc_insertion_point(module_scope)

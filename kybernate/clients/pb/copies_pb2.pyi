@@ -154,6 +154,72 @@ class VerifyReply(_message.Message):
 Global___VerifyReply: _TypeAlias = VerifyReply  # noqa: Y015
 
 @_typing.final
+class CollectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    grace_seconds: _builtins.float
+    dry_run: _builtins.bool
+    """nothing is changed"""
+    def __init__(
+        self,
+        *,
+        grace_seconds: _builtins.float = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectRequest: _TypeAlias = CollectRequest  # noqa: Y015
+
+@_typing.final
+class CollectedDomain(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    NAMED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    NEXT_SECONDS_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    named: _builtins.int
+    """packs that manifests name"""
+    waiting: _builtins.int
+    """packs that go when their grace time is over"""
+    next_seconds: _builtins.float
+    """until the first of those does"""
+    gone: _builtins.int
+    """packs that went, or would"""
+    bytes: _builtins.int
+    """of those"""
+    alone: _builtins.str
+    """why nothing is done there; empty: it was judged"""
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        named: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        next_seconds: _builtins.float = ...,
+        gone: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        alone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "bytes", b"bytes", "domain", b"domain", "gone", b"gone", "named", b"named", "next_seconds", b"next_seconds", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectedDomain: _TypeAlias = CollectedDomain  # noqa: Y015
+
+@_typing.final
 class Artifact(_message.Message):
     """A sealed checkpoint as its manifest tells of it."""
 

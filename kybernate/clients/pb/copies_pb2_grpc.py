@@ -64,6 +64,11 @@ class CopiesStub:
                 request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
                 response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
                 _registered_method=True)
+        self.Collect = channel.unary_stream(
+                '/kyb.copies.v1alpha1.Copies/Collect',
+                request_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectRequest.SerializeToString,
+                response_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectedDomain.FromString,
+                _registered_method=True)
 
 
 class CopiesServicer:
@@ -114,6 +119,14 @@ class CopiesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Collect(self, request, context):
+        """Have packs of the object store go that no manifest has named for the grace time; each domain is
+        told when it is done. It ends with the call. An agent without a store refuses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CopiesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_CopiesServicer_to_server(servicer, server):
                     servicer.Withdraw,
                     request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.FromString,
                     response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.SerializeToString,
+            ),
+            'Collect': grpc.unary_stream_rpc_method_handler(
+                    servicer.Collect,
+                    request_deserializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectRequest.FromString,
+                    response_serializer=kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectedDomain.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +328,33 @@ class Copies:
             '/kyb.copies.v1alpha1.Copies/Withdraw',
             kybernate_dot_clients_dot_pb_dot_copies__pb2.CopyRef.SerializeToString,
             kybernate_dot_clients_dot_pb_dot_copies__pb2.RemoveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Collect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kyb.copies.v1alpha1.Copies/Collect',
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectRequest.SerializeToString,
+            kybernate_dot_clients_dot_pb_dot_copies__pb2.CollectedDomain.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class CopiesStub:
     """
     Withdraw: _grpc.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]
     """Have the object store hold it no more. Refused where no node's copy was just found good."""
+    Collect: _grpc.UnaryStreamMultiCallable[_copies_pb2.CollectRequest, _copies_pb2.CollectedDomain]
+    """Have packs of the object store go that no manifest has named for the grace time; each domain is
+    told when it is done. It ends with the call. An agent without a store refuses.
+    """
 
 @_typing.type_check_only
 class CopiesAsyncStub(CopiesStub):
@@ -71,6 +75,10 @@ class CopiesAsyncStub(CopiesStub):
     """
     Withdraw: _aio.UnaryUnaryMultiCallable[_copies_pb2.CopyRef, _copies_pb2.RemoveReply]  # type: ignore[assignment]
     """Have the object store hold it no more. Refused where no node's copy was just found good."""
+    Collect: _aio.UnaryStreamMultiCallable[_copies_pb2.CollectRequest, _copies_pb2.CollectedDomain]  # type: ignore[assignment]
+    """Have packs of the object store go that no manifest has named for the grace time; each domain is
+    told when it is done. It ends with the call. An agent without a store refuses.
+    """
 
 class CopiesServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -125,5 +133,15 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_copies_pb2.RemoveReply, _abc.Awaitable[_copies_pb2.RemoveReply]]:
         """Have the object store hold it no more. Refused where no node's copy was just found good."""
+
+    @_abc_1.abstractmethod
+    def Collect(
+        self,
+        request: _copies_pb2.CollectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_copies_pb2.CollectedDomain], _abc.AsyncIterator[_copies_pb2.CollectedDomain]]:
+        """Have packs of the object store go that no manifest has named for the grace time; each domain is
+        told when it is done. It ends with the call. An agent without a store refuses.
+        """
 
 def add_CopiesServicer_to_server(servicer: CopiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

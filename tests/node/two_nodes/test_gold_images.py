@@ -7,12 +7,22 @@ Observed: the pods' answers and identities, the agents' word, the API server.
 
 import pytest
 
+from kybernate.clients.copies import Copies
 from kybernate.model.ids import WorkloadKey
+from kybernate.runtime.tls import TlsFiles
 from kybernate.testing.agentnode import wait_for
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.node, pytest.mark.timeout(600)]
 
 MIB = 2**20
+PORT = 8443
+
+
+def copies_of(node) -> Copies:
+    """The agent's Copies service."""
+    credentials = TlsFiles(node.shared / "client").grpc_channel_credentials()
+    address = f"{node.real.state.address}:{PORT}"
+    return Copies.in_cluster(address, credentials, "kyb-nodeagent.kyb-system.svc")
 
 
 @pytest.fixture
@@ -66,3 +76,20 @@ def test_another_namespace_wakes_from_it_where_policy_shares_it(pair, gold):
     finally:
         pair.opa.shared.clear()
         pair.plane.kubectl("delete", "namespace", "team", "--wait=false")
+
+
+def test_in_the_bucket_it_has_a_domain_of_its_own_which_is_collected_when_it_is_gone(pair, gold):
+    one, other = pair.nodes
+    signature = pair.checkpoint("llama")["status"]["signature"]
+    domain = "gold.default.llama"
+    with copies_of(one) as copies:
+        copies.demote("default", "llama", signature)
+        there = {found.domain: found for found in copies.collect(3600.0, dry_run=True)}
+        assert there[domain].named > 0
+        copies.withdraw("default", "llama", signature)
+    with copies_of(other) as copies:
+        for _ in range(2):  # seen unnamed, then gone
+            done = {found.domain: found for found in copies.collect(0.0)}
+        assert (done[domain].named, done[domain].alone) == (0, "")
+        left = {found.domain: found for found in copies.collect(0.0)}
+        assert left[domain].gone == left[domain].named == left[domain].waiting == 0
