@@ -21,6 +21,7 @@ from controller.departures import Departures
 from controller.duties import Duty
 from controller.emptying import AgentCollector, Emptying
 from controller.emptying import Terms as StoreTerms
+from controller.gilding import Gilding
 from controller.issuing import Issuing, Lifetimes
 from controller.keeping import CONFIGMAP as KEPT
 from controller.keeping import Keeping
@@ -78,6 +79,7 @@ class Process:
         self._snapshotting = Snapshotting(kube, clock, self._events)
         self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
         self._cooling = Cooling(kube, clock, AgentCarrier(kube), self._events)
+        self._gilding = Gilding(kube, clock)
         self._emptying = self._make_emptying()
         self._departures = Departures(kube, clock, settings.namespace)
         self._zeroing = Zeroing(kube, clock, self._events, settings.zero_after)
@@ -120,7 +122,7 @@ class Process:
         """What watches, and acts where it leads."""
         requests = (
             self._checkpointing, self._restoring, self._claims, self._retiring, self._tiers,
-            self._cooling, self._snapshotting, self._emptying,
+            self._cooling, self._snapshotting, self._emptying, self._gilding,
         )  # fmt: skip
         books = (self._workloads, self._readiness, self._departures)
         return (*books, *requests, self._openings, self._keeping, self._zeroing)

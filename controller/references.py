@@ -7,7 +7,8 @@ is told by its own part.
 from collections.abc import Mapping
 from typing import Any
 
-from kybernate.api import names, pods
+from kybernate.api import goldimages, names, pods
+from kybernate.api.goldimages import Seated
 from kybernate.api.restorerequests import read_request
 from kybernate.api.tierplacements import read_placement
 
@@ -15,6 +16,11 @@ from kybernate.api.tierplacements import read_placement
 def of_pod(obj: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Checkpoints a pod may wake from; None for one that names none, or has ended."""
     return None if pods.is_finished(obj) else _named(obj)
+
+
+def living(obj: Mapping[str, Any]) -> Seated | None:
+    """A seat pod that has not ended: a gold image of its version is needed."""
+    return None if pods.is_finished(obj) else goldimages.seated(obj)
 
 
 def of_deployment(obj: Mapping[str, Any]) -> tuple[str, ...] | None:

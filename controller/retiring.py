@@ -13,8 +13,10 @@ from typing import Any, Protocol
 from controller import references
 from controller.duties import Duty
 from kybernate.api import checkpoints as codec
+from kybernate.api import goldimages
 from kybernate.api.checkpointpolicies import CheckpointPolicy, read_policy
 from kybernate.api.checkpoints import Kept
+from kybernate.api.goldimages import Seated
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube, Obj
@@ -30,7 +32,7 @@ from kybernate.clients.resources import (
 )
 from kybernate.decisions import collection
 from kybernate.decisions.collection import Doing, Held, Keeping, Step
-from kybernate.model.checkpoint import Checkpoint
+from kybernate.model.checkpoint import Checkpoint, key_of
 from kybernate.model.policy import RetentionQuestion, RetentionVerdict
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.runtime.logs import get_logger
@@ -75,8 +77,11 @@ class Retiring:
             "tierplacement": self._naming(TIERPLACEMENTS, references.of_placement),
             "restorerequest": self._naming(RESTOREREQUESTS, references.of_restore),
         }
+        self._running: Reflector[Seated] = Reflector(
+            kube, PODS, project=references.living, on_change=self._changed
+        )
         self.watches: tuple[Reflector[Any], ...] = (
-            self._checkpoints, self._policies, *self._named.values(),
+            self._checkpoints, self._policies, self._running, *self._named.values(),
         )  # fmt: skip
         self.duty: Duty[str] = Duty("retention", clock, self.look, self._namespaces)
         self._log = get_logger(duty="retention")
@@ -111,14 +116,37 @@ class Retiring:
             checkpoint=checkpoint,
             references=tuple(sorted(self._references(key))),
             released=released,
+            superseded=self._superseded(checkpoint),
         )
 
     def _references(self, key: Key) -> Iterator[str]:
-        namespace, name = key
         for kind, watch in self._named.items():
             for (space, who), named in watch.items().items():
-                if space == namespace and name in named:
+                if any(key_of(one, space) == key for one in named):
                     yield f"{kind} {who}"
+
+    def _superseded(self, one: Checkpoint) -> bool:
+        """Whether a policy had a gold image made after it that is Ready, and nobody runs that it
+        is of."""
+        families = [
+            policy
+            for policy in self._policies.items().values()
+            if policy.namespace == one.namespace
+            and policy.gold
+            and goldimages.is_of(policy.gold, one.name)
+        ]
+        return one.gold and any(self._has_newer(policy, one) for policy in families)
+
+    def _has_newer(self, policy: CheckpointPolicy, one: Checkpoint) -> bool:
+        for (space, _), pod in self._running.items().items():
+            name = goldimages.name_of(policy.gold, pod.version)
+            if space == one.namespace and name == one.name and policy.selects(pod.labels):
+                return False
+        return any(
+            other.gold and other.ready and other.sealed_at > one.sealed_at
+            for (space, name), (other, _) in self._checkpoints.items().items()
+            if space == one.namespace and goldimages.is_of(policy.gold, name)
+        )
 
     def _keeping(self, namespace: str) -> list[Keeping]:
         policies = self._policies.items().values()

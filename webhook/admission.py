@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from kybernate.api import annotations, identity
+from kybernate.api import annotations, goldimages, identity
 from kybernate.api.errors import Malformed, told
+from kybernate.api.goldimages import Seated
 from kybernate.clients.policy import Policy
 from kybernate.model.checkpoint import key_of
 from kybernate.model.policy import (
@@ -32,6 +33,10 @@ class View(Protocol):
 
     def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
         """Names of Ready checkpoints of this identity, newest first; gold images not among them."""
+        ...
+
+    def gold(self, namespace: str, pod: Seated) -> tuple[str, ...]:
+        """Names of Ready gold images that CheckpointPolicies had made of pods like this one."""
         ...
 
     def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
@@ -106,10 +111,13 @@ class Admission:
         return terms, left_out
 
     def _candidates(self, review: Review) -> tuple[str, ...]:
-        """What somebody asked for, then the newest of this very workload."""
+        """What somebody asked for, then the newest of this very workload, then gold images that a
+        CheckpointPolicy had made of pods like it."""
         workload = identity.of_pod(review.pod, review.namespace, self._replicas(review))
         own = self.view.checkpoints(review.namespace, workload) if workload else ()
-        return tuple(dict.fromkeys((*self._asked(review, own), *own[:CANDIDATES])))
+        seated = goldimages.seated(review.pod)
+        gold = self.view.gold(review.namespace, seated) if seated else ()
+        return tuple(dict.fromkeys((*self._asked(review, own), *own[:CANDIDATES], *gold)))
 
     def _replicas(self, review: Review) -> identity.Replicas:
         """As watched; but the pod of a Deployment that comes back from zero may come before the

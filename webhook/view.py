@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kybernate.api import fields, gpuworkloads
+from kybernate.api import fields, goldimages, gpuworkloads
+from kybernate.api.checkpointpolicies import CheckpointPolicy, read_policy
 from kybernate.api.checkpoints import read_checkpoint
+from kybernate.api.goldimages import Seated
 from kybernate.api.restorerequests import Owner, RestoreRequest, read_request
 from kybernate.clients.kube import Kube
 from kybernate.clients.reflector import Reflector, unready
 from kybernate.clients.resources import (
+    CHECKPOINTPOLICIES,
     DEPLOYMENTS,
     GPUCHECKPOINTS,
     GPUWORKLOADS,
@@ -29,14 +32,21 @@ class Candidate:
 
     workload: str
     made: str
+    gold: bool = False
 
 
 def candidate(obj: Mapping[str, Any]) -> Candidate | None:
     """What is kept of a GpuCheckpoint: None for one nobody may be offered."""
     checkpoint = read_checkpoint(obj)  # what cannot be read is left out by the reflector
-    if not checkpoint.ready or checkpoint.gold:
+    if not checkpoint.ready:
         return None
-    return Candidate(checkpoint.workload, obj["metadata"].get("creationTimestamp") or "")
+    made = obj["metadata"].get("creationTimestamp") or ""
+    return Candidate(checkpoint.workload, made, checkpoint.gold)
+
+
+def _with_gold(obj: Mapping[str, Any]) -> CheckpointPolicy | None:
+    policy = read_policy(obj)
+    return policy if policy.gold else None
 
 
 def _replicas(obj: Mapping[str, Any]) -> int:
@@ -64,7 +74,7 @@ def _pair(owner: Owner) -> tuple[str, str]:
 
 
 class ClusterView:
-    """Five watches, each kept as small as the question it answers."""
+    """Six watches, each kept as small as the question it answers."""
 
     def __init__(self, kube: Kube) -> None:
         self._checkpoints = Reflector(kube, GPUCHECKPOINTS, project=candidate)
@@ -72,8 +82,9 @@ class ClusterView:
         self._namespaces = Reflector(kube, NAMESPACES, project=_labels)
         self._workloads = Reflector(kube, GPUWORKLOADS, project=_resource)
         self._restores = Reflector(kube, RESTOREREQUESTS, project=_wanted)
+        self._policies = Reflector(kube, CHECKPOINTPOLICIES, project=_with_gold)
         books = (self._deployments, self._namespaces, self._workloads)
-        self._all = (self._checkpoints, self._restores, *books)
+        self._all = (self._checkpoints, self._restores, self._policies, *books)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -109,9 +120,19 @@ class ClusterView:
         found = [
             (known.made, name)
             for (space, name), known in self._checkpoints.items().items()
-            if space == namespace and known.workload == workload
+            if space == namespace and known.workload == workload and not known.gold
         ]
         return tuple(name for _, name in sorted(found, reverse=True))
+
+    def gold(self, namespace: str, pod: Seated) -> tuple[str, ...]:
+        """Names of Ready gold images that policies had made of pods like this one."""
+        names = sorted(
+            goldimages.name_of(policy.gold, pod.version)
+            for policy in self._policies.items().values()
+            if policy.namespace == namespace and policy.selects(pod.labels)
+        )
+        known = {name: self._checkpoints.get((namespace, name)) for name in names}
+        return tuple(name for name, one in known.items() if one is not None and one.gold)
 
     def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
         """Checkpoints that somebody asked this owner's next pod to wake from, first asked first."""

@@ -57,6 +57,7 @@ class CheckpointPolicy:
     keep: int
     every: float | None = None  # seconds between checkpoints; None: only when asked
     object_after: float | None = None  # seconds after its sealing one goes into object storage
+    gold: str = ""  # what gold images of these pods are called first; empty: none are made
     selector: tuple[Requirement, ...] = ()
     uid: str = ""
     generation: int = field(default=0, compare=False)
@@ -80,6 +81,7 @@ def read_policy(obj: Mapping[str, Any]) -> CheckpointPolicy:
             keep=max(1, reader.integer("keep", KEEP)),
             every=_seconds(reader, "every"),
             object_after=_seconds(reader.below("tiers"), "objectAfter"),
+            gold=reader.text("gold", ""),
             selector=_selector(reader.below("selector")),
             uid=metadata.get("uid", ""),
             generation=int(metadata.get("generation", 0)),

@@ -45,6 +45,12 @@ def is_seat_pod(pod: Pod) -> bool:
     return _first_seat(pod) is not None
 
 
+def seat_container(pod: Pod) -> str | None:
+    """The name of the container that asks for a seat; None where none does."""
+    first = _first_seat(pod)
+    return None if first is None else first[0]
+
+
 def is_finished(pod: Pod) -> bool:
     """Whether its containers have ended for good: it holds no seat any more."""
     return pod.get("status", _NONE).get("phase") in _FINISHED

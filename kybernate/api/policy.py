@@ -183,6 +183,7 @@ def write_retention(question: RetentionQuestion) -> Document:
                 "age_seconds": one.age_seconds,
                 "size": one.size,
                 "gold": one.gold,
+                "superseded": one.superseded,
                 "ready": one.ready,
                 "claimed": one.claimed,
             }

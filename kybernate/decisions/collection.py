@@ -2,7 +2,8 @@
 Which checkpoints are collected, which stay, and why: a plan, printed or carried out.
 
 Called by: the controller, which carries it out, and `kyb gc --dry-run`, which prints it. Pure.
-Rules, whatever policy says: no verdict keeps; what is gold, claimed, not ready or referenced is
+Rules, whatever policy says: no verdict keeps; what is gold (but for an image that a policy had made
+anew since), claimed, not ready or referenced is
 kept; the newest that can be woken from is kept of every workload. What nobody keeps goes once it
 has been so for the grace time; over its quota a namespace loses those at once, the oldest first,
 and never what is kept.
@@ -39,6 +40,7 @@ class Held:
     checkpoint: Checkpoint
     references: tuple[str, ...] = ()
     released: float | None = None
+    superseded: bool = False  # a gold image that a policy had made: there is a newer one
 
 
 class Doing(StrEnum):
@@ -74,9 +76,7 @@ def plan(held: Sequence[Held], policies: Sequence[Keeping], asks: Asks, now: flo
     steps: list[Step] = []
     quotas: dict[str, int] = {}
     for (namespace, workload), ours in _by_workload(held).items():
-        verdict = asks(
-            question(namespace, workload, [one.checkpoint for one in ours], policies, now)
-        )
+        verdict = asks(question(namespace, workload, ours, policies, now))
         steps += _judged(ours, verdict, now)
         if isinstance(verdict, RetentionVerdict) and verdict.quota_bytes is not None:
             quotas[namespace] = min(verdict.quota_bytes, quotas.get(namespace, verdict.quota_bytes))
@@ -92,11 +92,13 @@ def plan(held: Sequence[Held], policies: Sequence[Keeping], asks: Asks, now: flo
 def question(
     namespace: str,
     workload: str,
-    checkpoints: Sequence[Checkpoint],
+    held: Sequence[Held],
     policies: Sequence[Keeping],
     now: float,
 ) -> RetentionQuestion:
     """Which of these are kept? Of several policies the one that keeps most counts."""
+    checkpoints = [one.checkpoint for one in held]
+    superseded = {one.checkpoint.name for one in held if one.superseded}
     ready = [one for one in checkpoints if one.ready and not one.gold]
     newest = max(ready, key=age, default=None)
     keeps = [
@@ -114,6 +116,7 @@ def question(
                 age_seconds=max(0.0, now - one.sealed_at),
                 size=one.size,
                 gold=one.gold,
+                superseded=one.name in superseded,
                 ready=one.ready,
                 claimed=one.claim is not None,
             )
@@ -157,7 +160,7 @@ def _kept(one: Held, verdict: RetentionVerdict | Refusal, is_last: bool) -> tupl
     if isinstance(verdict, Refusal):
         return "NoVerdict", str(verdict)
     ours = (
-        ("Gold", checkpoint.gold),
+        ("Gold", checkpoint.gold and not one.superseded),
         ("NotReady", not checkpoint.ready),
         ("Claimed", checkpoint.claim is not None),
         ("Nameless", not checkpoint.workload),

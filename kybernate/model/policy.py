@@ -153,6 +153,7 @@ class CheckpointFacts:
     age_seconds: float
     size: int
     gold: bool = False
+    superseded: bool = False  # a gold image: there is a newer one, and no pod of its version
     ready: bool = True
     claimed: bool = False
 

@@ -400,10 +400,10 @@ def _kept(question: RetentionQuestion, keep: int | None) -> dict[str, str]:
     reasons = {}
     for one in question.checkpoints:
         found = (
-            ("Gold", one.gold),
+            ("Gold", one.gold and not one.superseded),
             ("NotReady", not one.ready),
             ("Claimed", one.claimed),
-            ("NoPolicy", keep is None),
+            ("NoPolicy", keep is None and not (one.gold and one.superseded)),
             ("Newest", one in newest),
         )
         reason = next((why for why, holds in found if holds), None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.retiring import EVERY, NoPolicy, Retiring
-from kybernate.api import names, timestamps
+from kybernate.api import goldimages, names, timestamps
 from kybernate.api.checkpointpolicies import read_policy
 from kybernate.api.errors import Malformed
 from kybernate.clients.errors import Conflict
@@ -258,3 +258,73 @@ def test_a_selector_that_cannot_be_read_is_told_with_its_path() -> None:
     bad = {"matchExpressions": [{"key": "a", "operator": "Like"}]}
     with pytest.raises(Malformed, match=r"spec.selector.matchExpressions\[0\].operator"):
         read_policy(policy(1, bad))
+
+
+def image(version: str, at: int, ready: bool = True) -> dict[str, Any]:
+    made = checkpoint(at, conditions=[{**READY, "status": str(ready)}])
+    metadata = {"name": f"llama-{version}", "namespace": "default"}
+    return {**made, "metadata": metadata, "spec": {"workload": f"pod-{at}", "gold": True}}
+
+
+def replica(name: str, image: str, namespace: str = "default", restore: str = "") -> dict[str, Any]:
+    container = {
+        "name": "model", "image": image, "resources": {"limits": {"kyb.ai/gpu-1x-seat": "1"}},
+    }  # fmt: skip
+    annotations = {names.RESTORE_FROM: restore} if restore else {}
+    labels = {"app": "llama"}
+    metadata = {
+        "name": name, "namespace": namespace, "labels": labels, "annotations": annotations
+    }  # fmt: skip
+    return {"kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+
+
+def version(image: str) -> str:
+    found = goldimages.seated(replica("any", image))
+    assert found is not None
+    return found.version
+
+
+OLD, NEW = version("model:1"), version("model:2")
+GOLD = {**policy(1, {"matchLabels": {"app": "llama"}})}
+GOLD["spec"] = {**GOLD["spec"], "gold": "llama"}
+
+
+def test_a_gold_image_that_was_made_anew_goes_when_nobody_runs_it_any_more() -> None:
+    kube = FakeKube(GOLD, image(OLD, 1), image(NEW, 2), replica("new", "model:2"))
+    for _ in range(2):
+        _looked(kube)
+    assert left(kube) == [f"llama-{NEW}"]
+    assert kept(kube, f"llama-{NEW}")["reason"] == "Gold"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([replica("old", "model:1")], id="a-pod-is-of-its-version"),
+        pytest.param(
+            [replica("theirs", "model:2", "team", f"default/llama-{OLD}")],
+            id="another-namespace-names-it",
+        ),
+    ],
+)
+def test_until_then_it_stays(more: list[dict[str, Any]]) -> None:
+    kube = FakeKube(GOLD, image(OLD, 1), image(NEW, 2), replica("new", "model:2"), *more)
+    for _ in range(2):
+        _looked(kube)
+    assert len(left(kube)) == 2
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param([GOLD, image(NEW, 2, ready=False)], id="the-new-one-is-not-ready"),
+        pytest.param([GOLD], id="there-is-no-new-one"),
+        pytest.param([image(NEW, 2)], id="no-policy-asks-for-gold"),
+        pytest.param([GOLD, image("handmade", 2)], id="the-other-is-not-the-policys"),
+    ],
+)
+def test_a_gold_image_that_is_not_replaced_stays(others: list[dict[str, Any]]) -> None:
+    kube = FakeKube(image(OLD, 1), *others)
+    for _ in range(2):
+        _looked(kube)
+    assert f"llama-{OLD}" in left(kube)

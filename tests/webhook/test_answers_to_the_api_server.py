@@ -12,7 +12,8 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
-from kybernate.api import names
+from kybernate.api import goldimages, names
+from kybernate.api.goldimages import Seated
 from kybernate.model.policy import SharingQuestion, SharingVerdict
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.runtime.health import Health
@@ -33,10 +34,15 @@ class FakeView:
     known: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     deployments: dict[tuple[str, str], int] = field(default_factory=dict)
     wanted: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
+    images: set[tuple[str, str]] = field(default_factory=set)
     broken: bool = False
 
     def checkpoints(self, namespace: str, workload: str) -> tuple[str, ...]:
         return self.known.get((namespace, workload), ())
+
+    def gold(self, namespace: str, pod: Seated) -> tuple[str, ...]:
+        name = f"{pod.labels.get('app', '')}-{pod.version}"
+        return (name,) if (namespace, name) in self.images else ()
 
     def asked(self, namespace: str, kind: str, name: str) -> tuple[str, ...]:
         return self.wanted.get((namespace, kind, name), ())
@@ -142,6 +148,23 @@ def test_what_policy_denies_is_refused_in_its_words(webhook: Webhook, a_complete
     assert response["status"]["code"] == 403
     for part in ("team has no seat left (Quota)", "no training here (Class)", "sha256:"):
         assert part in response["status"]["message"]
+
+
+def test_a_gold_image_that_a_policy_had_made_of_such_pods_is_named_after_its_own(
+    webhook: Webhook, a_pod: Make
+) -> None:
+    pod = owned(a_pod(), *REPLICASET, labels={"app": "chat", "pod-template-hash": "5d4f"})
+    seated = goldimages.seated(pod)
+    assert seated is not None
+    image = f"chat-{seated.version}"
+    webhook.view.images.add(("models", image))
+    webhook.view.deployments[("models", "chat")] = 5
+    webhook.view.known[("models", "deployment.chat")] = ("c2",)
+    assert annotations_of(webhook.patch(pod))[names.RESTORE_FROM] == image
+    webhook.view.deployments[("models", "chat")] = 1
+    assert annotations_of(webhook.patch(pod))[names.RESTORE_FROM] == f"c2,{image}"
+    pod["spec"]["containers"][0]["image"] = "model:2"
+    assert annotations_of(webhook.patch(pod))[names.RESTORE_FROM] == "c2"
 
 
 def test_gold_images_of_other_namespaces_are_policys_to_share(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kybernate.api import gpuworkloads
+from kybernate.api.goldimages import Seated
 from kybernate.clients.resources import DEPLOYMENTS, NAMESPACES
 from kybernate.testing.builders import SEAT_1X, SEAT_2X, a_workload
 from kybernate.testing.fakekube import FakeKube
@@ -19,6 +20,14 @@ def a_checkpoint(name: str, made: str, *, ready: bool = True, **spec: Any) -> di
         "metadata": {"namespace": "models", "name": name, "creationTimestamp": made},
         "spec": {"workload": "deployment.chat", **spec},
         "status": {"sizeBytes": 1, "conditions": [condition]},
+    }
+
+
+def a_policy(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "CheckpointPolicy",
+        "metadata": {"namespace": "models", "name": name},
+        "spec": {"selector": {"matchLabels": {"app": "chat"}}, **spec},
     }
 
 
@@ -51,6 +60,11 @@ def view() -> Iterator[ClusterView]:
             **gpuworkloads.new_object(a_workload("ended", namespace="models")),
             "status": {"conditions": [gpuworkloads.finished_condition(1.0)]},
         },
+        a_checkpoint("chat-0123456789", "2026-01-04T00:00:00Z", gold=True),
+        a_checkpoint("chat-1111111111", "2026-01-04T00:00:00Z", gold=True, ready=False),
+        a_checkpoint("chat-2222222222", "2026-01-04T00:00:00Z", workload="pod-x"),
+        a_policy("gold", gold="chat"),
+        a_policy("plain"),
         a_restore("one", "chat", "middle"),
         a_restore("two", "chat", "older", state="Running"),
         a_restore("three", "chat", "newest", state="Succeeded"),
@@ -71,6 +85,17 @@ def view() -> Iterator[ClusterView]:
 def test_only_ready_checkpoints_of_that_workload_are_named_newest_first(view: ClusterView) -> None:
     assert view.checkpoints("models", "deployment.chat") == ("newest", "middle", "older")
     assert view.checkpoints("others", "deployment.chat") == ()
+
+
+def test_a_gold_image_of_a_policy_is_named_to_pods_of_its_version_once_it_is_ready(
+    view: ClusterView,
+) -> None:
+    ours, others = {"app": "chat"}, {"app": "other"}
+    assert view.gold("models", Seated(ours, "0123456789")) == ("chat-0123456789",)
+    assert view.gold("models", Seated(others, "0123456789")) == ()
+    assert view.gold("others", Seated(ours, "0123456789")) == ()
+    for version in ("1111111111", "2222222222", "3333333333"):
+        assert view.gold("models", Seated(ours, version)) == ()
 
 
 def test_what_was_asked_for_an_owner_is_known_until_it_is_done(view: ClusterView) -> None:

@@ -2,7 +2,8 @@
 # title: Retention
 # description: |
 #   Which checkpoints of a workload are kept, and why. What is not named may go, once it has been so
-#   for the grace time; code keeps what is claimed, referenced, gold, or the last of its workload,
+#   for the grace time; code keeps what is claimed, referenced, gold (but for what is superseded), or
+#   the last of its workload,
 #   whatever is said here. Undefined keeps everything, and so does what cannot be read.
 # custom:
 #   reasons:
@@ -35,11 +36,22 @@ _keep[checkpoint.name] := reason if {
 
 _reason(checkpoint) := "Gold" if {
 	not checkpoint.gold == false
+	not _superseded(checkpoint)
 } else := "NotReady" if {
 	not checkpoint.ready == true
 } else := "Claimed" if {
 	not checkpoint.claimed == false
-} else := "Unreadable" if {
+} else := _counted(checkpoint) if {
+	not _superseded(checkpoint)
+}
+
+# A gold image that a policy has had made anew since, and that is of nothing that runs.
+_superseded(checkpoint) if {
+	checkpoint.gold == true
+	checkpoint.superseded == true
+}
+
+_counted(checkpoint) := "Unreadable" if {
 	not terms.duration(checkpoint.age_seconds)
 } else := "NoPolicy" if {
 	not _how_many

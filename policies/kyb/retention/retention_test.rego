@@ -52,6 +52,15 @@ test_what_is_gold_claimed_or_not_ready_is_kept_and_counts_not if {
 	kept == {"gold": "Gold", "claimed": "Claimed", "unready": "NotReady", "c": "Newest"}
 }
 
+test_a_gold_image_that_was_made_anew_is_kept_for_nothing_but_a_claim if {
+	old := object.union(one("old", 400), {"gold": true, "superseded": true})
+	asked("default", 3, [old, one("a", 5)]).keep == {"a": "Newest"}
+	asked("default", null, [old]).keep == {}
+	asked("default", 3, [object.union(old, {"ready": false})]).keep == {"old": "NotReady"}
+	asked("default", 3, [object.union(old, {"superseded": "yes"})]).keep == {"old": "Gold"}
+	asked("default", 1, [object.union(one("b", 9), {"superseded": true})]).keep == {"b": "Newest"}
+}
+
 test_what_cannot_be_read_is_kept if {
 	asked("default", 1, [one("a", "old"), one("b", 5)]).keep == {"a": "Unreadable", "b": "Newest"}
 	asked("default", 1, [object.union(one("a", 5), {"gold": "no"}), one("b", 1)]).keep.a == "Gold"
