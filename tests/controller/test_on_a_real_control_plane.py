@@ -22,7 +22,14 @@ import urllib3
 import yaml
 
 from controller import pki
-from kybernate.api import checkpointrequests, gpunodes, names, policy_files, restorerequests
+from kybernate.api import (
+    checkpointrequests,
+    goldimages,
+    gpunodes,
+    names,
+    policy_files,
+    restorerequests,
+)
 from kybernate.api.opa_config import BundleTls, opa_config
 from kybernate.api.restorerequests import Owner, OwnerKind, Template
 from kybernate.clients.errors import NotFound
@@ -360,6 +367,29 @@ def test_a_workload_is_snapshotted_by_its_policys_clock_and_who_is_left_out_is_s
     cluster.kube.delete(PODS, "train", NAMESPACE, grace_seconds=0)
     _until(lambda: not made(), 90)
     cluster.kube.delete(CHECKPOINTPOLICIES, "often", NAMESPACE)
+
+
+def test_a_policy_has_a_gold_image_asked_for_of_the_first_pod_that_is_ready(
+    cluster: Cluster,
+) -> None:
+    policy = {"selector": {"matchLabels": {"app": "gilded"}}, "gold": "gilded"}
+    metadata = {"name": "gilded", "namespace": NAMESPACE}
+    cluster.kube.create(CHECKPOINTPOLICIES, {"metadata": metadata, "spec": policy})
+    pod = a_pod("gilded-0", namespace=NAMESPACE)
+    pod["metadata"]["labels"] = {"app": "gilded"}
+    del pod["status"], pod["metadata"]["uid"]
+    made = cluster.kube.create(PODS, pod)
+    seated = goldimages.seated(made)
+    assert seated is not None
+    name = f"gilded-{seated.version}"
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-31T12:00:00Z"}
+    status = {"phase": "Running", "conditions": [ready]}
+    cluster.kube.patch(PODS, "gilded-0", {"status": status}, NAMESPACE, subresource="status")
+    asked = _until(lambda: cluster.find(CHECKPOINTREQUESTS, f"gold-{name}", NAMESPACE))
+    assert (asked["spec"]["workload"], asked["spec"]["name"]) == ("gilded-0", name)
+    assert asked["spec"]["gold"] is True
+    cluster.kube.delete(PODS, "gilded-0", NAMESPACE, grace_seconds=0)
+    cluster.kube.delete(CHECKPOINTPOLICIES, "gilded", NAMESPACE)
 
 
 def test_a_restore_request_makes_a_pod_that_wakes_and_its_claim_ends_with_it(

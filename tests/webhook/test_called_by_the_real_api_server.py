@@ -20,10 +20,17 @@ import pytest
 from controller import bundles, secrets
 from controller.certificates import DUE, Terms, Want
 from controller.issuing import Issuing, Lifetimes
-from kybernate.api import names
+from kybernate.api import goldimages, names
 from kybernate.clients.errors import ApiError, Forbidden, Unavailable
 from kybernate.clients.kube import Kube
-from kybernate.clients.resources import GPUCHECKPOINTS, NAMESPACES, PODS, SECRETS, Resource
+from kybernate.clients.resources import (
+    CHECKPOINTPOLICIES,
+    GPUCHECKPOINTS,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    Resource,
+)
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_pod
 from kybernate.testing.clock import FakeClock
@@ -235,11 +242,34 @@ def test_what_the_shipped_policies_deny_is_refused_in_their_words(cluster: Clust
     assert "VramAbsurd" in cluster.refused(annotations={names.VRAM: "1"})
 
 
-def test_a_deployments_pods_are_completed_and_offered_its_checkpoint(cluster: Cluster) -> None:
-    checkpoint = {
-        "metadata": {"name": "chat-1", "namespace": NAMESPACE},
-        "spec": {"workload": "deployment.chat"},
-    }
+def test_a_gold_image_is_named_to_pods_of_its_version_and_others_are_policys_to_share(
+    cluster: Cluster,
+) -> None:
+    """By the shipped policies nothing is shared."""
+    policy = {"selector": {"matchLabels": {"app": "gilded"}}, "gold": "gilded"}
+    metadata = {"name": "gilded", "namespace": NAMESPACE}
+    cluster.kube.create(CHECKPOINTPOLICIES, {"metadata": metadata, "spec": policy})
+    pod = a_pod("gilded-0", annotations={names.VRAM: "40Gi"}, namespace=NAMESPACE)
+    pod["metadata"]["labels"] = {"app": "gilded"}
+    del pod["status"], pod["metadata"]["uid"]
+    seated = goldimages.seated(pod)
+    assert seated is not None
+    image = f"gilded-{seated.version}"
+    metadata = {"name": image, "namespace": NAMESPACE}
+    _ready(cluster, {"metadata": metadata, "spec": {"workload": "gilded-0", "gold": True}})
+
+    def named() -> str:
+        made = cluster.kube.create(PODS, pod)
+        cluster.kube.delete(PODS, "gilded-0", NAMESPACE, grace_seconds=0)
+        return str(made["metadata"]["annotations"].get(names.RESTORE_FROM, ""))
+
+    _until(lambda: named() == image)
+    foreign = {names.VRAM: "40Gi", names.RESTORE_FROM: "elsewhere/llama"}
+    words = cluster.refused(annotations=foreign)
+    assert "gold image elsewhere/llama is not shared with namespace" in words
+
+
+def _ready(cluster: Cluster, checkpoint: dict[str, Any]) -> None:
     cluster.kube.create(GPUCHECKPOINTS, checkpoint)
     condition = {
         "type": "Ready",
@@ -248,7 +278,16 @@ def test_a_deployments_pods_are_completed_and_offered_its_checkpoint(cluster: Cl
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
     status = {"status": {"sizeBytes": 1, "conditions": [condition]}}
-    cluster.kube.patch(GPUCHECKPOINTS, "chat-1", status, NAMESPACE, subresource="status")
+    name = checkpoint["metadata"]["name"]
+    cluster.kube.patch(GPUCHECKPOINTS, name, status, NAMESPACE, subresource="status")
+
+
+def test_a_deployments_pods_are_completed_and_offered_its_checkpoint(cluster: Cluster) -> None:
+    checkpoint = {
+        "metadata": {"name": "chat-1", "namespace": NAMESPACE},
+        "spec": {"workload": "deployment.chat"},
+    }
+    _ready(cluster, checkpoint)
     template = a_pod("x", annotations={names.VRAM: "40Gi"})
     labels = {"app": "chat"}
     deployment = {
