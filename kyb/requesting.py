@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from kyb import reach, templates
-from kyb.faults import fail
+from kyb.faults import fail, say
 from kybernate.api import checkpointrequests, restorerequests
 from kybernate.api.checkpointrequests import CheckpointStatus, Leave
 from kybernate.api.errors import Malformed
@@ -26,6 +26,7 @@ from kybernate.clients import resources
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube, Obj
 from kybernate.clients.resources import Resource
+from kybernate.model.ids import WorkloadKey
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -63,10 +64,32 @@ def checkpoint(  # noqa: PLR0913 - one for each option
         kube.get(resources.GPUWORKLOADS, key.name, key.namespace)
     except NotFound:
         fail(f"no workload {key}: `kyb ps` lists them")
+    if gold and (held := _secrets(kube, key)):
+        say(f"every replica will have in its memory what {key} read of Secrets: {', '.join(held)}")
     left = Leave.PARKED if leave is Left.PARKED else Leave.RUNNING
     wanted = checkpointrequests.new_object(key, name=called, leave=left, within=within, gold=gold)
     made = kube.create(resources.CHECKPOINTREQUESTS, wanted)
     _answer(_Request(kube, resources.CHECKPOINTREQUESTS, made, _read_checkpoint), wait, within)
+
+
+def _secrets(kube: Kube, key: WorkloadKey) -> tuple[str, ...]:
+    """Names of Secrets that a pod has in its environment or files."""
+    try:
+        spec = kube.get(resources.PODS, key.name, key.namespace)["spec"]
+    except NotFound:
+        return ()
+    found: list[Any] = []
+    for container in spec.get("containers") or ():
+        each = (one.get("valueFrom") or {} for one in container.get("env") or ())
+        found += [(one.get("secretKeyRef") or {}).get("name") for one in each]
+        found += [
+            (one.get("secretRef") or {}).get("name") for one in container.get("envFrom") or ()
+        ]
+    for volume in spec.get("volumes") or ():
+        found.append((volume.get("secret") or {}).get("secretName"))
+        sources = (volume.get("projected") or {}).get("sources") or ()
+        found += [(one.get("secret") or {}).get("name") for one in sources]
+    return tuple(sorted({str(name) for name in found if name}))
 
 
 def restore(  # noqa: PLR0913 - one for each option

@@ -67,6 +67,25 @@ def test_a_gold_image_is_asked_for(kube: FakeKube, kyb: Kyb) -> None:
     assert made["spec"]["gold"] is True
 
 
+def test_what_a_gold_image_gives_away_of_secrets_is_said(kube: FakeKube, kyb: Kyb) -> None:
+    env = [
+        {"name": "A", "value": "b"},
+        {"name": "P", "valueFrom": {"secretKeyRef": {"name": "db"}}},
+    ]
+    container = {"env": env, "envFrom": [{"secretRef": {"name": "keys"}}, {"configMapRef": {}}]}
+    projected = {"sources": [{"secret": {"name": "tls"}}, {"serviceAccountToken": {}}]}
+    volumes = [{"secret": {"secretName": "db"}}, {"projected": projected}, {"emptyDir": {}}]
+    metadata = {"name": "llama-a", "namespace": "default"}
+    spec = {"containers": [container], "volumes": volumes}
+    kube.seed({"kind": "Pod", "metadata": metadata, "spec": spec})
+    words = (
+        "every replica will have in its memory what default/llama-a read of Secrets: db, keys, tls"
+    )
+    assert words in " ".join(kyb("checkpoint", "llama-a", "--gold").output.split())
+    assert "Secrets" not in kyb("checkpoint", "llama-a").output
+    assert len(kube.list(CHECKPOINTREQUESTS)) == 2
+
+
 def test_waiting_tells_the_name_of_what_was_sealed(kyb: Kyb, carried_out: Kyb) -> None:
     status = {"state": "Succeeded", "message": "sealed in 1.5 s", "checkpoint": "llama-a-7"}
     carried_out(CHECKPOINTREQUESTS, status)
