@@ -162,6 +162,12 @@ class SeatNode:
         (one,) = self.pod(name)["status"]["containerStatuses"]
         return one["restartCount"]
 
+    def runc_state(self, name):
+        """What the real runc says of a pod's container; "paused" is its word for frozen."""
+        (one,) = self.pod(name)["status"]["containerStatuses"]
+        said = self.node.runc("state", one["containerID"].removeprefix("containerd://"))
+        return json.loads(said)["status"]
+
     # pods
 
     def run(self, name, *command, vram="60Gi", probe=None, runtime="kybernate", **spec):

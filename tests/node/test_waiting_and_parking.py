@@ -50,7 +50,7 @@ def test_a_parked_pod_stays_running_and_says_why_nothing_can_be_run_in_it(seats)
     with_terminal = exec_into(seats, "parked", "--stdin", "--tty")
     assert with_terminal.returncode != 0
     assert "default/parked is Parked" in with_terminal.stderr + with_terminal.stdout
-    assert runc_state(seats, "parked") == "paused"  # runc's word for a frozen cgroup
+    assert seats.runc_state("parked") == "paused"
     assert seats.phase("parked") == "Running"
 
 
@@ -65,7 +65,7 @@ def test_a_pod_without_its_gpu_is_gone_promptly_when_it_is_deleted(seats, state)
     else:
         seats.serve("second")
         seats.await_state("second", "Waiting")
-        assert runc_state(seats, "second") == "created"
+        assert seats.runc_state("second") == "created"
         leaving = "second"
     seats.run_plain("plain", seat=False)
     usual, took = (seats.seconds_until_gone(name, within=PROMPT_S) for name in ("plain", leaving))
@@ -80,7 +80,7 @@ def test_containers_are_held_while_the_agent_is_away_and_let_go_when_it_is_back(
     seats.kill_agent()
     try:
         seats.serve("meanwhile")
-        assert runc_state(seats, "meanwhile") == "created"
+        assert seats.runc_state("meanwhile") == "created"
     finally:
         seats.start_agent()
     seats.await_state("meanwhile", "Waiting")
@@ -89,7 +89,7 @@ def test_containers_are_held_while_the_agent_is_away_and_let_go_when_it_is_back(
         assert agent.park(WorkloadKey("default", "before"), within=60.0).ok
     seats.await_state("meanwhile", "Active")
     assert seats.predict("meanwhile")["intact"]
-    assert runc_state(seats, "meanwhile") == "running"
+    assert seats.runc_state("meanwhile") == "running"
 
 
 def test_nobody_is_lost_when_kubelet_containerd_and_agent_are_restarted(seats):
@@ -178,14 +178,6 @@ def seconds_running(seats, name):
     (one,) = seats.pod(name)["status"]["containerStatuses"]
     began = datetime.fromisoformat(one["state"]["running"]["startedAt"])
     return SystemClock().now() - began.timestamp()
-
-
-def runc_state(seats, name):
-    """What the real runc says of a pod's container."""
-    (one,) = seats.pod(name)["status"]["containerStatuses"]
-    container = one["containerID"].removeprefix("containerd://")
-    said = seats.node.runc("state", container)
-    return next(line.split('"')[3] for line in said.splitlines() if '"status"' in line)
 
 
 def exec_into(seats, name, *flags):
