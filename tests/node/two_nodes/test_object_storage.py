@@ -55,7 +55,7 @@ def sealed(pair):
     pair.predict("before")
     answer = pair.predict("before")
     assert answer["counter"] == 2
-    assert pair.seal("before", one, "kept", leave_parked=True).ok
+    assert pair.seal("before", one, "in-the-store", leave_parked=True).ok
     pair.delete("before")
     return answer
 
@@ -63,21 +63,21 @@ def sealed(pair):
 def test_the_node_is_lost_and_it_goes_on_on_the_other_from_object_storage(pair, sealed):
     one, other = pair.nodes
     steps: list[tuple[int, int, float]] = []
-    moved = demote(pair, one, "kept", lambda *step: steps.append(step))
-    size = pair.checkpoint("kept")["status"]["sizeBytes"]
+    moved = demote(pair, one, "in-the-store", lambda *step: steps.append(step))
+    size = pair.checkpoint("in-the-store")["status"]["sizeBytes"]
     print(f"demoted {size / MIB:.0f} MiB in {moved.seconds:.2f} s, {moved.put / MIB:.0f} MiB put")
     assert moved.size == size
     assert 0 < moved.put <= size * 1.05
-    assert where(pair, "kept") == ["object", one.name]
-    assert demote(pair, one, "kept").put == 0
+    assert where(pair, "in-the-store") == ["object", one.name]
+    assert demote(pair, one, "in-the-store").put == 0
 
     lost(one)
     began = time.monotonic()
-    pair.run("after", other, **{"restore-from": "kept"})
+    pair.run("after", other, **{"restore-from": "in-the-store"})
     answer = pair.predict("after")
     seconds = time.monotonic() - began
     status = wait_for(lambda: pair.switch("after"), "the switch is written", 60.0)
     phases = {phase["name"]: phase["seconds"] for phase in status["phases"]}
     print(f"create to the next number {seconds:.2f} s, of it {phases}")
     assert (answer["counter"], answer["intact"]) == (3, True), pair.told("after")
-    assert set(where(pair, "kept")) >= {"object", other.name}
+    assert set(where(pair, "in-the-store")) >= {"object", other.name}

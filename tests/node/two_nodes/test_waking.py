@@ -109,9 +109,9 @@ def test_a_woken_container_that_is_killed_goes_back_or_begins_anew_by_its_class(
     one, _ = pair.nodes
     pair.run("sealed", one)
     assert pair.predict("sealed")["counter"] == 1
-    assert pair.seal("sealed", one, "kept", leave_parked=True).ok
+    assert pair.seal("sealed", one, "kept-here", leave_parked=True).ok
     pair.delete("sealed")
-    pair.run("woken", one, **{"restore-from": "kept", "class": kind})
+    pair.run("woken", one, **{"restore-from": "kept-here", "class": kind})
     assert [pair.predict("woken")["counter"] for _ in range(2)] == [2, 3]
     one.real.runc("kill", pair.container("woken")["containerID"].rpartition("/")[2], "KILL")
     wait_for(lambda: pair.container("woken")["restartCount"] == 1, "it is made again", PATIENCE_S)
