@@ -361,7 +361,8 @@ def test_a_workload_is_snapshotted_by_its_policys_clock_and_who_is_left_out_is_s
 
     (request,) = _until(made)
     assert request["spec"] == {
-        "workload": "train", "leave": "Running", "gold": False, "within": "1m", "forgetAfter": "24h",
+        "workload": "train", "leave": "Running", "gold": False,
+        "within": "1m", "forgetAfter": "24h",
     }  # fmt: skip
     assert status_of(cluster, CHECKPOINTPOLICIES, "often")["workloads"] == 1
     cluster.kube.delete(PODS, "train", NAMESPACE, grace_seconds=0)
