@@ -94,9 +94,7 @@ class Cooling:
         asked = [
             policy.object_after
             for policy in self._policies.items().values()
-            if policy.namespace == one.namespace
-            and policy.object_after is not None
-            and policy.selects(one.labels)
+            if policy.object_after is not None and policy.is_about(one.namespace, one.labels)
         ]
         return min(asked, default=None)
 

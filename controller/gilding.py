@@ -73,7 +73,7 @@ class Gilding:
 
     def _missing(self, key: Key, pod: Running) -> Iterator[str]:
         for policy in self._policies.items().values():
-            if policy.namespace == key[0] and policy.selects(pod.seated.labels):
+            if policy.is_about(key[0], pod.seated.labels):
                 name = goldimages.name_of(policy.gold, pod.seated.version)
                 if self._images.get((key[0], name)) is None:
                     yield name

@@ -148,11 +148,7 @@ class Snapshotting:
         return min(asked, default=None)
 
     def _selecting(self, key: Key) -> Iterator[CheckpointPolicy]:
-        pod = self._pods.get(key)
-        if pod is not None:
-            for policy in self._policies.items().values():
-                if policy.namespace == key[0] and policy.selects(pod[0]):
-                    yield policy
+        return (one for one in self._policies.items().values() if self._is_about(one, key))
 
     def _tell_policies(self, namespace: str) -> None:
         """Raises ApiError."""
@@ -164,7 +160,7 @@ class Snapshotting:
         about = [
             key
             for key, one in self._running.items().items()
-            if key[0] == policy.namespace and not one.finished and self._selects(policy, key)
+            if not one.finished and self._is_about(policy, key)
         ]
         if policy.every is not None and not self._rests.keys() >= set(about):
             return  # not everybody was looked at since we lead
@@ -182,9 +178,9 @@ class Snapshotting:
         except NotFound:
             self._log.info("deleted meanwhile", policy=f"{policy.namespace}/{policy.name}")
 
-    def _selects(self, policy: CheckpointPolicy, key: Key) -> bool:
+    def _is_about(self, policy: CheckpointPolicy, key: Key) -> bool:
         pod = self._pods.get(key)
-        return pod is not None and policy.selects(pod[0])
+        return pod is not None and policy.is_about(key[0], pod[0])
 
     def _words(self, policy: CheckpointPolicy, about: list[Key]) -> str:
         """Who is not snapshotted now, and why."""

@@ -129,7 +129,7 @@ class ClusterView:
         names = sorted(
             goldimages.name_of(policy.gold, pod.version)
             for policy in self._policies.items().values()
-            if policy.namespace == namespace and policy.selects(pod.labels)
+            if policy.is_about(namespace, pod.labels)
         )
         known = {name: self._checkpoints.get((namespace, name)) for name in names}
         return tuple(name for name, one in known.items() if one is not None and one.gold)

@@ -68,6 +68,10 @@ class CheckpointPolicy:
         """Whether it is about pods with these labels; an empty selector is about all."""
         return all(requirement.holds(labels) for requirement in self.selector)
 
+    def is_about(self, namespace: str, labels: Labels) -> bool:
+        """Whether it speaks of a pod of this namespace with these labels."""
+        return self.namespace == namespace and self.selects(labels)
+
 
 def read_policy(obj: Mapping[str, Any]) -> CheckpointPolicy:
     """Raises Malformed with every fault and its path."""

@@ -93,7 +93,7 @@ class Draft:
         """
         names.check_path(path)
         target = self.folder / path
-        before = sum(file.size for path, file in self._written.items() if path not in self._shared)
+        before = self.size - self.shared
         with self._whole_or_gone():
             target.parent.mkdir(parents=True, exist_ok=True)
             with _opened(target, anew=not self._stays) as file:
@@ -131,7 +131,8 @@ class Draft:
                 self._written[file.path] = self._shared[file.path] = file
                 return
         if file.path not in self._written:
-            verifying.same_or_unusable(file, *_measure(self.take(file.path, source)))
+            copied = self.take(file.path, source)
+            verifying.same_or_unusable(file, copied.size, copied.sha256)
 
     def share_equals(self, folder: Path, files: Iterable[File]) -> None:
         """Every file that is byte for byte what a sealed checkpoint has under the same path. What
@@ -164,8 +165,7 @@ class Draft:
         """
         if written is None:
             written = verifying.survey(self.folder).size - self.shared
-        there = written
-        self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), there)
+        self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), written)
 
     def seal(self, facts: Facts, linked: int = 0) -> Sealed:
         """Make it a checkpoint: whole and visible, or an error and nothing. `linked` bytes of it
@@ -266,10 +266,6 @@ class Draft:
 def _opened(path: Path, *, anew: bool) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if anew else 0)
     return os.fdopen(os.open(path, flags, 0o600), "r+b")
-
-
-def _measure(file: File) -> tuple[int, str]:
-    return file.size, file.sha256
 
 
 def _prune(folder: Path) -> None:

@@ -16,34 +16,7 @@ from nodeagent.checkpoints.store import Store
 
 pytestmark = pytest.mark.crash
 
-SEALS = """
-import sys
-from pathlib import Path
-from kybernate.model.checkpoint import Fingerprint
-from kybernate.artifacts.facts import Facts
-from nodeagent.checkpoints.signing import Keys
-from nodeagent.checkpoints.store import Store
-made_in = Fingerprint(
-    kernel="", architecture="", boot="", image="", command=(), mechanism="simulated"
-)
-facts = Facts(
-    workload="w", pod="p", pod_uid="u", container="c", node="a", sealed_at=1.0, made_in=made_in
-)
-root = Path(sys.argv[1])
-store = Store(root / "node-a", Keys(root / "keys"), 2**40, spare=0)
-have = {one.manifest.name for one in store.all()}
-number = len(have)
-while True:
-    with store.draft("default", f"c-{number}") as draft:
-        (draft.folder / "image").mkdir()
-        (draft.folder / "image/pages-1.img").write_bytes(bytes([number % 256]) * 300_000)
-        draft.write("gpu/0", [b"x" * 1000] * 300)
-        draft.seal(facts)
-    print(f"c-{number}", flush=True)
-    number += 1
-"""
-
-SHARES = """
+IN_A_STORE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +33,26 @@ facts = Facts(
 )
 root = Path(sys.argv[1])
 store = Store(root / "node-a", Keys(root / "keys"), 2**40, spare=0)
-number = max((int(one.manifest.name[2:]) + 1 for one in store.all()), default=0)
+"""
+
+SEALS = (
+    IN_A_STORE
+    + """have = {one.manifest.name for one in store.all()}
+number = len(have)
+while True:
+    with store.draft("default", f"c-{number}") as draft:
+        (draft.folder / "image").mkdir()
+        (draft.folder / "image/pages-1.img").write_bytes(bytes([number % 256]) * 300_000)
+        draft.write("gpu/0", [b"x" * 1000] * 300)
+        draft.seal(facts)
+    print(f"c-{number}", flush=True)
+    number += 1
+"""
+)
+
+SHARES = (
+    IN_A_STORE
+    + """number = max((int(one.manifest.name[2:]) + 1 for one in store.all()), default=0)
 while True:
     pieces = [bytes([n, max(k for k in range(number + 1) if k % 40 == n or k == 0) % 256]) * 2048
               for n in range(40)]
@@ -81,6 +73,7 @@ while True:
         store.delete("default", f"c-{number - 4}")
     number += 1
 """
+)
 
 
 def test_those_that_share_are_whole_after_a_kill_too_and_what_is_counted_is_there(
