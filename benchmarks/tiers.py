@@ -5,8 +5,9 @@ the same run; and what is stored once.
     .venv/bin/python -m benchmarks.tiers [--size 4Gi] [--folder DIR] [--rounds 3]
 
 Bounds: for the disk the smaller of a raw writer (fio where it is installed, else the same requests
-without our code: 4 MiB, eight at once, O_DIRECT, preallocated, synced) and cores x the rate at
-which one core names and seals; for the bucket obstore alone, with the same objects, as many at
+without our code: 4 MiB, eight at once, O_DIRECT, preallocated, synced; from pages of 4 KiB, as
+fio's) and cores x the rate at which one core names and seals; `_of_huge` is of the raw requests
+from huge pages, as ours are; for the bucket obstore alone, with the same objects, as many at
 once, the object server on cores of its own. Ratios are of rates, but for
 `second_snapshot_bytes`, `second_scattered_bytes` (moved for it, of the first), `gold_10_bytes` (a
 gold image and ten replicas that diverged by 5 %, of the image) and `bf16_left`, which are of bytes;
@@ -18,6 +19,7 @@ import argparse
 import json
 import mmap
 import os
+import queue
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +45,7 @@ from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.progress import Course
 from kybernate.ladder.writing import Writing
 from kybernate.runtime.clock import SystemClock
+from kybernate.stores import pages
 from kybernate.stores.bucket import Access, Bucket
 from kybernate.stores.nvme import Nvme
 from kybernate.stores.port import Store
@@ -68,7 +71,7 @@ def main() -> None:
         core = _core_rate(CHUNK)
         cores = len(os.sched_getaffinity(0))
         disk = _best([bench.disk() for _ in range(asked.rounds)])
-        bound = {way: min(disk[f"raw {way}"], cores * core) for way in ("write", "read")}
+        bound = {name: min(rate, cores * core) for name, rate in disk.items() if "raw" in name}
         objects = bench.objects(asked.rounds)
         kept = bench.kept()
         woken = bench.wake(asked.rounds)
@@ -88,8 +91,10 @@ def main() -> None:
     report.table("wake from the disk", ["stage alone, then all", "seconds"], stages)
     smallest = min(pressed, key=lambda one: one.left)
     ratios = {
-        "nvme_write_of_bound": disk["seal"] / bound["write"],
-        "nvme_read_of_bound": disk["open"] / bound["read"],
+        "nvme_write_of_bound": disk["seal"] / bound["raw write"],
+        "nvme_read_of_bound": disk["open"] / bound["raw read"],
+        "nvme_write_of_huge": disk["seal"] / bound["raw write, huge pages"],
+        "nvme_read_of_huge": disk["open"] / bound["raw read, huge pages"],
         "object_put_of_obstore": objects["put"] / objects["obstore put"],
         "object_get_of_obstore": objects["get"] / objects["obstore get"],
         "wake_of_slowest_stage": woken["wake"] / max(woken[name] for name in _STAGES),
@@ -184,8 +189,9 @@ class Bench:
         def put(_: str, at: int, found: memoryview) -> None:
             pool[at : at + len(found)] = found
 
+        rooms = _rooms(FULL + 2**20)
         work: dict[str, Callable[[], object]] = {
-            "fetch": lambda: _each(manifest.pack_keys, store.get),
+            "fetch": lambda: _each(manifest.pack_keys, lambda key: _fetched(store, key, rooms)),
             "open": lambda: _opened(store, manifest, key),
             "put": lambda: _each(range(0, self._size, CHUNK), lambda at: put("", at, _FILLER)),
             "wake": lambda: reading.deliver(store, manifest, key, put, Course(SystemClock())),
@@ -255,10 +261,27 @@ def _opened(store: Store, manifest: Manifest, key: DomainKey) -> None:
     def one(number: int) -> None:
         chunk, begin = pack.chunks[number], pack.offsets[number]
         sealed = content[begin : begin + chunk.size + chunks.TAG]
-        key.open(chunk.name, sealed, memoryview(bytearray(chunk.size)))
+        room = rooms.get()
+        key.open(chunk.name, sealed, room[: chunk.size])
+        rooms.put(room)
 
+    rooms = _rooms(CHUNK)
     count = sum(len(listed.chunks) for listed in manifest.packs)
     _each((number % len(pack.chunks) for number in range(count)), one)
+
+
+def _rooms(size: int) -> "queue.SimpleQueue[memoryview]":
+    """Memory that is used again and again, as the pipelines do."""
+    rooms: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+    for _ in range(reading.SPANS):
+        rooms.put(pages.taken(size))
+    return rooms
+
+
+def _fetched(store: Store, key: str, rooms: "queue.SimpleQueue[memoryview]") -> None:
+    room = rooms.get()
+    store.get(key, into=room)
+    rooms.put(room)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -340,8 +363,13 @@ def _raw_name() -> str:
 
 def _raw(path: Path, size: int) -> dict[str, float]:
     """The disk's own rates."""
+    small = [memoryview(mmap.mmap(-1, _BLOCK)) for _ in range(_DEPTH)]
+    huge = [pages.taken(_BLOCK) for _ in range(_DEPTH)]
     try:
-        return _fio(path, size) if shutil.which("fio") else _pwrite(path, size)
+        found = _fio(path, size) if shutil.which("fio") else _pwrite(path, size, small)
+        path.unlink()
+        of_huge = _pwrite(path, size, huge)
+        return found | {f"{name}, huge pages": rate for name, rate in of_huge.items()}
     finally:
         path.unlink(missing_ok=True)
 
@@ -357,20 +385,19 @@ def _fio(path: Path, size: int) -> dict[str, float]:
     return found
 
 
-def _pwrite(path: Path, size: int) -> dict[str, float]:
-    block = mmap.mmap(-1, _BLOCK)
-    block.write(os.urandom(_BLOCK))
+def _pwrite(path: Path, size: int, rooms: list[memoryview]) -> dict[str, float]:
+    for room in rooms:
+        room[:] = os.urandom(_BLOCK)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
-    rooms = [memoryview(mmap.mmap(-1, _BLOCK)) for _ in range(_DEPTH)]
+    ats = range(0, size, _BLOCK)
     try:
         with ThreadPoolExecutor(_DEPTH) as threads:
             began = time.perf_counter()
             os.posix_fallocate(fd, 0, size)
-            list(threads.map(lambda at: os.pwrite(fd, block, at), range(0, size, _BLOCK)))
+            list(threads.map(lambda at: os.pwrite(fd, rooms[at // _BLOCK % _DEPTH], at), ats))
             os.fsync(fd)
             wrote = time.perf_counter() - began
             began = time.perf_counter()
-            ats = range(0, size, _BLOCK)
             list(threads.map(lambda at: os.preadv(fd, [rooms[at // _BLOCK % _DEPTH]], at), ats))
             return {"raw write": size / wrote, "raw read": size / (time.perf_counter() - began)}
     finally:

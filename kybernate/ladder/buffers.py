@@ -4,10 +4,10 @@ A few large pieces of memory, used again and again: what bounds a pipeline.
 Called by: the pipelines here. Rule: whoever takes one gives it back; who finds none waits.
 """
 
-import mmap
 import queue
 
 from kybernate.ladder.progress import Course
+from kybernate.stores.pages import taken
 
 _LOOK_S = 0.2  # between two looks at whether to go on
 
@@ -18,7 +18,7 @@ class Buffers:
     def __init__(self, count: int, size: int) -> None:
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         for _ in range(count):
-            self._free.put(memoryview(mmap.mmap(-1, size)))
+            self._free.put(taken(size))
 
     def take(self, course: Course) -> memoryview:
         """Raises Ended."""

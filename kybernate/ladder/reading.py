@@ -24,14 +24,16 @@ from kybernate.ladder.buffers import Buffers
 from kybernate.ladder.progress import Course
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.errors import Absent
+from kybernate.stores.pages import taken
 from kybernate.stores.port import Store
 
 SPANS = 4  # at once
 _SPAN = packs.FULL  # bytes of sealed chunks that are fetched at once
+_ROOM = -(-_SPAN // 4096 + 2) * 4096  # for whole blocks around them
 
 
 Sink = Callable[[str, int, memoryview], None]
-"""Takes a chunk: the file's path, where in it, and the bytes, which are the sink's to keep."""
+"""Takes a chunk: the file's path, where in it, and the bytes, which are there until it returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +89,14 @@ def deliver(store: Store, manifest: Manifest, key: DomainKey, sink: Sink, course
     course.expect(manifest.size)
     for file in manifest.files:
         course.did(sum(piece.size for piece in file.content if isinstance(piece, Zeros)))
-    buffers = Buffers(SPANS, -(-_SPAN // 4096 + 1) * 4096)
+    buffers = Buffers(SPANS, CHUNK + _ROOM)
 
     def fetch(span: "_Span") -> None:
         room = buffers.take(course)
         try:
-            content = _fetched(store, manifest.domain, span, room)
+            content = _fetched(store, manifest.domain, span, room[CHUNK:])
             for place in span.places:
-                found = span.open(place, content, key)
+                found = span.open(place, content, key, room[:CHUNK])
                 sink(place.file, place.at, found)
                 course.did(len(found))
         finally:
@@ -118,7 +120,7 @@ def stream(store: Store, manifest: Manifest, key: DomainKey, file: File) -> Iter
         for number in range(piece.first, piece.first + piece.count):
             span = _Span(manifest.packs[piece.pack], [_Place(number, file.path, 0)])
             content = _fetched(store, manifest.domain, span, None)
-            yield span.open(span.places[0], content, key)
+            yield span.open(span.places[0], content, key, taken(CHUNK))
 
 
 def piece(
@@ -139,7 +141,7 @@ def piece(
             if at < end and at + size > begin:
                 span = _Span(pack, [_Place(number, file.path, at)])
                 content = _fetched(store, manifest.domain, span, None)
-                opened = span.open(span.places[0], content, key)
+                opened = span.open(span.places[0], content, key, taken(CHUNK))
                 found += opened[max(0, begin - at) : max(0, end - at)]
             at += size
     return bytes(found)
@@ -196,6 +198,7 @@ class _Ahead:
             for pack, place in _places(manifest)
             if place.at >= begins.get(place.file, 0)
         )
+        self._buffers = Buffers(SPANS, _ROOM)
         self._coming: deque[Future[list[memoryview]]] = deque()
         self._ready: deque[memoryview] = deque()
 
@@ -223,9 +226,16 @@ class _Ahead:
             self._coming.append(self._threads.submit(self._fetch, span))
 
     def _fetch(self, span: "_Span") -> list[memoryview]:
-        self._course.check()
-        content = _fetched(self._store, self._manifest.domain, span, None)
-        return [span.open(place, content, self._key) for place in span.places]
+        sealed = self._buffers.take(self._course)
+        try:
+            content = _fetched(self._store, self._manifest.domain, span, sealed)
+            room, found = taken(sum(span.size(place) for place in span.places)), []
+            for place in span.places:
+                found.append(span.open(place, content, self._key, room))
+                room = room[span.size(place) :]
+            return found
+        finally:
+            self._buffers.give(sealed)
 
 
 def _rows(manifest: Manifest, file: File) -> Iterator[tuple[int, bool]]:
@@ -264,11 +274,17 @@ class _Span:
         last = self.places[-1].number
         return self.pack.offsets[last] + self.pack.chunks[last].size + TAG
 
-    def open(self, place: _Place, content: memoryview, key: DomainKey) -> memoryview:
-        """A chunk's bytes, of the span's. Raises Unusable."""
+    def size(self, place: _Place) -> int:
+        """Bytes of a chunk."""
+        return self.pack.chunks[place.number].size
+
+    def open(
+        self, place: _Place, content: memoryview, key: DomainKey, into: memoryview
+    ) -> memoryview:
+        """A chunk's bytes, of the span's, at the beginning of `into`. Raises Unusable."""
         chunk = self.pack.chunks[place.number]
         begin = self.pack.offsets[place.number] - self.begin
-        found = memoryview(bytearray(chunk.size))
+        found = into[: chunk.size]
         key.open(chunk.name, content[begin : begin + chunk.size + TAG], found)
         return found
 

@@ -10,7 +10,6 @@ Rule: a draft's bytes are synced, then it gets its name, then the folder's names
 
 import ctypes
 import errno
-import mmap
 import os
 import uuid
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from kybernate.stores import disk as disks
 from kybernate.stores import drafts, port
 from kybernate.stores.disk import Disk
 from kybernate.stores.errors import Absent, BadKey, Faulty, NoRoom
+from kybernate.stores.pages import taken
 from kybernate.stores.port import Listed
 
 _DRAFTS = "drafts"
@@ -76,7 +76,7 @@ class Nvme:
             fd = self._open(path, disks.READ)
             try:
                 begin, end = port.cut(offset, size, os.fstat(fd).st_size)
-                return port.placed(self._read(fd, begin, end, into), into)
+                return self._read(fd, begin, end, into)
             finally:
                 self._disk.close(fd)
 
@@ -138,7 +138,7 @@ class Nvme:
         if aligned and len(part) % _ALIGNED == 0:
             self._all(fd, part, at)
             return
-        bounce = memoryview(mmap.mmap(-1, _up(len(part))))
+        bounce = taken(_up(len(part)))
         bounce[: len(part)] = part
         self._all(fd, bounce, at)
 
@@ -150,11 +150,10 @@ class Nvme:
     def _read(self, fd: int, begin: int, end: int, into: memoryview | None) -> memoryview:
         """Whole blocks around what is asked for, in parallel."""
         first, last = begin // _ALIGNED * _ALIGNED, _up(end)
-        fits = into is not None and begin == first and len(into) >= last - first
-        if fits and into is not None and _address(into) % _ALIGNED == 0:
+        if into is not None and len(into) >= last - first and _address(into) % _ALIGNED == 0:
             room = into[: last - first]
         else:
-            room = memoryview(mmap.mmap(-1, max(_ALIGNED, last - first)))[: last - first]
+            room = taken(last - first)
         ats = range(0, last - first, _BLOCK)
         counts = list(
             self._threads.map(lambda at: self._fill(fd, room[at : at + _BLOCK], first + at), ats)
