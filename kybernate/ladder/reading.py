@@ -8,28 +8,27 @@ given to anybody. Rule: nothing is written outside the folder: paths were checke
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kybernate.artifacts import manifest as manifests
-from kybernate.artifacts import names, packs, signing
-from kybernate.artifacts.chunks import CHUNK, TAG, DomainKey
+from kybernate.artifacts import names, signing
+from kybernate.artifacts.chunks import CHUNK, DomainKey
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import File, Manifest, Zeros
-from kybernate.artifacts.packs import Pack
 from kybernate.artifacts.signing import Trusted
+from kybernate.ladder import spans
 from kybernate.ladder.buffers import Buffers
 from kybernate.ladder.progress import Course
+from kybernate.ladder.spans import Place, Span
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.errors import Absent
 from kybernate.stores.pages import taken
 from kybernate.stores.port import Store
 
 SPANS = 4  # at once
-_SPAN = packs.FULL  # bytes of sealed chunks that are fetched at once
-_ROOM = -(-_SPAN // 4096 + 2) * 4096  # for whole blocks around them
 
 
 Sink = Callable[[str, int, memoryview], None]
@@ -43,15 +42,6 @@ class Opened:
     manifest: Manifest
     signature: str
     blob: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A chunk of a pack, and where in which file it belongs."""
-
-    number: int
-    file: str
-    at: int
 
 
 def opened(
@@ -89,12 +79,12 @@ def deliver(store: Store, manifest: Manifest, key: DomainKey, sink: Sink, course
     course.expect(manifest.size)
     for file in manifest.files:
         course.did(sum(piece.size for piece in file.content if isinstance(piece, Zeros)))
-    buffers = Buffers(SPANS, CHUNK + _ROOM)
+    buffers = Buffers(SPANS, CHUNK + spans.ROOM)
 
-    def fetch(span: "_Span") -> None:
+    def fetch(span: Span) -> None:
         room = buffers.take(course)
         try:
-            content = _fetched(store, manifest.domain, span, room[CHUNK:])
+            content = span.fetched(store, manifest.domain, room[CHUNK:])
             for place in span.places:
                 found = span.open(place, content, key, room[:CHUNK])
                 sink(place.file, place.at, found)
@@ -104,7 +94,7 @@ def deliver(store: Store, manifest: Manifest, key: DomainKey, sink: Sink, course
 
     with ThreadPoolExecutor(SPANS, thread_name_prefix="waking") as threads:
         try:
-            for _ in threads.map(fetch, list(_spans(_places(manifest)))):
+            for _ in threads.map(fetch, list(spans.joined(spans.places(manifest)))):
                 pass
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -118,8 +108,8 @@ def stream(store: Store, manifest: Manifest, key: DomainKey, file: File) -> Iter
             yield from zeros(piece.size)
             continue
         for number in range(piece.first, piece.first + piece.count):
-            span = _Span(manifest.packs[piece.pack], [_Place(number, file.path, 0)])
-            content = _fetched(store, manifest.domain, span, None)
+            span = Span(manifest.packs[piece.pack], [Place(number, file.path, 0)])
+            content = span.fetched(store, manifest.domain)
             yield span.open(span.places[0], content, key, taken(CHUNK))
 
 
@@ -139,8 +129,8 @@ def piece(
         for number in range(part.first, part.first + part.count):
             size = pack.chunks[number].size
             if at < end and at + size > begin:
-                span = _Span(pack, [_Place(number, file.path, at)])
-                content = _fetched(store, manifest.domain, span, None)
+                span = Span(pack, [Place(number, file.path, at)])
+                content = span.fetched(store, manifest.domain)
                 opened = span.open(span.places[0], content, key, taken(CHUNK))
                 found += opened[max(0, begin - at) : max(0, end - at)]
             at += size
@@ -193,12 +183,12 @@ class _Ahead:
     ) -> None:
         self._threads, self._store, self._manifest = threads, store, manifest
         self._key, self._course, self._begins = key, course, begins
-        self._spans = _spans(
+        self._spans = spans.joined(
             (pack, place)
-            for pack, place in _places(manifest)
+            for pack, place in spans.places(manifest)
             if place.at >= begins.get(place.file, 0)
         )
-        self._buffers = Buffers(SPANS, _ROOM)
+        self._buffers = Buffers(SPANS, spans.ROOM)
         self._coming: deque[Future[list[memoryview]]] = deque()
         self._ready: deque[memoryview] = deque()
 
@@ -225,10 +215,10 @@ class _Ahead:
         while len(self._coming) < SPANS and (span := next(self._spans, None)):
             self._coming.append(self._threads.submit(self._fetch, span))
 
-    def _fetch(self, span: "_Span") -> list[memoryview]:
+    def _fetch(self, span: Span) -> list[memoryview]:
         sealed = self._buffers.take(self._course)
         try:
-            content = _fetched(self._store, self._manifest.domain, span, sealed)
+            content = span.fetched(self._store, self._manifest.domain, sealed)
             room, found = taken(sum(span.size(place) for place in span.places)), []
             for place in span.places:
                 found.append(span.open(place, content, self._key, room))
@@ -254,84 +244,6 @@ def zeros(size: int) -> Iterator[memoryview]:
     row = memoryview(bytes(min(size, CHUNK)))
     for at in range(0, size, CHUNK):
         yield row[: size - at]
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Chunks of a pack that stand one after the other, and where they belong."""
-
-    pack: Pack
-    places: list[_Place]
-
-    @property
-    def begin(self) -> int:
-        """Where the first begins."""
-        return self.pack.offsets[self.places[0].number]
-
-    @property
-    def end(self) -> int:
-        """Where the last ends."""
-        last = self.places[-1].number
-        return self.pack.offsets[last] + self.pack.chunks[last].size + TAG
-
-    def size(self, place: _Place) -> int:
-        """Bytes of a chunk."""
-        return self.pack.chunks[place.number].size
-
-    def open(
-        self, place: _Place, content: memoryview, key: DomainKey, into: memoryview
-    ) -> memoryview:
-        """A chunk's bytes, of the span's, at the beginning of `into`. Raises Unusable."""
-        chunk = self.pack.chunks[place.number]
-        begin = self.pack.offsets[place.number] - self.begin
-        found = into[: chunk.size]
-        key.open(chunk.name, content[begin : begin + chunk.size + TAG], found)
-        return found
-
-
-def _spans(places: Iterable[tuple[Pack, _Place]]) -> Iterator[_Span]:
-    """Those that are neighbours in a pack, or the same again, are fetched together, as long as
-    neither what is fetched nor what is made of it is more than a span."""
-    span: _Span | None = None
-    opened = 0
-    for pack, place in places:
-        size = pack.chunks[place.number].size
-        if span and span.pack is pack and 0 <= place.number - span.places[-1].number <= 1:
-            span.places.append(place)
-            opened += size
-            if span.end - span.begin <= _SPAN and opened <= _SPAN:
-                continue
-            span.places.pop()
-        if span:
-            yield span
-        span, opened = _Span(pack, [place]), size
-    if span:
-        yield span
-
-
-def _places(manifest: Manifest) -> Iterator[tuple[Pack, _Place]]:
-    for file in manifest.files:
-        at = 0
-        for piece in file.content:
-            if isinstance(piece, Zeros):
-                at += piece.size
-                continue
-            pack = manifest.packs[piece.pack]
-            for number in range(piece.first, piece.first + piece.count):
-                yield pack, _Place(number, file.path, at)
-                at += pack.chunks[number].size
-
-
-def _fetched(store: Store, domain: str, span: _Span, into: memoryview | None) -> memoryview:
-    """Raises Unusable where the pack is not there, or not long enough."""
-    size = span.end - span.begin
-    try:
-        found = store.get(names.pack_key(domain, span.pack.name), span.begin, size, into)
-    except Absent:
-        raise Unusable(Flaw.PACK_MISSING, span.pack.name) from None
-    if len(found) != size:
-        raise Unusable(Flaw.PACK_ALTERED, f"{span.pack.name} is cut short")
-    return found
 
 
 def _made(path: Path, size: int) -> None:
