@@ -5,8 +5,9 @@ What sealing, opening and fetching a checkpoint cost, against `cp` and a plain c
 
 In one run, on one disk. The bounds: `cp` and `sync` for sealing (which copies, hashes, syncs and
 signs), `sha256sum` for opening (which hashes every byte), a plain TCP connection on loopback into
-files that are synced for fetching (which comes over mutual TLS and is hashed). Ratios are of rates:
-1.0 is as fast as the bound.
+files that are synced for fetching (which comes over mutual TLS and is hashed), one stream of gRPC
+over mutual TLS for objects of 32 MiB that an agent lends, four at a time. Ratios are of rates: 1.0
+is as fast as the bound.
 """
 
 import argparse
@@ -25,21 +26,24 @@ from pathlib import Path
 import grpc
 
 from benchmarks.harness import report
-from kybernate.api import names
 from kybernate.api.quantity import parse_bytes
 from kybernate.artifacts.facts import Facts
+from kybernate.clients.pb import agent_pb2, peerstore_pb2_grpc
 from kybernate.clients.pb import agent_pb2_grpc as rpc
+from kybernate.clients.reaching import SERVER
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.runtime.clock import SystemClock
-from kybernate.runtime.tls import TlsFiles
+from kybernate.stores.ram import Ram
 from nodeagent.checkpoints.lending import Lending
-from nodeagent.checkpoints.peers import SERVER, Peers, Wanted
+from nodeagent.checkpoints.lentstore import LentStore
+from nodeagent.checkpoints.peers import Peers, Wanted
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
-from testbed.pki import Authority
+from testbed.lentstores import Lender
 
 _BLOCK = 2 * 1024 * 1024
+_OBJECT, _TOGETHER = 32 * 1024 * 1024, 4  # a pack's bytes; how many a wake has ahead
 _FACTS = Facts(
     workload="benchmark",
     pod="benchmark",
@@ -74,6 +78,7 @@ def main() -> None:
         "seal_in_place_of_sha256sum": best["sha256sum"] / best["seal what is there"],
         "open_of_sha256sum": best["sha256sum"] / best["open"],
         "fetch_of_loopback": best["loopback and sync"] / best["fetch"],
+        "objects_of_stream": best["stream"] / best["objects"],
     }
     report.last_line("artifacts", ratios, best, size=asked.size, files=asked.files)
 
@@ -115,9 +120,12 @@ class Bench:
             "open": _timed(lambda: self._a.open("default", name)),
             "loopback and sync": _timed(self._loopback),
         }
-        with self._lending() as peers:
+        with self._lending() as lender:
+            peers = Peers(self._b, lender.credentials, lambda _: lender.address, SystemClock())
             wanted = Wanted(namespace="default", name=name)
             took["fetch"] = _timed(lambda: peers.fetch(wanted, NodeName("a")))
+            took["stream"] = _timed(lambda: _stream(lender, name))
+            took["objects"] = _timed(lambda: _objects(lender, self._size))
         for store in (self._a, self._b):
             store.delete("default", name)
         self._a.delete("default", f"{name}-in-place")
@@ -176,27 +184,36 @@ class Bench:
                 os.fsync(file.fileno())
 
     @contextmanager
-    def _lending(self) -> Iterator[Peers]:
-        authority = Authority(self._folder / "pki")
-        serving = _identity(self._folder / "serving", authority, SERVER)
-        calling = _identity(self._folder / "calling", authority, names.AGENT_CLIENT)
-        server = grpc.server(futures.ThreadPoolExecutor(4))
-        rpc.add_CheckpointsServicer_to_server(Lending(self._a), server)
-        port = server.add_secure_port("127.0.0.1:0", serving.grpc_server_credentials())
-        server.start()
-        yield Peers(
-            self._b, calling.grpc_channel_credentials, lambda _: f"127.0.0.1:{port}", SystemClock()
-        )
-        server.stop(None).wait()
+    def _lending(self) -> Iterator[Lender]:
+        """An agent with the first store, and a store of as many objects."""
+        objects, content = Ram(2 * self._size + _OBJECT, SystemClock().now), os.urandom(_OBJECT)
+        for number in range(self._size // _OBJECT):
+            objects.put(f"object/{number}", content)
+
+        def add(server: grpc.Server) -> None:
+            rpc.add_CheckpointsServicer_to_server(Lending(self._a), server)
+            peerstore_pb2_grpc.add_PeerStoreServicer_to_server(LentStore(objects), server)
+
+        lender = Lender(self._folder, add)
+        yield lender
+        lender.end()
 
 
-def _identity(folder: Path, authority: Authority, name: str) -> TlsFiles:
-    pair = authority.issue(name, common_name=name, addresses=[name])
-    folder.mkdir(exist_ok=True)
-    shutil.copy(authority.files.certificate, folder / "ca.crt")
-    shutil.copy(pair.certificate, folder / "tls.crt")
-    shutil.copy(pair.key, folder / "tls.key")
-    return TlsFiles(folder)
+def _stream(lender: Lender, name: str) -> None:
+    """Fetch's bytes, kept nowhere."""
+    options = (("grpc.ssl_target_name_override", SERVER),)
+    with grpc.secure_channel(lender.address, lender.credentials(), options) as channel:
+        asked = agent_pb2.FetchRequest(namespace="default", name=name)
+        for _ in rpc.CheckpointsStub(channel).Fetch(asked):
+            pass
+
+
+def _objects(lender: Lender, size: int) -> None:
+    peer = lender.peer()
+    with futures.ThreadPoolExecutor(_TOGETHER) as threads:
+        keys = [f"object/{number}" for number in range(size // _OBJECT)]
+        assert sum(map(len, threads.map(peer.get, keys))) == len(keys) * _OBJECT
+    peer.close()
 
 
 def _timed(work: Callable[[], object]) -> float:

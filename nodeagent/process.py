@@ -83,7 +83,10 @@ class Process:
         runtime = RuntimeSocket(
             engine.containers, engine.coordinator, self._prober(), engine.wakings
         )
-        self.servers = Servers(agent, runtime, engine.artifacts.lending, engine.artifacts.copies)
+        artifacts = engine.artifacts
+        self.servers = Servers(
+            agent, runtime, artifacts.lending, artifacts.copies, artifacts.lent_store
+        )
         self._relearner = Relearner(
             self._settings.runtime_root, runtime.answer, engine.tools.freezer, self._clock
         )

@@ -88,6 +88,16 @@ class Authority:
             builder = builder.add_extension(_alternatives(addresses), critical=False)
         return self._save(name, builder.sign(self._key, hashes.SHA256()), key)
 
+    def mounted(self, name: str) -> Path:
+        """The folder `<name>-tls` with a certificate of this name, as a Secret is mounted."""
+        pair = self.issue(name, common_name=name, addresses=["127.0.0.1", name])
+        folder = self.folder / f"{name}-tls"
+        folder.mkdir(exist_ok=True)
+        parts = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": self.files.certificate}
+        for part, file in parts.items():
+            files.write_private(folder / part, file.read_bytes())
+        return folder
+
     def _make(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name("kybernate testbed", None)

@@ -24,7 +24,8 @@ from kybernate.stores.places import BadPlace
 from kybernate.stores.port import Store
 from kybernate.stores.retrying import Retrying
 
-PLACE = "An agent's folder, a store's folder, or s3://BUCKET/PREFIX."
+PLACE = "An agent's folder, a store's folder, s3://BUCKET/PREFIX, or peer://HOST:PORT."
+STORE = "a store's folder, s3://BUCKET/PREFIX, or peer://HOST:PORT"
 Name = Annotated[str, typer.Argument(help="The checkpoint, NAMESPACE/NAME.")]
 Keys = Annotated[
     Path, typer.Option(help="Folder with signing.key and trusted.pem (Secret kyb-checkpoint-keys).")
@@ -51,8 +52,8 @@ class Stores:
 
 def place(text: str, *, make: bool = False) -> Agents | Stores:
     """Of what was typed. Ends the command where it is no place, or not there and not to be made."""
-    if stores.is_bucket(text):
-        return Stores(_bucket(text), text)
+    if stores.is_bucket(text) or stores.is_peer(text):
+        return Stores(_afar(text), text)
     folder = Path(text)
     if plain.is_agents(folder):
         return Agents(folder)
@@ -67,7 +68,7 @@ def store(text: str, *, make: bool = False) -> Store:
     """One of format v1. Ends the command where it is an agent's folder."""
     found = place(text, make=make)
     if isinstance(found, Agents):
-        fail(f"{text} is an agent's folder (expected a store's folder or s3://BUCKET/PREFIX)")
+        fail(f"{text} is an agent's folder (expected {STORE})")
     return found.store
 
 
@@ -105,12 +106,13 @@ def ring(wrapping: Path) -> KeyRing:
     return KeyRing.of_folder(wrapping)
 
 
-def _bucket(text: str) -> Store:
+def _afar(text: str) -> Store:
+    afar = stores.peer if stores.is_peer(text) else stores.store
     try:
-        bucket = stores.store(text, os.environ)
+        found = afar(text, os.environ)
     except BadPlace as problem:
         fail(str(problem))
-    return Retrying(bucket, SystemClock(), threading.Event())
+    return Retrying(found, SystemClock(), threading.Event())
 
 
 def _is_store(folder: Path) -> bool:

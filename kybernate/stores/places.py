@@ -1,23 +1,28 @@
 """
-What people type for a store, and what it is: a folder, or `s3://BUCKET/PREFIX`.
+What people type for a store, and what it is: a folder, `s3://BUCKET/PREFIX`, or `peer://HOST:PORT`.
 
-Called by: `kyb checkpoint`, the node agent (`--checkpoint-store`). Who we are to a bucket's server
-the environment says, as for other tools: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL, AWS_REGION.
+Called by: `kyb checkpoint`, the node agent (`--checkpoint-store`: no peer, for what is lent is only
+read). Who we are to a bucket's server the environment says, as for other tools: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION; and to an agent: KYB_PEER_TLS.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import grpc
+
 from kybernate.clients.errors import Refused
 from kybernate.stores.bucket import Access, Bucket
 from kybernate.stores.nvme import Nvme
+from kybernate.stores.peer import Peer
 from kybernate.stores.port import Store
 
 EXPECTED = "a folder, or s3://BUCKET or s3://BUCKET/PREFIX"
-_SCHEME = "s3://"
+PEER_TLS = "KYB_PEER_TLS"  # a folder, as the Secret kyb-nodeagent-client-tls is mounted
+_SCHEME, _PEER = "s3://", "peer://"
 _S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9._/-]*))?")
+_ADDRESS = re.compile(r"peer://((?:[A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]+\]):[0-9]{1,5})")
 
 
 class BadPlace(Refused):
@@ -27,6 +32,36 @@ class BadPlace(Refused):
 def is_bucket(text: str) -> bool:
     """Whether it means a bucket, rightly written or not."""
     return text.startswith(_SCHEME)
+
+
+def is_peer(text: str) -> bool:
+    """Whether it means another agent's store, rightly written or not."""
+    return text.startswith(_PEER)
+
+
+def peer(text: str, environ: Mapping[str, str]) -> Peer:
+    """What the agent at this address lends, to be read. Nothing is asked yet. Raises BadPlace."""
+    found = _ADDRESS.fullmatch(text)
+    if not found:
+        raise BadPlace(f"{text}: no agent (expected peer://HOST:PORT, as its GpuNode's endpoint)")
+    folder = environ.get(PEER_TLS, "")
+    if not folder:
+        raise BadPlace(
+            f"{text}: {PEER_TLS} is not set (expected the folder with tls.crt, tls.key and ca.crt "
+            "of the Secret kyb-nodeagent-client-tls)"
+        )
+    _credentials(Path(folder))
+    return Peer(found[1], lambda: _credentials(Path(folder)))
+
+
+def _credentials(folder: Path) -> grpc.ChannelCredentials:
+    try:
+        authority, key, certificate = (
+            (folder / part).read_bytes() for part in ("ca.crt", "tls.key", "tls.crt")
+        )
+    except OSError as problem:
+        raise BadPlace(f"{PEER_TLS}={folder}: {problem.filename}: {problem.strerror}") from None
+    return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def access(text: str, environ: Mapping[str, str]) -> Access:

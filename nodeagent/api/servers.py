@@ -7,7 +7,7 @@ import grpc
 
 from kybernate.clients import runtimecalls
 from kybernate.clients.pb import agent_pb2_grpc as rpc
-from kybernate.clients.pb import copies_pb2_grpc
+from kybernate.clients.pb import copies_pb2_grpc, peerstore_pb2_grpc
 from kybernate.runtime import addresses
 from kybernate.runtime.callers import Callers
 from kybernate.runtime.tls import TlsFiles
@@ -16,6 +16,7 @@ from nodeagent.api.agent_service import AgentService
 from nodeagent.api.runtime_socket import RuntimeSocket
 from nodeagent.checkpoints.copies import Copies
 from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.lentstore import LentStore
 
 # A request that waits for its turn keeps a thread. A node has at most tens of seats, each asked for
 # by a few clients; beyond that callers are told to come again.
@@ -33,11 +34,16 @@ class Servers:
     """All of them. `start` returns when they can be called; the address is real then."""
 
     def __init__(
-        self, agent: AgentService, runtime: RuntimeSocket, lending: Lending, copies: Copies
+        self,
+        agent: AgentService,
+        runtime: RuntimeSocket,
+        lending: Lending,
+        copies: Copies,
+        lent: LentStore,
     ) -> None:
-        """`lending` and `copies` are for the cluster only: there it is known who calls."""
+        """The last three are for the cluster only: there it is known who calls."""
         self._agent, self._runtime = agent, runtime
-        self._lending, self._copies = lending, copies
+        self._lending, self._copies, self._lent = lending, copies, lent
         self._running: list[grpc.Server] = []
         self.port = 0
 
@@ -71,6 +77,7 @@ class Servers:
         rpc.add_AgentServicer_to_server(self._agent, server)
         rpc.add_CheckpointsServicer_to_server(self._lending, server)
         copies_pb2_grpc.add_CopiesServicer_to_server(self._copies, server)
+        peerstore_pb2_grpc.add_PeerStoreServicer_to_server(self._lent, server)
         address = f"{host or '[::]'}:{port}"
         credentials = tls.grpc_server_credentials(require_client=True)
         self.port = _bound(server.add_secure_port(address, credentials), address)

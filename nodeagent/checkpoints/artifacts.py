@@ -28,6 +28,7 @@ from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.following import Following
 from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.lentstore import LentStore
 from nodeagent.checkpoints.objects import Given, Measured, Objects
 from nodeagent.checkpoints.peers import SERVER, Peers
 from nodeagent.checkpoints.publishing import Publisher
@@ -71,6 +72,7 @@ class Artifacts:
         self.peers = Peers(self.store, self._credentials, self._address_of, clock)
         self.lending = Lending(self.store)
         self.objects = Objects(place.objects, self.store, clock, measured)
+        self.lent_store = LentStore(self.objects.folder)
         self._line, self._registering = self._registry(place, node, clock)
         reader = rows.of_store(self.store)
         self.copies = Copies(

@@ -98,6 +98,11 @@ class Objects:
         """Whether there is a store at all."""
         return self._store is not None
 
+    @property
+    def folder(self) -> stores.Store | None:
+        """The store, where it is a folder: a bucket everybody reaches without us."""
+        return None if places.is_bucket(self._given.place) else self._store
+
     def demote(
         self,
         wanted: Wanted,

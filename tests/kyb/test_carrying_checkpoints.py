@@ -5,6 +5,7 @@ Real: an agent's own store on disk (format v0), kyb's commands, the object serve
 
 import os
 from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from kyb.__main__ import app
+from kybernate.api import names
 from kybernate.clients.errors import Refused
+from kybernate.clients.pb import peerstore_pb2_grpc as rpc
+from kybernate.stores.nvme import Nvme
 from kybernate.testing.artifacts import FACTS
+from nodeagent.checkpoints.lentstore import LentStore
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
+from testbed.lentstores import Lender
 from testbed.objectserver import KEY_ID, SECRET, ObjectServer
 
 NAME = "default/llama-0"
@@ -113,6 +119,40 @@ def test_across_clusters_by_a_bucket(
         assert "default" in _kyb("inspect", NAME, "--in", "s3://kyb/two", f"--keys={there.keys}")
 
 
+@pytest.fixture
+def lender(here: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lender]:
+    """An agent with a store that has one checkpoint; we have the agents' certificate."""
+    _kyb("export", NAME, "--from", here.agent, "--to", tmp_path / "store", *here.options)
+    lent = LentStore(Nvme(tmp_path / "store"))
+    lender = Lender(
+        tmp_path / "lender", lambda server: rpc.add_PeerStoreServicer_to_server(lent, server)
+    )
+    monkeypatch.setenv("KYB_PEER_TLS", str(lender.identity()))
+    yield lender
+    lender.end()
+
+
+def test_out_of_what_another_agent_lends(here: Machine, lender: Lender, tmp_path: Path) -> None:
+    there, place = Machine(tmp_path, "there"), f"peer://{lender.address}"
+    said = _kyb("inspect", NAME, "--in", place, f"--keys={here.keys}")
+    assert "default" in said
+    theirs = (f"--signed-by={here.keys / 'trusted.pem'}", f"--wrapped-by={here.wrapping}")
+    _kyb("import", NAME, "--from", place, "--to", there.agent, *there.options, *theirs)
+    assert there.contents() == CONTENTS
+    _kyb("export", NAME, "--from", place, "--to", tmp_path / "copy", *here.options)
+    here.seal(CONTENTS, "llama-1")
+    with pytest.raises(Refused, match="lends its store to be read"):
+        _kyb("export", "default/llama-1", "--from", here.agent, "--to", place, *here.options)
+
+
+def test_who_has_not_the_agents_certificate_is_told(
+    here: Machine, lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KYB_PEER_TLS", str(lender.identity(names.CLIENT)))
+    with pytest.raises(Refused, match="only agents"):
+        _kyb("inspect", NAME, "--in", f"peer://{lender.address}", f"--keys={here.keys}")
+
+
 def test_a_clone_is_another_name_for_the_same_contents(here: Machine, tmp_path: Path) -> None:
     store = tmp_path / "store"
     _kyb("export", NAME, "--from", here.agent, "--to", store, *here.options)
@@ -182,6 +222,8 @@ def test_an_altered_file_of_the_agent_is_not_exported(here: Machine, tmp_path: P
         (["inspect", "llama-0", "--in", "/nowhere"], "expected NAMESPACE/NAME"),
         (["inspect", NAME, "--in", "/nowhere"], "there is no such folder"),
         (["inspect", NAME, "--in", "s3://A/b"], "expected s3://BUCKET"),
+        (["inspect", NAME, "--in", "peer://node"], "expected peer://HOST:PORT"),
+        (["inspect", NAME, "--in", "peer://node:7443"], "KYB_PEER_TLS is not set"),
     ],
 )
 def test_what_makes_no_sense_is_told(here: Machine, words: list[str], says: str) -> None:
