@@ -6,10 +6,12 @@ where they are: what goes is for TierPlacements and retention to say. Rule: what
 is tried again, and said once in the log and in an event.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from controller.carriers import Carrier
 from controller.duties import Duty
+from controller.storing import StoreFull
 from kybernate.api.checkpointpolicies import CheckpointPolicy, read_policy
 from kybernate.api.checkpoints import read_checkpoint
 from kybernate.clients.agents import AgentAway, AgentRefused
@@ -48,6 +50,10 @@ class Cooling:
         self.duty: Duty[Key] = Duty("cooling", clock, self.look, self._checkpoints.items, THREADS)
         self._log = get_logger(duty="cooling")
 
+    def checkpoints(self) -> Mapping[Key, Checkpoint] | None:
+        """All there are; None while nobody knows yet."""
+        return self._checkpoints.items() if self._checkpoints.synced else None
+
     def look(self, key: Key) -> float | None:
         """Demote it where it is due; seconds until the next look. Raises AgentAway, ApiError."""
         if not all(watch.synced for watch in self.watches):
@@ -64,6 +70,9 @@ class Cooling:
         for node in sorted(one.copies):
             try:
                 self._put(one, node)
+            except StoreFull as full:
+                said = [str(full)]
+                break
             except (AgentAway, AgentRefused) as no:
                 said.append(f"{node}: {no}")
             except NotWanted:

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ from controller.settings import Settings
 from controller.signing import Signing
 from controller.signing import Terms as KeyTerms
 from controller.snapshotting import Snapshotting
+from controller.storing import Asks as Limits
+from controller.storing import StoreRoom, Unlimited
 from controller.tiers import Tiers
 from controller.workloads import Workloads
 from controller.zeroing import Zeroing
@@ -44,7 +46,8 @@ from kybernate.clients.events import EventRecorder, ObjectRef
 from kybernate.clients.kube import Kube
 from kybernate.clients.leases import Elector
 from kybernate.clients.opa import OpaPolicy
-from kybernate.clients.reflector import Reflector, unready
+from kybernate.clients.reflector import Key, Reflector, unready
+from kybernate.model.checkpoint import Checkpoint
 from kybernate.runtime import serving
 from kybernate.runtime.clock import Clock
 from kybernate.runtime.health import Health
@@ -77,8 +80,9 @@ class Process:
         self._checkpointing = Checkpointing(kube, clock, AgentSealer(kube))
         self._restoring = Restoring(kube, clock, self._workloads.living)
         self._snapshotting = Snapshotting(kube, clock, self._events)
-        self._tiers = Tiers(kube, clock, AgentCarrier(kube), self._events)
-        self._cooling = Cooling(kube, clock, AgentCarrier(kube), self._events)
+        self._store_room = StoreRoom(AgentCarrier(kube), self._limits(), self._known, clock)
+        self._tiers = Tiers(kube, clock, self._store_room, self._events)
+        self._cooling = Cooling(kube, clock, self._store_room, self._events)
         self._gilding = Gilding(kube, clock)
         self._emptying = self._make_emptying()
         self._departures = Departures(kube, clock, settings.namespace)
@@ -161,6 +165,14 @@ class Process:
         url = self._settings.opa_url
         return OpaPolicy(url) if url else NoPolicy()
 
+    def _known(self) -> Mapping[Key, Checkpoint] | None:
+        """Of whom the store keeps something, or might."""
+        return self._cooling.checkpoints()
+
+    def _limits(self) -> Limits:
+        url = self._settings.opa_url
+        return OpaPolicy(url) if url else Unlimited()
+
     def _make_issuing(self) -> Issuing:
         settings = self._settings
         lifetimes = Lifetimes(
@@ -196,6 +208,7 @@ class Process:
         metrics = Metrics()
         leads: Callable[[], float] = lambda: float(self.elector.leading)  # noqa: E731
         self._emptying.measure(metrics)
+        self._store_room.measure(metrics)
         metrics.observed("controller_leading", "1 while this replica leads", leads)
         metrics.observed(
             "controller_watch_broken_seconds",

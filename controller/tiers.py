@@ -12,6 +12,7 @@ from typing import Any
 from controller import tier_plan as plans
 from controller.carriers import Carrier
 from controller.duties import Duty
+from controller.storing import StoreFull
 from controller.tier_plan import Bring, Copies, Demote, Remove, Rest, Withdraw
 from kybernate.api import tierplacements as codec
 from kybernate.api.checkpoints import read_checkpoint
@@ -35,7 +36,7 @@ UNSYNCED = 0.5  # seconds until the next look while a first list is under way
 SOON = 2.0  # until the agents' word about their copies has come back to us
 REFUSED = 60.0  # until an agent that refused is asked again
 _GIB = 1 << 30
-AWAY, NO = "AgentAway", "AgentRefused"
+AWAY, NO, FULL = "AgentAway", "AgentRefused", "StoreFull"
 TOLD_EVERY = 5.0  # seconds between two writes of progress
 Moving = Bring | Demote | Remove | Withdraw
 
@@ -85,6 +86,9 @@ class Tiers:
                 raise
             except AgentRefused as no:
                 refused.append(f"{node}: {no}")
+            except StoreFull as full:
+                self._full(placement, step, full)
+                return REFUSED
             except NotWanted:
                 self._log.info("called off", placement="/".join(placement.key), node=node)
                 return SOON
@@ -93,10 +97,18 @@ class Tiers:
         self._say_why(placement, step, NO, "; ".join(refused))
         return REFUSED
 
+    def _full(self, placement: TierPlacement, step: Moving, full: StoreFull) -> None:
+        """Said once, in an event too."""
+        told = placement.told
+        if told is None or (told.reason, told.message) != (FULL, str(full)):
+            note = f"not in object storage yet: {full}"
+            self._tell(placement, EventReason.DEMOTE_FAILED, "Demote", note)
+        self._say_why(placement, step, FULL, str(full))
+
     def _carry_out(
         self, placement: TierPlacement, one: Checkpoint, step: Moving, node: NodeName
     ) -> None:
-        """Raises AgentAway, AgentRefused, NotWanted."""
+        """Raises AgentAway, AgentRefused, StoreFull, NotWanted."""
         told = self._following(placement, step)
         if isinstance(step, Bring):
             moved = self._carrier.bring(node, one, step.sources, told)

@@ -1,4 +1,5 @@
-"""`kyb store check` and `prepare`: the bucket a store lies in, and the rules it needs.
+"""`kyb store check` and `prepare`: the bucket a store lies in, and the rules it needs. (`usage`, of
+the cluster's own store, is in `usage.py`.)
 
 Rule: `check` changes nothing; `prepare` makes what is missing and takes nothing away.
 """
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from kyb import usage
 from kyb.faults import fail
 from kybernate.api.quantity import readable_bytes
 from kybernate.stores import places
@@ -17,7 +19,10 @@ from kybernate.stores.arranging import UNFINISHED_DAYS, Arranging, Standing
 from kybernate.stores.places import BadPlace
 
 console = Console(highlight=False, soft_wrap=True)
-app = typer.Typer(no_args_is_help=True, help="The bucket a store of checkpoints lies in.")
+app = typer.Typer(
+    no_args_is_help=True, help="The bucket a store of checkpoints lies in, and who keeps how much."
+)
+app.command("usage")(usage.usage)
 Bucket = Annotated[str, typer.Argument(help="s3://BUCKET or s3://BUCKET/PREFIX.")]
 
 

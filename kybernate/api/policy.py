@@ -36,6 +36,7 @@ from kybernate.model.policy import (
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.storelimits import StoreLimits
 from kybernate.model.tier import Tier
 from kybernate.model.workload import WorkloadClass
 
@@ -305,6 +306,33 @@ def read_engines(result: object, revision: Revision) -> Engines:  # noqa: ARG001
     faults.check()
     known = {kind: one for kind, one in at.items() if one is not None}
     return Engines(requests=requests, steps=steps, at=known)
+
+
+def read_store_limits(result: object, revision: Revision) -> StoreLimits:  # noqa: ARG001
+    """`store_bytes` of the data `quotas.json`, of all and of each namespace. Raises Malformed."""
+    faults = Faults()
+    told = _mapping(result, "quotas", faults)
+    named = _mapping(told.get("namespaces", {}), "namespaces", faults)
+    own = {name: _mapping(one, f"namespaces.{name}", faults) for name, one in named.items()}
+    limits = StoreLimits(
+        whole=_bytes(told, "", faults),
+        default=_bytes(_mapping(told.get("default", {}), "default", faults), "default.", faults),
+        namespaces={
+            name: _bytes(one, f"namespaces.{name}.", faults)
+            for name, one in own.items()
+            if "store_bytes" in one
+        },
+    )
+    faults.check()
+    return limits
+
+
+def _bytes(told: Mapping[str, Any], path: str, faults: Faults) -> int | None:
+    value = told.get("store_bytes")
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    faults.add(f"{path}store_bytes", value, "bytes from 0 on, or null")
+    return None
 
 
 def _metrics(told: Mapping[str, Any], part: str, faults: Faults) -> frozenset[str]:

@@ -42,6 +42,7 @@ from kybernate.model.policy import (
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.storelimits import StoreLimits
 from kybernate.model.verdict import Reason, Refusal
 
 TIMEOUT_S = 0.5  # a verdict takes about a millisecond; the scheduler waits for us meanwhile
@@ -150,6 +151,10 @@ class OpaPolicy:
     def engines(self) -> Engines | Refusal:
         """As the port says. Data, likewise."""
         return self._verdict("settings", {}, policy.read_engines, entry="metrics")
+
+    def store_limits(self) -> StoreLimits | Refusal:
+        """As the port says. Data, likewise."""
+        return self._verdict("settings", {}, policy.read_store_limits, entry="quotas")
 
     def revision(self) -> Revision | None:
         """As the port says. Asks OPA each time."""

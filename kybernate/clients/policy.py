@@ -31,6 +31,7 @@ from kybernate.model.policy import (
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.storelimits import StoreLimits
 from kybernate.model.verdict import Refusal
 
 
@@ -71,6 +72,10 @@ class Policy(Protocol):
 
     def engines(self) -> Engines | Refusal:
         """What workloads' own metrics are called, and where they are told."""
+        ...
+
+    def store_limits(self) -> StoreLimits | Refusal:
+        """How much of checkpoints the object store may keep."""
         ...
 
     def revision(self) -> Revision | None:

@@ -42,6 +42,8 @@ class Reason(StrEnum):
     NOT_SEALABLE = "no checkpoint can be made of the workload"
     NO_CHECKPOINT_ROOM = "no room for a checkpoint"
     NAME_TAKEN = "there is a checkpoint of this name"
+    NO_STORE_ROOM = "no room in object storage"
+    STORE_QUOTA = "the namespace's quota of object storage is used up"
     # about checkpoints
     CHECKPOINT_ABSENT = "there is no such checkpoint"
     CHECKPOINT_NOT_READY = "checkpoint is not ready"

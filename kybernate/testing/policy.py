@@ -33,6 +33,7 @@ from kybernate.model.policy import (
     TimesliceQuestion,
     TimesliceVerdict,
 )
+from kybernate.model.storelimits import NO_LIMITS, StoreLimits
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
@@ -97,6 +98,7 @@ class FakePolicy:
     keep_newest: int | None = None
     grace_seconds: float = 600.0
     quota_bytes: int | None = None
+    store: StoreLimits = NO_LIMITS
     shared: frozenset[tuple[str, str]] = frozenset()  # gold images' namespaces, and with which
     defaults: dict[str, str] = field(default_factory=lambda: {"kyb.ai/class": "inference"})
     denials: tuple[tuple[str, str], ...] = ()
@@ -237,6 +239,12 @@ class FakePolicy:
         if self.away:
             return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
         return self.told_by
+
+    def store_limits(self) -> StoreLimits | Refusal:
+        """As the port says."""
+        if self.away:
+            return Refusal(reason=Reason.POLICY_UNAVAILABLE, detail="the fake is away")
+        return self.store
 
     def revision(self) -> Revision | None:
         """As the port says."""

@@ -1,6 +1,6 @@
 """A CheckpointPolicy's `tiers.objectAfter`: what is due goes into object storage, by who can."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,16 +8,20 @@ import pytest
 
 from controller.carriers import Carrier
 from controller.cooling import REFUSED, Cooling
+from controller.storing import Asks, StoreRoom, Unlimited
 from kybernate.api import names, timestamps
 from kybernate.clients.agents import AgentRefused
 from kybernate.clients.copies import Moved, Told
 from kybernate.clients.events import EventRecorder
+from kybernate.clients.reflector import Key
 from kybernate.clients.resources import CHECKPOINTPOLICIES, EVENTS, GPUCHECKPOINTS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName
+from kybernate.model.storelimits import StoreLimits
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.clock import FakeClock
 from kybernate.testing.fakekube import FakeKube
+from kybernate.testing.policy import FakePolicy
 
 Wait = Callable[..., Any]
 GIB = 1 << 30
@@ -83,11 +87,18 @@ def leading(running: Wait) -> Callable[..., Any]:
     """`with leading(kube, clock) as agents: ...`: a leader at work."""
 
     @contextmanager
-    def run(kube: FakeKube, clock: FakeClock, *without: str) -> Iterator[Agents]:
+    def run(
+        kube: FakeKube, clock: FakeClock, *without: str, policy: Asks | None = None
+    ) -> Iterator[Agents]:
         agents = Agents(kube)
         agents.without = set(without)
         events = EventRecorder(kube, "kyb.ai/controller", "test", SystemClock())
-        agents.part = Cooling(kube, clock, agents, events)
+
+        def known() -> Mapping[Key, Checkpoint] | None:
+            return agents.part.checkpoints()
+
+        room = StoreRoom(agents, policy or Unlimited(), known, clock)
+        agents.part = Cooling(kube, clock, room, events)
         with running(agents.part):
             yield agents
             assert events.flush(30)
@@ -147,3 +158,28 @@ def test_an_agent_that_can_is_found_and_where_none_can_an_event_says_so(
         assert stored(kube, "one")
     reasons = {event["reason"] for event in kube.list(EVENTS)}
     assert reasons == {"DemoteFailed", "Demoted"}
+
+
+def test_a_full_store_takes_no_more_an_event_says_so_and_room_is_used_when_there_is_some(
+    leading: Wait, eventually: Wait
+) -> None:
+    clock, policy_ = FakeClock(SEALED_AT + 3600.0), FakePolicy()
+    policy_.store = StoreLimits(whole=100 * GIB)
+    kube = FakeKube(
+        checkpoint("a", "node-a"), checkpoint("b", "node-a"), policy("1h"),
+        checkpoint("c", "node-a", "node-b", app="other"),
+    )  # fmt: skip
+    with leading(kube, clock, policy=policy_) as agents:
+        eventually(lambda: stored(kube, "a") and stored(kube, "b"))
+        kube.create(CHECKPOINTPOLICIES, policy("1h", app="other", name="also"), "default")
+        eventually(lambda: agents.part.look(("default", "c")) == REFUSED)
+        assert not stored(kube, "c")
+        assert ("c", "node-a") not in agents.asked
+        policy_.store = StoreLimits(whole=120 * GIB)
+        assert agents.part.look(("default", "c")) is None
+        assert stored(kube, "c")
+    [full] = {e["note"] for e in kube.list(EVENTS) if e["reason"] == "DemoteFailed"}
+    assert full == (
+        "not in object storage yet: no room in object storage: it keeps 80.0 of 100.0 GiB, and c "
+        "has 40.0 GiB"
+    )

@@ -7,6 +7,7 @@ Not there: kubelets and agents; their Lease and GpuNode are written by hand.
 """
 
 import base64
+import json
 import os
 import signal
 import ssl
@@ -22,6 +23,8 @@ import urllib3
 import yaml
 
 from controller import pki
+from controller.carriers import AgentCarrier
+from controller.storing import StoreFull, StoreRoom
 from kybernate.api import (
     checkpointrequests,
     goldimages,
@@ -30,8 +33,10 @@ from kybernate.api import (
     policy_files,
     restorerequests,
 )
+from kybernate.api.checkpoints import read_checkpoint
 from kybernate.api.opa_config import BundleTls, opa_config
 from kybernate.api.restorerequests import Owner, OwnerKind, Template
+from kybernate.clients.agents import AgentAway
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
 from kybernate.clients.leases import LeaseHeartbeat
@@ -55,7 +60,9 @@ from kybernate.clients.resources import (
     VALIDATING_WEBHOOKS,
     Resource,
 )
+from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName, WorkloadKey
+from kybernate.model.storelimits import StoreLimits
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_pod
 from testbed.controlplane import ControlPlane
@@ -278,6 +285,37 @@ def test_an_edited_policy_is_in_force_told_and_wakes_refused_pods(cluster: Clust
     assert "kyb/admission/more.rego:3" in note
     assert policy.revision() == revision, "the last good ones stay in force"
     cluster.edit_policies({"kyb__admission__more.rego": None})
+
+
+def test_an_edited_limit_of_the_store_is_kept_to(cluster: Cluster) -> None:
+    """From the ConfigMap through the bundle and OPA to what is refused."""
+    a_checkpoint(cluster, "kept", copies=[{"tier": "object"}])
+    a_checkpoint(cluster, "next", copies=[{"node": "n1", "tier": "nvme"}])
+    policy = OpaPolicy(cluster.opa.url)
+
+    def known() -> dict[tuple[str, str], Checkpoint]:
+        found = map(read_checkpoint, cluster.kube.list(GPUCHECKPOINTS, NAMESPACE))
+        return {(one.namespace, one.name): one for one in found}
+
+    room = StoreRoom(AgentCarrier(cluster.kube), policy, known, SystemClock())
+    one = known()[NAMESPACE, "next"]
+    with pytest.raises(AgentAway):  # it may go, and nobody is there who would take it
+        room.demote(NodeName("n1"), one, lambda *_: None)
+    before = cluster.kube.get(CONFIGMAPS, "kyb-policies", SYSTEM)["data"]["data__quotas.json"]
+    quotas = json.loads(before) | {
+        "store_bytes": 100,
+        "namespaces": {NAMESPACE: {"store_bytes": 13}},
+    }
+    cluster.edit_policies({"data__quotas.json": json.dumps(quotas)})
+    try:
+        _until(lambda: policy.store_limits() == StoreLimits(whole=100, namespaces={NAMESPACE: 13}))
+        with pytest.raises(StoreFull, match="quota of object storage is used up"):
+            room.demote(NodeName("n1"), one, lambda *_: None)
+    finally:
+        cluster.edit_policies({"data__quotas.json": before})
+        _until(lambda: policy.store_limits() == StoreLimits())
+        for name in ("kept", "next"):
+            cluster.kube.delete(GPUCHECKPOINTS, name, NAMESPACE)
 
 
 def a_checkpoint(cluster: Cluster, name: str, **status: Any) -> None:

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import tier_plan
+from controller.storing import StoreRoom
 from controller.tier_plan import Bring, Copies, Demote, Remove, Rest, Withdraw
 from controller.tiers import NotWanted, Tiers
 from kybernate.api import names, timestamps
+from kybernate.api.checkpoints import read_checkpoint
 from kybernate.api.tierplacements import Others, Placed, TierPlacement, read_placement, write_status
 from kybernate.clients.agents import AgentAway, AgentRefused
 from kybernate.clients.copies import Moved, Told
@@ -20,10 +22,12 @@ from kybernate.clients.events import EventRecorder
 from kybernate.clients.resources import EVENTS, GPUCHECKPOINTS, TIERPLACEMENTS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.model.ids import NodeName
+from kybernate.model.storelimits import NO_LIMITS, StoreLimits
 from kybernate.model.tier import Tier
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_checkpoint
 from kybernate.testing.fakekube import FakeKube
+from kybernate.testing.policy import FakePolicy
 
 Wait = Callable[..., Any]
 GIB = 1 << 30
@@ -127,10 +131,16 @@ def reconciled(running: Wait) -> Callable[..., Any]:
     """`with reconciled(kube) as nodes: ...`: a leader at work."""
 
     @contextmanager
-    def run(kube: FakeKube) -> Any:
-        nodes = Nodes(kube)
-        events = EventRecorder(kube, "kyb.ai/controller", "test", SystemClock())
-        with running(Tiers(kube, SystemClock(), nodes, events)):
+    def run(kube: FakeKube, limits: StoreLimits = NO_LIMITS) -> Any:
+        nodes, clock = Nodes(kube), SystemClock()
+        events = EventRecorder(kube, "kyb.ai/controller", "test", clock)
+
+        def known() -> dict[tuple[str, str], Checkpoint]:
+            found = map(read_checkpoint, kube.list(GPUCHECKPOINTS))
+            return {(one.namespace, one.name): one for one in found}
+
+        room = StoreRoom(nodes, FakePolicy(store=limits), known, clock)
+        with running(Tiers(kube, clock, room, events)):
             yield nodes
             assert events.flush(30)
         events.stop()
@@ -187,6 +197,23 @@ def test_a_copy_that_is_lost_comes_again(reconciled: Wait, eventually: Wait) -> 
         kube.patch(GPUCHECKPOINTS, "llama-1", lost, "default", subresource="status")
         eventually(lambda: copies(kube) == ["node-a", "node-b"])
         assert nodes.asked == [("bring", "node-b")]
+
+
+def test_where_the_store_is_full_the_placement_and_one_event_say_so(
+    reconciled: Wait, eventually: Wait
+) -> None:
+    kube = FakeKube(checkpoint("node-a"), placement("object", others="Remove"))
+    limits = StoreLimits(whole=400 * GIB, default=100 * GIB, namespaces={"default": 39 * GIB})
+    with reconciled(kube, limits) as nodes:
+        eventually(lambda: told(kube).get("reason") == "StoreFull")
+        assert nodes.asked == []
+    assert told(kube)["message"] == (
+        "the namespace's quota of object storage is used up: namespace default keeps 0.0 of 39.0 "
+        "GiB, and llama-1 has 40.0 GiB"
+    )
+    assert copies(kube) == ["node-a"]
+    [event] = kube.list(EVENTS)
+    assert event["reason"] == "DemoteFailed"
 
 
 def test_a_copy_comes_into_object_storage_before_one_goes(

@@ -1,5 +1,6 @@
 """What every implementation of the port does: the fake and the real one, one suite."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kybernate.api.errors import Malformed
+from kybernate.api.policy import read_store_limits
 from kybernate.clients.opa import OpaPolicy
 from kybernate.clients.policy import Policy
 from kybernate.model.callers import NOBODY
-from kybernate.model.ids import WorkloadKey
+from kybernate.model.ids import NO_REVISION, WorkloadKey
 from kybernate.model.policy import (
     AdmissionVerdict,
     CheckpointFacts,
@@ -25,6 +28,7 @@ from kybernate.model.policy import (
     TieringVerdict,
     TimesliceVerdict,
 )
+from kybernate.model.storelimits import NO_LIMITS
 from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired
@@ -90,6 +94,7 @@ def test_nobody_who_is_away_gives_a_verdict(
         away.tiering(a_tiering(a_tenant("b"))),
         away.ignored_callers(),
         away.engines(),
+        away.store_limits(),
     )
     for answer in answers:
         assert isinstance(answer, Refusal)
@@ -355,3 +360,36 @@ def test_what_programs_call_their_numbers_is_known(policy: Policy) -> None:
     assert {"vllm:num_requests_running", "vllm:num_requests_waiting"} <= engines.requests
     assert "training_steps_total" in engines.steps
     assert not engines.at, "nobody is asked who did not say so"
+
+
+def test_the_store_has_no_limit_until_somebody_sets_one(policy: Policy) -> None:
+    assert policy.store_limits() == NO_LIMITS
+
+
+@pytest.mark.parametrize(
+    ("quotas", "fault"),
+    [
+        ({"store_bytes": -1}, "store_bytes"),
+        ({"store_bytes": "1Ti"}, "bytes from 0 on, or null"),
+        ({"default": {"store_bytes": True}}, "default.store_bytes"),
+        ({"namespaces": {"lab": {"store_bytes": 1.5}}}, "namespaces.lab.store_bytes"),
+        ({"namespaces": []}, "namespaces"),
+    ],
+)
+def test_limits_of_the_store_that_make_no_sense_are_named(quotas: Any, fault: str) -> None:
+    with pytest.raises(Malformed, match=re.escape(fault)):
+        read_store_limits(quotas, NO_REVISION)
+
+
+def test_limits_of_the_store_are_read_as_they_are_said() -> None:
+    told = {
+        "store_bytes": 9,
+        "default": {"store_bytes": 5},
+        "namespaces": {
+            "lab": {"store_bytes": None},
+            "other": {"seats": {}},
+            "x": {"store_bytes": 0},
+        },
+    }
+    limits = read_store_limits(told, NO_REVISION)
+    assert (limits.whole, limits.of("lab"), limits.of("other"), limits.of("x")) == (9, None, 5, 0)
