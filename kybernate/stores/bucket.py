@@ -5,6 +5,7 @@ Called by: pipelines. Rule: one try; who wants more puts `retrying` around it. R
 one of the answers we know is Away, for object servers fail in many words.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT = "60s"  # for one object of 32 MiB: half a megabyte each second
 _CONNECT = "5s"
+_DENIED = re.compile(r"status code: 40[13]\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +128,10 @@ def _told(what: str) -> Iterator[None]:
     except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
         raise Denied(f"{what}: {_short(error)}") from None
     except (theirs.BaseError, OSError) as error:
-        if "NoSuchBucket" in str(error):  # a listing's 404 has no kind of its own
+        if "NoSuchBucket" in str(error):  # errors of a listing have no kinds of their own
             raise Denied(f"{what}: there is no such bucket") from None
+        if _DENIED.search(str(error)):
+            raise Denied(f"{what}: {_short(error)}") from None
         raise Away(f"{what}: {_short(error)}") from None
 
 

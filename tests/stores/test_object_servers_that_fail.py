@@ -85,9 +85,14 @@ def test_a_server_that_is_ill(code: int) -> None:
             bucket.put("a", b"x")
 
 
-def test_a_server_that_does_not_let_us() -> None:
-    with _server(_status(403)) as bucket, pytest.raises(Denied):
-        bucket.put("a", b"x")
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_server_that_does_not_let_us(code: int) -> None:
+    with _server(_status(code)) as bucket:
+        for ask in (bucket.get, bucket.stat, lambda key: bucket.put(key, b"x")):
+            with pytest.raises(Denied):
+                ask("a")
+        with pytest.raises(Denied):  # no use in trying that again
+            list(bucket.list())
 
 
 def test_a_body_that_is_cut_short_is_never_taken_for_the_whole() -> None:
@@ -135,8 +140,11 @@ def test_the_real_server_goes_and_comes_back(
 
 
 def test_a_foreign_user_is_denied(bucket: Callable[..., Bucket]) -> None:
+    foreign = bucket(secret="wrong")
     with pytest.raises(Denied):
-        bucket(secret="wrong").put("a", b"x")
+        foreign.put("a", b"x")
+    with pytest.raises(Denied):
+        list(foreign.list())
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket: Callable[..., Bucket]) -> None:
