@@ -7,7 +7,7 @@ Rule: a check says what was found and what is wanted also when all is well.
 
 from collections.abc import Callable
 
-from kyb.doctor import hardware, software
+from kyb.doctor import hardware, software, storage
 from kyb.doctor.facts import NodeFacts
 from kyb.doctor.findings import Finding
 
@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     software.wake_wait,
     software.static_pods,
     software.foreign_plugin,
+    storage.store,
 )
 
 

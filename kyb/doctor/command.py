@@ -28,7 +28,7 @@ Reports = Mapping[str, Sequence[Finding]]
 _LOOK = Look()
 
 
-def doctor(
+def doctor(  # noqa: PLR0913 - one for each option
     node_local: Annotated[
         bool, typer.Option("--node-local", help="Look at this machine instead; as root.")
     ] = False,
@@ -40,6 +40,20 @@ def doctor(
     pool: Annotated[
         Path, typer.Option(help="With --node-local: the agent's pool in host memory.")
     ] = Path(_LOOK.pool),
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="KYB_CHECKPOINT_STORE",
+            help="With --node-local: the agents' object store, as --checkpoint-store has it.",
+        ),
+    ] = "",
+    wrapping: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KYB_CHECKPOINT_WRAPPING_KEYS",
+            help="With --node-local: the folder with the store's wrapping.key.",
+        ),
+    ] = None,
     kubeconfig: reach.Kubeconfig = None,
 ) -> None:
     """Check nodes: what is there, what Kybernate wants, and how to mend the difference.
@@ -47,9 +61,10 @@ def doctor(
     Without --node-local: every managed node, as far as the API server can tell.
     """
     if node_local:
-        reports = {
-            "this machine": _this_machine(Look(pool=str(pool), disk=str(disk), measure=not quick))
-        }
+        look = Look(
+            pool=str(pool), disk=str(disk), measure=not quick, store=store, wrapping=wrapping
+        )
+        reports = {"this machine": _this_machine(look)}
     else:
         reports = {one.name: seen.examine(one) for one in seen.managed(reach.kube(kubeconfig))}
     if not reports:

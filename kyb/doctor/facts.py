@@ -111,6 +111,19 @@ class HugePages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStore:
+    """The one that was named, after it was tried. `problem` and `keys_problem` are empty where all
+    went well; `rates` is None where nothing was measured; `keys` are those that wrap and open."""
+
+    place: str
+    rates: Rates | None = None
+    problem: str = ""
+    mend: str = ""
+    keys: int = 0
+    keys_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """All of it."""
 
@@ -131,5 +144,7 @@ class NodeFacts:
     cgroups: Cgroups
     foreign_plugins: tuple[str, ...] | Unknown
     """Resources or sockets of device plugins that hand out the same GPUs."""
+    store: ObjectStore | None = None
+    """None: none was given."""
     notes: tuple[str, ...] = field(default=())
     """How it was looked, where that is not obvious."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kyb.doctor import containerd, host, kubelet, rates, runtimeconf
+from kyb.doctor import containerd, host, kubelet, objectstore, rates, runtimeconf
 from kyb.doctor.facts import (
     Cgroups,
     Containerd,
@@ -23,6 +23,7 @@ from kyb.doctor.facts import (
     Gpus,
     HugePages,
     NodeFacts,
+    ObjectStore,
     Rates,
     Unknown,
 )
@@ -38,11 +39,14 @@ _MEASURED_WITH = 2 << 30  # bytes of a card that have to be free for a measureme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is looked at. `measure` may take some seconds; without it, rates are Unknown."""
+    """What is looked at. `measure` may take some seconds; without it, rates are Unknown. `store` is
+    the object store's place (empty: none), `wrapping` the folder of its keys."""
 
     pool: str = "/dev/shm/kyb"  # noqa: S108 - where the manifests put it
     disk: str = "/var/lib/kyb"
     measure: bool = True
+    store: str = ""
+    wrapping: Path | None = None
 
 
 def facts(node: Host, look: Look) -> NodeFacts:
@@ -70,7 +74,14 @@ def facts(node: Host, look: Look) -> NodeFacts:
         runtime_conf=runtimeconf.read(conf, conf_path),
         cgroups=_cgroups(node),
         foreign_plugins=_foreign_plugins(node),
+        store=_store(look),
     )
+
+
+def _store(look: Look) -> ObjectStore | None:
+    if not look.store:
+        return None
+    return objectstore.tried(look.store, look.wrapping, os.environ, measure=look.measure)
 
 
 def _gpus() -> tuple[Gpus | Unknown, int]:

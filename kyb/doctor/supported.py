@@ -6,7 +6,7 @@ Rule: `tried` is what tests or measurements ran on; `oldest` is what is known to
 
 from dataclasses import dataclass
 
-GB = 10**9
+MB, GB = 10**6, 10**9
 GIB = 1 << 30
 
 

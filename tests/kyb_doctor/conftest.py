@@ -20,10 +20,11 @@ from kyb.doctor.facts import (
     HugePages,
     Kubelet,
     NodeFacts,
+    ObjectStore,
     Rates,
     RuntimeConf,
 )
-from kyb.doctor.supported import GB, GIB, KERNEL_NEEDED
+from kyb.doctor.supported import GB, GIB, KERNEL_NEEDED, MB
 
 GOOD = NodeFacts(
     gpus=Gpus(driver="580.159.04", products=("H100",) * 2, memory=(80 * GIB,) * 2),
@@ -53,6 +54,7 @@ GOOD = NodeFacts(
     runtime_conf=RuntimeConf(path="/etc/kyb/runtime.conf", agent_wait=60.0, wake_wait=90.0),
     cgroups=Cgroups(version=2, freezer=True),
     foreign_plugins=(),
+    store=ObjectStore(place="s3://models/kyb", keys=2, rates=Rates(into=800 * MB, out_of=900 * MB)),
 )
 
 
