@@ -188,7 +188,7 @@ class Bench:
         """An agent with the first store, and a store of as many objects."""
         objects, content = Ram(2 * self._size + _OBJECT, SystemClock().now), os.urandom(_OBJECT)
         for number in range(self._size // _OBJECT):
-            objects.put(f"object/{number}", content)
+            objects.put(f"domains/benchmark/packs/{number}", content)
 
         def add(server: grpc.Server) -> None:
             rpc.add_CheckpointsServicer_to_server(Lending(self._a), server)
@@ -211,7 +211,7 @@ def _stream(lender: Lender, name: str) -> None:
 def _objects(lender: Lender, size: int) -> None:
     peer = lender.peer()
     with futures.ThreadPoolExecutor(_TOGETHER) as threads:
-        keys = [f"object/{number}" for number in range(size // _OBJECT)]
+        keys = [f"domains/benchmark/packs/{number}" for number in range(size // _OBJECT)]
         assert sum(map(len, threads.map(peer.get, keys))) == len(keys) * _OBJECT
     peer.close()
 

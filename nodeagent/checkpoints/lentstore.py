@@ -2,8 +2,10 @@
 The PeerStore service: lends the objects of a store on this node to other agents, over mTLS.
 
 Called by: gRPC; the other side is `kybernate/stores/peer.py`. Rule: only whoever shows the agents'
-own client certificate is served, and for so long as it said. Rule: peers read; only where the store
-is lent to be written do they put and delete. What is lent is not verified here: the borrower does.
+own client certificate is served, and for so long as it said. Rule: what is lent is what a store of
+checkpoints has; whatever else lies in its folder (keys) is not there. Rule: peers read; only where
+the store is lent to be written do they put and delete. What is lent is not verified here: the
+borrower does.
 """
 
 import threading
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from kybernate.api import names
+from kybernate.api import names as kyb
+from kybernate.artifacts import names
 from kybernate.clients.pb import peerstore_pb2 as pb
 from kybernate.clients.pb import peerstore_pb2_grpc as rpc
 from kybernate.runtime.callers import names_of
 from kybernate.stores import peer, port
-from kybernate.stores.errors import BadKey, Denied, Faulty, NoRoom
+from kybernate.stores.errors import Absent, BadKey, Denied, Faulty, NoRoom
 from kybernate.stores.port import Store
 
 if TYPE_CHECKING:
@@ -38,16 +41,22 @@ _LISTED = 1000  # objects of a message
 class LentStore(rpc.PeerStoreServicer):
     """As peerstore.proto says."""
 
-    def __init__(self, store: Store | None, *, writable: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        *,
+        writable: bool = False,
+        below: tuple[str, ...] = (names.MANIFESTS, names.DOMAINS),
+    ) -> None:
         """`store`: None where this node has none, which is told. `writable`: peers may put and
-        delete, too."""
-        self._store, self._writable = store, writable
+        delete, too. `below`: the prefixes that are lent; an empty one is all."""
+        self._store, self._writable, self._below = store, writable, below
         self._moving = threading.BoundedSemaphore(AT_ONCE)
         self._callers = threading.BoundedSemaphore(CALLERS)
 
     def Get(self, request: pb.GetRequest, context: Context) -> Iterator[pb.GetPiece]:  # noqa: N802
         """The object as it is at one moment, in pieces."""
-        with self._asked(context) as store, self._seat(context):
+        with self._asked(context, request.key) as store, self._seat(context):
             asked = request.size if request.HasField("size") else peer.MOST + 1
             found = store.get(request.key, request.offset, min(asked, peer.MOST + 1))
             if len(found) > peer.MOST:
@@ -58,13 +67,13 @@ class LentStore(rpc.PeerStoreServicer):
 
     def Stat(self, request: pb.StatRequest, context: Context) -> pb.Listed:  # noqa: N802
         """Of one."""
-        with self._asked(context) as store:
+        with self._asked(context, request.key) as store:
             return _told(store.stat(request.key))
 
     def List(self, request: pb.ListRequest, context: Context) -> Iterator[pb.ListPiece]:  # noqa: N802
         """Of all."""
         with self._asked(context) as store:
-            found = store.list(request.prefix)
+            found = self._listed(store, port.checked_prefix(request.prefix))
             while several := [_told(one) for one in islice(found, _LISTED)]:
                 yield pb.ListPiece(objects=several)
 
@@ -72,29 +81,49 @@ class LentStore(rpc.PeerStoreServicer):
         """Whole, or nothing of it."""
         with self._asked(context, writes=True) as store, self._seat(context):
             key, content = _received(request_iterator)
+            self._check(key)
             store.put(key, content)
         return pb.PutReply()
 
     def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:  # noqa: N802
         """Durably."""
-        with self._asked(context, writes=True) as store:
+        with self._asked(context, request.key, writes=True) as store:
             return pb.DeleteReply(was_there=store.delete(request.key))
 
     @contextmanager
-    def _asked(self, context: Context, *, writes: bool = False) -> Iterator[Store]:
-        """The store, for who may; its errors in gRPC's words."""
+    def _asked(
+        self, context: Context, key: str | None = None, *, writes: bool = False
+    ) -> Iterator[Store]:
+        """The store, for who may, and about this object; its errors in gRPC's words."""
         if not self._callers.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{CALLERS} others are served now")
         try:
-            yield self._allowed(context, writes)
+            store = self._allowed(context, writes)
+            if key is not None:
+                self._check(key)
+            yield store
         except tuple(peer.CODES) as problem:
             code = next(code for kind, code in peer.CODES.items() if isinstance(problem, kind))
             context.abort(code, str(problem))
         finally:
             self._callers.release()
 
+    def _check(self, key: str) -> None:
+        """Raises BadKey, Absent for what is not lent."""
+        port.checked(key)
+        if not any(port.is_below(key, one) for one in self._below):
+            raise Absent(key)
+
+    def _listed(self, store: Store, prefix: str) -> Iterator[port.Listed]:
+        """What is both below the prefix and lent."""
+        for one in self._below:
+            if not prefix or port.is_below(one, prefix):
+                yield from store.list(one)
+            elif prefix == one or port.is_below(prefix, one):
+                yield from store.list(prefix)
+
     def _allowed(self, context: Context, writes: bool) -> Store:
-        if names.AGENT_CLIENT.encode() not in names_of(context):
+        if kyb.AGENT_CLIENT.encode() not in names_of(context):
             raise Denied("only agents may use another agent's store")
         if self._store is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent has no store to lend")

@@ -104,7 +104,7 @@ def store(
     clock, ended = SystemClock(), threading.Event()
 
     def peer(of: Store) -> Store:
-        return lend(LentStore(of, writable=True)).peer()
+        return lend(LentStore(of, writable=True, below=("",))).peer()
 
     def decorated(one: Store) -> Store:
         limited = Limited(Metered(one, clock, lambda _: None), clock, ended, at_once=4, rate=1e12)

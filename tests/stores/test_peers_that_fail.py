@@ -25,16 +25,22 @@ from kybernate.stores import peer as peers
 from kybernate.stores.errors import Absent, Away, BadKey, Denied, Faulty, NoRoom
 from kybernate.stores.nvme import Nvme
 from kybernate.stores.peer import Peer
+from kybernate.stores.port import Store
 from kybernate.stores.ram import Ram
 from kybernate.stores.retrying import Retrying
 from kybernate.stores.verified import Verified
 from kybernate.testing.artifacts import made
 from nodeagent.checkpoints import lentstore
-from nodeagent.checkpoints.lentstore import LentStore
+from nodeagent.checkpoints.lentstore import LentStore as Lent
 from testbed.lentstores import Lender
 
 MIB = 2**20
 Lend = Callable[[rpc.PeerStoreServicer], Lender]
+
+
+def LentStore(store: Store | None, *, writable: bool = False) -> Lent:  # noqa: N802
+    """Of objects of any name."""
+    return Lent(store, writable=writable, below=("",))
 
 
 class Lying(rpc.PeerStoreServicer):
@@ -236,6 +242,26 @@ class TestWhoMayDoWhat:
         with pytest.raises(Denied, match="lends its store to be read"):
             peer.delete("a")
         assert bytes(ram.get("a")) == b"x"
+
+    def test_what_is_no_part_of_a_store_of_checkpoints_is_not_there(
+        self, lend: Lend, tmp_path: Path
+    ) -> None:
+        """Whatever lies beside it in its folder: an agent's own keys, say."""
+        store = Nvme(tmp_path / "store")
+        lent = {"manifests/default/a", "domains/default/packs/ab/cd", "domains/lab/keys/00"}
+        for key in (*lent, "keys/signing.key", "plain/a", "manifestsx/a"):
+            store.put(key, b"x")
+        peer = lend(Lent(store, writable=True)).peer()
+        assert {one.key for one in peer.list()} == lent
+        assert {one.key for one in peer.list("manifests")} == {"manifests/default/a"}
+        assert {one.key for one in peer.list("domains/lab")} == {"domains/lab/keys/00"}
+        assert list(peer.list("keys")) == []
+        for ask in (peer.get, peer.stat, peer.delete, lambda key: peer.put(key, b"y")):
+            for key in ("keys/signing.key", "plain/a", "manifests", "domains"):
+                with pytest.raises(Absent):
+                    ask(key)
+        assert bytes(store.get("keys/signing.key")) == b"x"
+        assert bytes(peer.get("manifests/default/a")) == b"x"
 
     def test_an_agent_without_a_store_says_so(self, lend: Lend) -> None:
         with pytest.raises(Denied, match="no store to lend"):
