@@ -1,7 +1,7 @@
 """
-Memory for what goes to a disk and comes from it.
+Memory for what goes to a disk and comes from it, or from a peer.
 
-Called by: the store on a disk, and pipelines for the buffers they hand to it.
+Called by: stores on a disk and at a peer, and pipelines for the buffers they hand to them.
 """
 
 import mmap

@@ -21,6 +21,7 @@ from kybernate.clients.pb import peerstore_pb2_grpc as rpc
 from kybernate.clients.reaching import SERVER
 from kybernate.stores import port
 from kybernate.stores.errors import Absent, Away, BadKey, Denied, Faulty, NoRoom
+from kybernate.stores.pages import taken
 from kybernate.stores.port import Listed
 
 MIB = 1024 * 1024
@@ -177,7 +178,7 @@ def _received(key: str, call: Any, most: int, into: memoryview | None) -> memory
     if first.size > min(most, MOST):
         raise Faulty(f"{key}: the peer has {first.size} bytes (expected at most {most})")
     room = into[: first.size] if into is not None and len(into) >= first.size else None
-    room = memoryview(bytearray(first.size)) if room is None else room
+    room = taken(first.size) if room is None else room
     done = 0
     for piece in chain((first,), call):
         end = done + len(piece.content)
