@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from kybernate.clients.agents import AgentAway, translated
+from kybernate.clients.channels import FOUND_AGAIN
 from kybernate.clients.pb import copies_pb2 as pb
 from kybernate.clients.pb import copies_pb2_grpc as rpc
 from kybernate.clients.registry import messages
@@ -68,7 +69,7 @@ class Copies:
         cls, address: str, credentials: grpc.ChannelCredentials, server_name: str
     ) -> "Copies":
         """At `host:port`, by mTLS; `server_name` is what its certificate says."""
-        options = (("grpc.ssl_target_name_override", server_name),)
+        options = (("grpc.ssl_target_name_override", server_name), *FOUND_AGAIN)
         return cls(grpc.secure_channel(address, credentials, options=options))
 
     def __enter__(self) -> "Copies":
