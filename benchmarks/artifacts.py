@@ -3,11 +3,11 @@ What sealing, opening and fetching a checkpoint cost, against `cp` and a plain c
 
     .venv/bin/python -m benchmarks.artifacts [--size 1Gi] [--files 8] [--rounds 3]
 
-In one run, on one disk. The bounds: `cp` and `sync` for sealing (which copies, hashes, syncs and
-signs), `sha256sum` for opening (which hashes every byte), a plain TCP connection on loopback into
-files that are synced for fetching (which comes over mutual TLS and is hashed), one stream of gRPC
-over mutual TLS for objects of 32 MiB that an agent lends, four at a time. Ratios are of rates: 1.0
-is as fast as the bound.
+In one run, on one disk. The bounds: `cp` and `sync` for sealing (which names, encrypts, syncs and
+signs), `sha256sum` for opening (which decrypts and names every byte), a plain TCP connection on
+loopback into files that are synced for fetching (which comes over mutual TLS, and is decrypted and
+named to be believed), the same connection for objects of 32 MiB that an agent lends, four at a
+time. Ratios are of rates: 1.0 is as fast as the bound.
 """
 
 import argparse
@@ -23,21 +23,17 @@ from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
-
 from benchmarks.harness import report
 from kybernate.api.quantity import parse_bytes
 from kybernate.artifacts.facts import Facts
-from kybernate.clients.pb import agent_pb2, peerstore_pb2_grpc
-from kybernate.clients.pb import agent_pb2_grpc as rpc
-from kybernate.clients.reaching import SERVER
+from kybernate.clients.pb import peerstore_pb2_grpc
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores.ram import Ram
-from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.lentstore import LentStore
-from nodeagent.checkpoints.peers import Peers, Wanted
+from nodeagent.checkpoints.peers import Peers
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
 from testbed.lentstores import Lender
@@ -75,10 +71,10 @@ def main() -> None:
     )
     ratios = {
         "seal_of_cp": best["cp and sync"] / best["seal"],
-        "seal_in_place_of_sha256sum": best["sha256sum"] / best["seal what is there"],
+        "take_out_of_cp": best["cp and sync"] / best["take out"],
         "open_of_sha256sum": best["sha256sum"] / best["open"],
         "fetch_of_loopback": best["loopback and sync"] / best["fetch"],
-        "objects_of_stream": best["stream"] / best["objects"],
+        "objects_of_loopback": best["loopback and sync"] / best["objects"],
     }
     report.last_line("artifacts", ratios, best, size=asked.size, files=asked.files)
 
@@ -99,11 +95,10 @@ class Bench:
         self._folder, self._size = folder, size
         self._source = folder / "source"
         self._source.mkdir()
-        block = os.urandom(_BLOCK)
         for number in range(files):
             with (self._source / f"part-{number}").open("wb") as file:
                 for _ in range(size // files // _BLOCK):
-                    file.write(block)
+                    file.write(os.urandom(_BLOCK))
         self._size = sum(path.stat().st_size for path in self._source.iterdir())
         keys = Keys.own(folder / "keys")
         self._a = Store(folder / "a", keys, 1 << 50)
@@ -115,20 +110,19 @@ class Bench:
         took = {
             "cp and sync": _timed(self._cp),
             "seal": _timed(lambda: self._seal(name)),
-            "seal what is there": self._seal_in_place(f"{name}-in-place"),
             "sha256sum": _timed(self._sha256sum),
             "open": _timed(lambda: self._a.open("default", name)),
+            "take out": self._taken_out(name),
             "loopback and sync": _timed(self._loopback),
         }
         with self._lending() as lender:
             peers = Peers(self._b, lender.credentials, lambda _: lender.address, SystemClock())
             wanted = Wanted(namespace="default", name=name)
             took["fetch"] = _timed(lambda: peers.fetch(wanted, NodeName("a")))
-            took["stream"] = _timed(lambda: _stream(lender, name))
+        with self._lending_objects() as lender:
             took["objects"] = _timed(lambda: _objects(lender, self._size))
         for store in (self._a, self._b):
             store.delete("default", name)
-        self._a.delete("default", f"{name}-in-place")
         return took
 
     def _cp(self) -> None:
@@ -144,15 +138,16 @@ class Bench:
     def _seal(self, name: str) -> None:
         with self._a.draft("default", name, self._size) as draft:
             for path in sorted(self._source.iterdir()):
-                draft.take(path.name, path)
+                draft.take(f"image/{path.name}", path)
             draft.seal(_FACTS)
 
-    def _seal_in_place(self, name: str) -> float:
-        """Of files that somebody else wrote into the draft, as CRIU does: hashing and syncing."""
-        with self._a.draft("default", name, self._size) as draft:
-            subprocess.run(["cp", "-r", f"{self._source}/.", str(draft.folder)], check=True)
-            subprocess.run(["sync", *map(str, draft.folder.iterdir())], check=True)
-            return _timed(lambda: draft.seal(_FACTS))
+    def _taken_out(self, name: str) -> float:
+        """Into plain files again, as a wake has a process image."""
+        into = self._folder / "out"
+        into.mkdir()
+        seconds = _timed(lambda: self._a.believed("default", name).take_out("image", into))
+        shutil.rmtree(into)
+        return seconds
 
     def _loopback(self) -> None:
         """The same bytes through a TCP connection into files that are synced."""
@@ -185,27 +180,24 @@ class Bench:
 
     @contextmanager
     def _lending(self) -> Iterator[Lender]:
-        """An agent with the first store, and a store of as many objects."""
+        """An agent with the first store."""
+        yield from _lent(self._folder, LentStore(self._a.shelf.store))
+
+    @contextmanager
+    def _lending_objects(self) -> Iterator[Lender]:
+        """Another one, with as many bytes in memory."""
         objects, content = Ram(2 * self._size + _OBJECT, SystemClock().now), os.urandom(_OBJECT)
         for number in range(self._size // _OBJECT):
             objects.put(f"domains/benchmark/packs/{number}", content)
-
-        def add(server: grpc.Server) -> None:
-            rpc.add_CheckpointsServicer_to_server(Lending(self._a), server)
-            peerstore_pb2_grpc.add_PeerStoreServicer_to_server(LentStore(objects), server)
-
-        lender = Lender(self._folder, add)
-        yield lender
-        lender.end()
+        yield from _lent(self._folder, LentStore(objects))
 
 
-def _stream(lender: Lender, name: str) -> None:
-    """Fetch's bytes, kept nowhere."""
-    options = (("grpc.ssl_target_name_override", SERVER),)
-    with grpc.secure_channel(lender.address, lender.credentials(), options) as channel:
-        asked = agent_pb2.FetchRequest(namespace="default", name=name)
-        for _ in rpc.CheckpointsStub(channel).Fetch(asked):
-            pass
+def _lent(folder: Path, servicer: LentStore) -> Iterator[Lender]:
+    lender = Lender(
+        folder, lambda server: peerstore_pb2_grpc.add_PeerStoreServicer_to_server(servicer, server)
+    )
+    yield lender
+    lender.end()
 
 
 def _objects(lender: Lender, size: int) -> None:

@@ -17,8 +17,7 @@ import os
 import random
 import tempfile
 import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,9 +27,8 @@ from kybernate.artifacts.facts import GpuPart
 from kybernate.runtime import logs
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.artifacts import FACTS
-from nodeagent.checkpoints import layers
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.objects import Given, Objects
-from nodeagent.checkpoints.peers import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
@@ -89,10 +87,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self._store = Store(folder / "node", Keys.own(folder / "keys"), 1 << 50)
-        wrapping = folder / "wrapping"
-        wrapping.mkdir()
-        (wrapping / "wrapping.key").write_text(b64encode(os.urandom(32)).decode())
-        given = Given(place=str(folder / "store"), wrapping=wrapping)
+        given = Given(place=str(folder / "store"))
         self._objects = Objects(given, self._store, SystemClock())
         self._at = 0.0
 
@@ -109,21 +104,10 @@ class Bench:
     def _seal(self, name: str, contents: Contents) -> Sealed:
         """As the story of sealing does, without its processes."""
         size = len(contents) * _CHUNK
-        with (
-            self._store.earlier("default", FACTS.workload) as found,
-            self._store.draft("default", name, size) as draft,
-        ):
-            before = layers.earlier(found) if found is not None else None
-            digests = layers.write(draft, "gpu", self._streams(contents), before)
-            parts = tuple(
-                GpuPart(name=path, card=0, size=size, digest=told, path=path, layered=True)
-                for path, told in digests.items()
-            )
-            linked = draft.shared
-            return draft.seal(replace(FACTS, parts=parts, sealed_at=self._at), linked)
-
-    def _streams(self, contents: Contents) -> Iterator[tuple[str, Iterator[bytes]]]:
-        yield "gpu/0", iter(contents)
+        with self._store.draft("default", name, size) as draft:
+            draft.write("gpu/0", contents)
+            part = GpuPart(name="s0", card=0, size=size, digest="", path="gpu/0")
+            return draft.seal(replace(FACTS, parts=(part,), sealed_at=self._at))
 
 
 def _nothing(contents: Contents) -> Contents:

@@ -1,13 +1,17 @@
-"""The keys that make checkpoints believed, in a Secret that only agents mount.
+"""The keys that make checkpoints believed, and the one that opens them, in a Secret of the agents.
 
-`kyb-checkpoint-keys` holds `signing.key`, `next.key` while a rotation is under way, and in
-`trusted.pem` every public key a checkpoint may be signed with. Rule: a new key is trusted for
-`overlap` before it signs. Rule: nothing is ever taken out of `trusted.pem` here: old checkpoints
+`kyb-checkpoint-keys` holds `signing.key`, `next.key` while a rotation is under way, in
+`trusted.pem` every public key a checkpoint may be signed with, and `wrapping.key`, which wraps the
+keys of sharing domains. Rule: a wrapping key is made where there is none, and never changed here;
+what else people put into the Secret stays. Rule: a new key is trusted for `overlap` before it
+signs. Rule: nothing is ever taken out of `trusted.pem` here: old checkpoints
 stay good until a person takes their key out. Every write is a compare-and-swap.
 """
 
+import os
+from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,6 +31,8 @@ SECRET = "kyb-checkpoint-keys"  # noqa: S105 - its name
 SINCE = f"{names.GROUP}/signing-since"
 NEXT_SINCE = f"{names.GROUP}/next-since"
 _EVERY = 30.0  # seconds: so soon is a Secret that somebody deleted back
+SECRET_BYTES = 32
+_OURS = frozenset({"signing.key", "next.key", "trusted.pem", "wrapping.key"})
 _PEM = serialization.Encoding.PEM
 
 
@@ -42,6 +48,8 @@ class Ring:
     trusted: bytes = b""
     since: float = 0.0
     next_since: float = 0.0
+    wrapping: bytes = b""
+    others: Mapping[str, bytes] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Ring(since={self.since}, next_since={self.next_since}, keys withheld)"
@@ -60,7 +68,15 @@ def after(ring: Ring | None, terms: Terms, now: float, made: bytes) -> Ring | No
     needed."""
     if ring is None or not public(ring.signing):
         trusted = b"" if ring is None else ring.trusted
-        return Ring(signing=made, trusted=_with(trusted, made), since=now)
+        kept = ring or Ring(signing=b"")
+        return replace(
+            kept,
+            signing=made,
+            upcoming=b"",
+            trusted=_with(trusted, made),
+            since=now,
+            next_since=0.0,
+        )
     if _with(ring.trusted, ring.signing) != ring.trusted or not ring.since:
         return replace(ring, trusted=_with(ring.trusted, ring.signing), since=ring.since or now)
     if not public(ring.upcoming):
@@ -74,6 +90,13 @@ def after(ring: Ring | None, terms: Terms, now: float, made: bytes) -> Ring | No
     return replace(ring, signing=ring.upcoming, upcoming=b"", since=now, next_since=0.0)
 
 
+def wrapped(ring: Ring | None, made: bytes) -> Ring | None:
+    """With a key that wraps; None: it has one. `made` is a new one, should one be needed."""
+    if ring is None or ring.wrapping:
+        return None
+    return replace(ring, wrapping=made)
+
+
 class Signing:
     """Keeps the Secret as `after` wants it."""
 
@@ -85,7 +108,9 @@ class Signing:
     def look(self, _key: str = SECRET) -> float:
         """Take the next step; seconds until the next look. Raises ApiError."""
         secret = self._find()
-        ring = after(_read(secret), self._terms, self._clock.now(), make())
+        before = _read(secret)
+        ring = after(before, self._terms, self._clock.now(), make())
+        ring = wrapped(ring or before, make_wrapping()) or ring
         if ring is not None:
             self._log.info(
                 "checkpoint keys", signs=key_id(ring.signing), rotating=bool(ring.upcoming)
@@ -112,6 +137,11 @@ def make() -> bytes:
     closed = serialization.NoEncryption()
     key = Ed25519PrivateKey.generate()
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, closed)
+
+
+def make_wrapping() -> bytes:
+    """A new key that wraps: 32 random bytes, in base64."""
+    return b64encode(os.urandom(SECRET_BYTES))
 
 
 def public(private: bytes) -> bytes:
@@ -148,6 +178,8 @@ def _read(secret: Obj | None) -> Ring | None:
         signing=data.get("signing.key", b""),
         upcoming=data.get("next.key", b""),
         trusted=data.get("trusted.pem", b""),
+        wrapping=data.get("wrapping.key", b""),
+        others={name: value for name, value in data.items() if name not in _OURS},
     )
     marks = secret["metadata"].get("annotations") or {}
     return replace(
@@ -164,7 +196,9 @@ def _since(marks: Mapping[str, str], name: str, key: bytes) -> float:
 
 
 def _written(secret: Obj, ring: Ring) -> Obj:
-    data = {"signing.key": ring.signing, "trusted.pem": ring.trusted}
+    data = {**ring.others, "signing.key": ring.signing, "trusted.pem": ring.trusted}
+    if ring.wrapping:
+        data["wrapping.key"] = ring.wrapping
     if ring.upcoming:
         data["next.key"] = ring.upcoming
     whole = {**secret, "data": secrets.encoded(data)}

@@ -89,12 +89,12 @@ class Engine:
         place = Place(
             folder=settings.checkpoint_dir or settings.state_dir / "checkpoints",
             limit=settings.checkpoint_limit,
+            memory=settings.image_dir,
             keys=settings.checkpoint_keys,
+            wrapping=settings.checkpoint_wrapping_keys,
             client_tls=settings.client_tls_dir,
             registry=settings.registry,
-            objects=Given(
-                place=settings.checkpoint_store, wrapping=settings.checkpoint_wrapping_keys
-            ),
+            objects=Given(place=settings.checkpoint_store),
         )
         measured = partial(self.bandwidths.measured, Tier.OBJECT)
         return Artifacts(place, self.kube, self.node, self._clock, measured)

@@ -83,10 +83,7 @@ class Process:
         runtime = RuntimeSocket(
             engine.containers, engine.coordinator, self._prober(), engine.wakings
         )
-        artifacts = engine.artifacts
-        self.servers = Servers(
-            agent, runtime, artifacts.lending, artifacts.copies, artifacts.lent_store
-        )
+        self.servers = Servers(agent, runtime, engine.artifacts.lent_store, engine.artifacts.copies)
         self._relearner = Relearner(
             self._settings.runtime_root, runtime.answer, engine.tools.freezer, self._clock
         )

@@ -90,6 +90,13 @@ class Settings(ProcessSettings):
         help="folder for checkpoints, on a fast disk; it has to outlive the agent. Without it: "
         "checkpoints/ in the state folder",
     )
+    image_dir: Path | None = setting(
+        None,
+        help="folder of a host-mounted tmpfs, at the path it has on the host, for the memory of "
+        "processes between CRIU and their sealed checkpoints; used where it has the room. Without "
+        "it: plain/ in the folder for checkpoints, where it is removed as soon as it is sealed or "
+        "restored",
+    )
     criu_plugins: Path | None = setting(
         None,
         help="folder of the CRIU plugin that closes unix sockets to outside a container; without "
@@ -102,8 +109,9 @@ class Settings(ProcessSettings):
     )
     checkpoint_keys: Path | None = setting(
         None,
-        help="folder with signing.key and trusted.pem, which make checkpoints believed. Without "
-        "it this node makes a key of its own, and its checkpoints wake only here",
+        help="folder with signing.key and trusted.pem, which make checkpoints believed, and "
+        "wrapping.key and older *.key, 32 bytes each in base64, which open the keys of what is "
+        "sealed. Without it this node makes keys of its own, and its checkpoints wake only here",
     )
     checkpoint_store: str = setting(
         "",
@@ -114,8 +122,8 @@ class Settings(ProcessSettings):
     )
     checkpoint_wrapping_keys: Path | None = setting(
         None,
-        help="folder with wrapping.key and older *.key, 32 bytes each in base64: what opens the "
-        "keys of sharing domains in --checkpoint-store",
+        help="folder with wrapping.key and older *.key, in place of those in --checkpoint-keys, "
+        "which still open",
     )
     runtime_root: Path = setting(
         Path("/run/containerd/runc/k8s.io"),

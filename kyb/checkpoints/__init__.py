@@ -6,6 +6,6 @@
     inspect                       what is in one: `inspecting`
     rewrap                        wraps a store's keys anew
 
-A place is an agent's folder (format v0); a store's folder, s3://BUCKET/PREFIX, or what another
-agent lends, peer://HOST:PORT (format v1).
+A place is an agent's folder (a store that is read here, and what lies there of format v0), a
+store's folder, s3://BUCKET/PREFIX, or what another agent lends, peer://HOST:PORT.
 """

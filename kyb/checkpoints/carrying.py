@@ -48,7 +48,7 @@ def export(
     namespace, short = places.key(name)
     out, ring = places.store(target, make=True), places.ring(wrapping)
     found = places.place(source)
-    if isinstance(found, Agents):
+    if isinstance(found, Agents) and found.has_old(namespace, short):
         opened = plain.opened(found.folder, namespace, short, places.trusted(keys))
         with _course(opened.manifest.size) as course:
             written = _sealed(opened, out, ring, keys, course)

@@ -82,7 +82,7 @@ def inspect(  # noqa: PLR0913 - one for each option
 def _found(name: str, store: str, keys: Path, wrapping: Path | None) -> _Found:
     namespace, short = places.key(name)
     place = places.place(store)
-    if isinstance(place, Agents):
+    if isinstance(place, Agents) and place.has_old(namespace, short):
         old = plain.opened(place.folder, namespace, short, places.trusted(keys))
         return _Found(
             first=[("format", "v0"), ("signature", old.signature)],

@@ -37,9 +37,18 @@ Wrapping = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Agents:
-    """An agent's folder."""
+    """An agent's folder: a store of its own, and what is there of format v0."""
 
     folder: Path
+
+    @property
+    def store(self) -> Store:
+        """To be read: what is put there is the agent's to put."""
+        return Nvme(self.folder)
+
+    def has_old(self, namespace: str, name: str) -> bool:
+        """Whether this one is there in format v0. Raises Unusable."""
+        return plain.has(self.folder, namespace, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from kybernate.api.fields import Reader
 from kybernate.api.fields import read as read_fields
 from kybernate.artifacts import facts as factsheet
 from kybernate.artifacts import names, packs, signing
-from kybernate.artifacts.chunks import CHUNK
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.packs import Pack
@@ -274,13 +273,13 @@ def _check_origin(origin: Origin, listed: tuple[Pack, ...]) -> None:
 
 
 def _check_content(file: File, listed: tuple[Pack, ...]) -> None:
-    """Raises Unusable where pieces do not exist, are not cut at 2 MiB, or do not add up."""
+    """Raises Unusable where pieces do not exist, or do not add up."""
     if file.size > MAX_SIZE:
         raise Unusable(Flaw.TOO_LARGE, f"{names.shown(file.path)} of {file.size} bytes")
     at = 0
     for piece in file.content:
         for size in _lengths(piece, listed, file):
-            if at % CHUNK or size > file.size - at:
+            if size > file.size - at:
                 raise Unusable(Flaw.MALFORMED, f"content of {names.shown(file.path)}")
             at += size
     if at != file.size:

@@ -10,11 +10,12 @@ checkpoint again. Rule: done again after an interruption, it goes on from what i
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kybernate.artifacts import names
-from kybernate.artifacts.facts import WOKEN_FROM
+from kybernate.artifacts.facts import WOKEN_FROM, Facts
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.signing import Trusted
@@ -32,6 +33,34 @@ from kybernate.stores.port import Store
 
 class AnotherThere(Refused):
     """The store has another checkpoint under this name; it stays as it is."""
+
+
+class Described(Protocol):
+    """What is to be sealed, or was: its name and its facts."""
+
+    @property
+    def namespace(self) -> str:
+        """Of its GpuCheckpoint."""
+
+    @property
+    def name(self) -> str:
+        """Of its GpuCheckpoint."""
+
+    @property
+    def facts(self) -> Facts:
+        """What whoever sealed it knew."""
+
+
+class Named(Protocol):
+    """A checkpoint of either format, and the signature it is known by."""
+
+    @property
+    def manifest(self) -> Described:
+        """What it says."""
+
+    @property
+    def signature(self) -> str:
+        """As its GpuCheckpoint has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +94,10 @@ def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
 def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
     namespace = one.manifest.namespace
     course.expect(one.manifest.size + len(one.content))
-    before = _before(one, store, ours.trusted)
-    domain = before.domain if before else domain_of(one, store, ours.trusted)
+    before = there_already(store, one, ours.trusted)
+    domain = before.domain if before else domain_of(one.manifest, store, ours.trusted)
     there = writing.there(store, domain)
-    if before is not None and _is_whole(before, there):
+    if before is not None and is_whole(before, there):
         course.had(one.manifest.size + len(one.content))
         return Carried(manifest=before, written=0, was_there=True)
     key = ours.ring.newest(store, domain)
@@ -81,19 +110,24 @@ def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carri
         return Carried(manifest=manifest, written=into.written)
 
 
-def domain_of(one: Plain, store: Store, trusted: Trusted) -> str:
+def domain_of(one: Described, store: Store, trusted: Trusted) -> str:
     """Whose chunks it may share: a gold image's are its own; what was made of a workload that woke
     from a checkpoint of its own namespace is where that one is, so that replicas share with the
     gold image they come from; else its namespace's. Another namespace's images are never written
     to. docs/decisions/0025. Raises Unusable for a name that no domain can have."""
-    manifest = one.manifest
-    if manifest.facts.gold:
-        return names.gold_domain(manifest.namespace, manifest.name)
-    space, name = key_of(manifest.facts.more.get(WOKEN_FROM, ""), manifest.namespace)
-    if name and space == manifest.namespace:
+    if one.facts.gold:
+        return names.gold_domain(one.namespace, one.name)
+    space, name = key_of(one.facts.more.get(WOKEN_FROM, ""), one.namespace)
+    if name and space == one.namespace:
         with suppress(Unusable):
             return reading.opened(store, space, name, trusted).manifest.domain
-    return manifest.namespace
+    return one.namespace
+
+
+def identity(opened: Opened) -> str:
+    """The signature it is known by: its own, or that of the checkpoint of v0 it was made of."""
+    origin = opened.manifest.origin
+    return origin.signature if origin is not None else opened.signature
 
 
 def same(opened: Opened, signature: str) -> bool:
@@ -110,7 +144,7 @@ def manifests(store: Store, namespace: str, trusted: Trusted) -> Iterator[Manife
             yield reading.opened(store, namespace, name, trusted).manifest
 
 
-def _before(one: Plain, store: Store, trusted: Trusted) -> Manifest | None:
+def there_already(store: Store, one: Named, trusted: Trusted) -> Manifest | None:
     """This checkpoint, as the store has it already. Raises AnotherThere, Unusable."""
     namespace, name = one.manifest.namespace, one.manifest.name
     try:
@@ -120,12 +154,13 @@ def _before(one: Plain, store: Store, trusted: Trusted) -> Manifest | None:
             return None
         raise AnotherThere(f"{namespace}/{name} is in the store, and {problem}") from problem
     found = opened.manifest
+    if same(opened, one.signature):
+        return found
     if found.origin is None and found.facts == one.manifest.facts:
         return None  # carried by a version that took no origin along: its chunks are there
-    if not same(opened, one.signature):
-        raise AnotherThere(f"{namespace}/{name} is another checkpoint in the store")
-    return found
+    raise AnotherThere(f"{namespace}/{name} is another checkpoint in the store")
 
 
-def _is_whole(manifest: Manifest, there: There) -> bool:
+def is_whole(manifest: Manifest, there: There) -> bool:
+    """Whether its packs are there, as far as their sizes tell."""
     return all(writing.is_there(manifest.domain, pack, there) for pack in manifest.packs)

@@ -73,11 +73,16 @@ def fetched(store: Store, domain: str, pack: Pack, key: DomainKey) -> memoryview
         content = store.get(names.pack_key(domain, pack.name))
     except Absent:
         raise Unusable(Flaw.PACK_MISSING, pack.name) from None
+    check_pack(pack, content, key)
+    return content
+
+
+def check_pack(pack: Pack, content: memoryview, key: DomainKey) -> None:
+    """That it is this pack, every chunk of it opened. Raises Unusable."""
     packs.check(pack.name, content)
     for chunk, begin in zip(pack.chunks, pack.offsets, strict=True):
         sealed = content[begin : begin + chunk.size + TAG]
         key.open(chunk.name, sealed, memoryview(bytearray(chunk.size)))
-    return content
 
 
 def check_packs(store: Store, manifest: Manifest, key: DomainKey, course: Course) -> None:

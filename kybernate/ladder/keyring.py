@@ -2,8 +2,11 @@
 Domain keys in a store, and the wrapping keys that open them.
 
 Called by: whoever seals, wakes or copies. A folder of wrapping keys (a Secret, say) holds
-`wrapping.key`, which wraps, and `*.key`, which open; each 32 bytes in base64. Rule: a key record is
-durable before anything is sealed by its key. Rule: a secret is never logged and never in a text.
+`wrapping.key`, which wraps, and `*.key`, which open; each 32 bytes in base64. Keys that sign may
+lie there too. A domain's first key follows from the wrapping key, so that stores of one cluster
+have the same one without a word between them, and what is sealed in one is copied into another as
+it is. Rule: a key record is durable before anything is sealed by its key. Rule: a secret is never
+logged and never in a text.
 """
 
 import os
@@ -12,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kybernate.artifacts import keys, names
-from kybernate.artifacts.chunks import SECRET, DomainKey
+from kybernate.artifacts.chunks import SECRET, DomainKey, derived
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.keys import NONCE, KeyRecord
 from kybernate.clients.errors import Refused
@@ -21,6 +24,8 @@ from kybernate.stores.errors import Absent
 from kybernate.stores.port import Store
 
 CURRENT = "wrapping.key"
+_SIGNING = frozenset({"signing.key", "next.key"})  # of the Secret that has both
+_FIRST = "kybernate checkpoint v1 first key of a domain"
 
 
 class BadKeys(Refused):
@@ -40,28 +45,35 @@ class KeyRing:
         self._wrapping = {keys.wrapping_id(one): one for one in (*older, current)}
 
     @classmethod
-    def of_folder(cls, folder: Path) -> "KeyRing":
-        """Raises BadKeys."""
-        current = _read(folder / CURRENT)
-        return cls(current, [_read(path) for path in sorted(folder.glob("*.key"))])
+    def of_folder(cls, folder: Path, *others: Path) -> "KeyRing":
+        """What `others` have opens, too. Raises BadKeys."""
+        found = [path for one in (folder, *others) for path in sorted(one.glob("*.key"))]
+        older = [_read(path) for path in found if path.name not in _SIGNING]
+        return cls(_read(folder / CURRENT), older)
 
     def open(self, store: Store, domain: str, key: str) -> DomainKey:
         """Raises Unusable (KEY_ABSENT where there is no record), and what the store raises."""
         return keys.unwrap(self._record(store, domain, key), self._wrapping)
 
     def newest(self, store: Store, domain: str) -> DomainKey:
-        """For sealing: the key of this domain that was made last, or one that is made now.
+        """For sealing: the key of this domain that was made last, or its first.
 
         Raises Unusable where the last one cannot be opened.
         """
         found = sorted(store.list(f"{names.DOMAINS}/{domain}/keys"), key=lambda one: one.put_at)
         if found:
             return self.open(store, domain, Path(found[-1].key).stem)
-        return self.made(store, domain)
+        return self._put(store, domain, DomainKey(derived(_FIRST, self._current + domain.encode())))
 
     def made(self, store: Store, domain: str) -> DomainKey:
-        """A new key for what is sealed from now on."""
-        key = DomainKey(self._random(SECRET))
+        """A new key for what is sealed from now on, which follows from nothing."""
+        return self._put(store, domain, DomainKey(self._random(SECRET)))
+
+    def opened(self, record: bytes, domain: str, key: str) -> DomainKey:
+        """Of a record's object, from wherever. Raises Unusable."""
+        return keys.unwrap(keys.decode(record, domain, key), self._wrapping)
+
+    def _put(self, store: Store, domain: str, key: DomainKey) -> DomainKey:
         record = keys.new_record(domain, key, self._current, self._random(NONCE))
         store.put(names.record_key(domain, key.id), keys.encode(record))
         return key
@@ -75,6 +87,8 @@ class KeyRing:
             if problem.reason is not Flaw.KEY_ABSENT:
                 raise
         else:
+            if keys.wrapping_id(self._current) in {one.by for one in there.wrapped}:
+                return
             record = keys.wrapped(there, key, self._current, self._random(NONCE))
         store.put(names.record_key(domain, key.id), keys.encode(record))
 

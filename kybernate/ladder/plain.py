@@ -1,10 +1,10 @@
 """
 Checkpoints of format v0 in an agent's folder: read to be sealed into a store, made of what a store
-holds. docs/reference/checkpoint-v0.md.
+holds; the agent carries them over into its own. docs/reference/checkpoint-v0.md.
 
-Called by: `kyb checkpoint export` and `import`. Rule: what is read is hostile until signature and
-digests are checked. Rule: what is made is whole under its name or not there: files, manifest,
-signature, then the name, each durable before the next.
+Called by: `kyb checkpoint export` and `import`, agents. Rule: what is read is hostile until
+signature and digests are checked. Rule: what is made is whole under its name or not there: files,
+manifest, signature, then the name, each durable before the next.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from kybernate.ladder.reading import sync
 from kybernate.ladder.writing import cut
 from kybernate.model.checkpoint import Flaw
 
-SEALED, DRAFTS, FILES = "sealed", "drafts", "files"
+SEALED, DRAFTS, FILES = "sealed", "plain", "files"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 
@@ -59,8 +59,14 @@ class Plain:
 
 
 def is_agents(folder: Path) -> bool:
-    """Whether a folder is an agent's."""
-    return (folder / SEALED).is_dir()
+    """Whether a folder is an agent's: it has a place for what is not sealed, as no store has."""
+    return (folder / SEALED).is_dir() or (folder / DRAFTS).is_dir()
+
+
+def has(folder: Path, namespace: str, name: str) -> bool:
+    """Whether one is in an agent's folder, as far as its names tell. Raises Unusable."""
+    names.check_key(namespace, name)
+    return (folder / SEALED / namespace / name).is_dir()
 
 
 def opened(folder: Path, namespace: str, name: str, trusted: Trusted) -> Plain:

@@ -8,7 +8,7 @@ given to anybody. Rule: nothing is written outside the folder: paths were checke
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,26 +145,19 @@ def origin(store: Store, manifest: Manifest, key: DomainKey) -> bytes:
 
 
 def in_order(
-    store: Store,
-    manifest: Manifest,
-    key: DomainKey,
-    course: Course,
-    begins: Mapping[str, int] | None = None,
+    store: Store, manifest: Manifest, key: DomainKey, course: Course
 ) -> Iterator[tuple[File, Iterator[memoryview]]]:
-    """Every file, and its bytes in order from where it begins (of `begins`, by path; a multiple of
-    CHUNK, or its size). The bytes of a file are to be taken before the next file is asked for.
+    """Every file, and its bytes in order, to be taken before the next file is asked for.
 
     What comes next is fetched and opened meanwhile: SPANS of 32 MiB, sealed and opened, about 260
     MiB. Raises as `extract` does.
     """
-    begun = begins or {}
     course.expect(manifest.size)
-    course.had(sum(begun.values()))
     with ThreadPoolExecutor(SPANS, thread_name_prefix="waking") as threads:
-        ahead = _Ahead(threads, store, manifest, key, course, begun)
+        ahead = _Ahead(threads, store, manifest, key, course)
         try:
             for file in manifest.files:
-                yield file, ahead.rest_of(file)
+                yield file, ahead.bytes_of(file)
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 
@@ -179,28 +172,18 @@ class _Ahead:
         manifest: Manifest,
         key: DomainKey,
         course: Course,
-        begins: Mapping[str, int],
     ) -> None:
         self._threads, self._store, self._manifest = threads, store, manifest
-        self._key, self._course, self._begins = key, course, begins
-        self._spans = spans.joined(
-            (pack, place)
-            for pack, place in spans.places(manifest)
-            if place.at >= begins.get(place.file, 0)
-        )
+        self._key, self._course = key, course
+        self._spans = spans.joined(spans.places(manifest))
         self._buffers = Buffers(SPANS, spans.ROOM)
         self._coming: deque[Future[list[memoryview]]] = deque()
         self._ready: deque[memoryview] = deque()
 
-    def rest_of(self, file: File) -> Iterator[memoryview]:
+    def bytes_of(self, file: File) -> Iterator[memoryview]:
         """Of a file, in the manifest's order."""
-        at = 0
         for size, is_zero in _rows(self._manifest, file):
-            skipped = min(size, max(0, self._begins.get(file.path, 0) - at))
-            at += size
-            if skipped == size:
-                continue
-            for piece in zeros(size - skipped) if is_zero else [self._next()]:
+            for piece in zeros(size) if is_zero else [self._next()]:
                 self._course.did(len(piece))
                 yield piece
 

@@ -113,8 +113,14 @@ class Writing:
         self._sending.shutdown(cancel_futures=True)
         self._work.shutdown(cancel_futures=True)
 
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Those that were added."""
+        return tuple(self._files)
+
     def add(self, path: str, contents: Iterable[Bytes]) -> File:
-        """A file: its chunks in order, all but the last of 2 MiB; they must not change any more.
+        """A file: its chunks in order, of 2 MiB at most; they must not change any more. What is cut
+        where it was cut before is found again.
 
         Raises Unusable for a path that is not allowed, Ended, and what the store raises.
         """
@@ -145,6 +151,12 @@ class Writing:
         """A copy of a regular file. Raises OSError too, for a link as well."""
         return self.add(path, cut(source))
 
+    def settle(self) -> None:
+        """Put what is left of the packs: what they cost is known then. Raises as `add`."""
+        self._send()
+        for put in self._puts:
+            put.result()
+
     def seal(
         self, namespace: str, name: str, facts: Facts, signer: Ed25519PrivateKey
     ) -> tuple[Manifest, bytes]:
@@ -152,9 +164,7 @@ class Writing:
 
         Raises Unusable where we would not read it ourselves, and what the store raises.
         """
-        self._send()
-        for put in self._puts:
-            put.result()
+        self.settle()
         manifest = Manifest(
             namespace=namespace,
             name=name,

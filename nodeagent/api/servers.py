@@ -15,7 +15,6 @@ from nodeagent.api import callers
 from nodeagent.api.agent_service import AgentService
 from nodeagent.api.runtime_socket import RuntimeSocket
 from nodeagent.checkpoints.copies import Copies
-from nodeagent.checkpoints.lending import Lending
 from nodeagent.checkpoints.lentstore import LentStore
 
 # A request that waits for its turn keeps a thread. A node has at most tens of seats, each asked for
@@ -34,16 +33,11 @@ class Servers:
     """All of them. `start` returns when they can be called; the address is real then."""
 
     def __init__(
-        self,
-        agent: AgentService,
-        runtime: RuntimeSocket,
-        lending: Lending,
-        copies: Copies,
-        lent: LentStore,
+        self, agent: AgentService, runtime: RuntimeSocket, lent: LentStore, copies: Copies
     ) -> None:
-        """The last three are for the cluster only: there it is known who calls."""
+        """`lent` and `copies` are for the cluster only: there it is known who calls."""
         self._agent, self._runtime = agent, runtime
-        self._lending, self._copies, self._lent = lending, copies, lent
+        self._lent, self._copies = lent, copies
         self._running: list[grpc.Server] = []
         self.port = 0
 
@@ -75,9 +69,8 @@ class Servers:
         host, port = addresses.parse_listen(listen)
         server = _server(callers.door())
         rpc.add_AgentServicer_to_server(self._agent, server)
-        rpc.add_CheckpointsServicer_to_server(self._lending, server)
-        copies_pb2_grpc.add_CopiesServicer_to_server(self._copies, server)
         peerstore_pb2_grpc.add_PeerStoreServicer_to_server(self._lent, server)
+        copies_pb2_grpc.add_CopiesServicer_to_server(self._copies, server)
         address = f"{host or '[::]'}:{port}"
         credentials = tls.grpc_server_credentials(require_client=True)
         self.port = _bound(server.add_secure_port(address, credentials), address)

@@ -1,18 +1,18 @@
 """
-Checkpoint artifacts of the provisional local format v0: docs/reference/checkpoint-v0.md.
+Checkpoints on this node, in the format stores have them in: docs/reference/checkpoints.md.
 
-    with store.draft("default", "llama-0-20261122T101500Z", need=40 * GIB) as draft:
+    with store.draft("default", "llama-0-20261122t101500z", need=40 * GIB, like=facts) as draft:
         ...                                     # CRIU writes below draft.folder
-        draft.write("gpu/0", slot.read(name))   # hashed while it is copied
+        draft.write("gpu/0", pieces)            # named, sealed and put while it is read
         sealed = draft.seal(facts)              # whole and visible, or an error and nothing
     publisher.publish(sealed)                   # told to the cluster, now or when it is back
 
     claimed = claims.take(namespace, name, pod) # Claimed, or a Refusal: next candidate
-    sealed = peers.fetch(claimed, node)         # from another node's agent, if it is not here
-    sealed = store.open(namespace, name, here)  # every byte verified; Unusable(reason) else
+    sealed = store.believed(namespace, name, here)       # its contents are checked as they are read
+    sealed = peers.fetch(wanted, node, use=take_out)     # what is not here comes, and is used then
 
-Called by: the stories that seal and wake; the gRPC service that lends to other agents.
-Rules: what comes from a disk or a peer is hostile until its signature and digests are checked;
+Called by: the stories that seal and wake; the gRPC services that lend and carry copies.
+Rules: what comes from a disk or a peer is hostile until its signature and its chunks are checked;
 names never become paths before `kybernate.artifacts.names` has passed them; a checkpoint holds
 regular files in folders and nothing else (whatever needs links, modes or owners is packed into an
 archive by its maker); a sealed one never changes.

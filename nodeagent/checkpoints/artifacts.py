@@ -6,6 +6,7 @@ and where no client certificate is given nothing is fetched: both fit a single n
 said at the start.
 """
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kybernate.clients.copies import Copies as CopiesClient
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube
 from kybernate.clients.pb.copies_pb2 import CopyRef
+from kybernate.clients.reaching import SERVER
 from kybernate.clients.resources import GPUNODES
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
@@ -27,10 +29,9 @@ from nodeagent.checkpoints import rows
 from nodeagent.checkpoints.copies import Copies, Means
 from nodeagent.checkpoints.faults import PeerAway
 from nodeagent.checkpoints.following import Following
-from nodeagent.checkpoints.lending import Lending
 from nodeagent.checkpoints.lentstore import LentStore
 from nodeagent.checkpoints.objects import Given, Measured, Objects
-from nodeagent.checkpoints.peers import SERVER, Peers
+from nodeagent.checkpoints.peers import Peers
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.registering import Registering
 from nodeagent.checkpoints.signing import Keys
@@ -40,11 +41,14 @@ from nodeagent.checkpoints.store import Store
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Folders, the limit in bytes, where the registry is (nowhere: there is none), and the object
-    store."""
+    store. `memory` is a folder of a tmpfs for what is not sealed, `wrapping` has keys that wrap in
+    place of those of `keys`."""
 
     folder: Path
     limit: int
+    memory: Path | None = None
     keys: Path | None = None
+    wrapping: Path | None = None
     client_tls: Path | None = None
     registry: tuple[str, ...] = ()
     objects: Given = field(default_factory=Given)
@@ -65,14 +69,15 @@ class Artifacts:
         folders, keys, certificates or the store's place cannot be used."""
         self._kube = kube
         self._client = TlsFiles(place.client_tls) if place.client_tls else None
-        keys = Keys(place.keys) if place.keys else Keys.own(place.folder / "keys")
-        self.store = Store(place.folder, keys, place.limit)
+        own = place.folder / "keys"
+        given = place.keys
+        keys = Keys(given, place.wrapping, own) if given else Keys.own(own, place.wrapping)
+        self.store = Store(place.folder, keys, place.limit, memory=place.memory)
         self.claims = Checkpoints(kube, node)
         self.publisher = Publisher(self.store, self.claims, clock)
         self.peers = Peers(self.store, self._credentials, self._address_of, clock)
-        self.lending = Lending(self.store)
+        self.lent_store = LentStore(self.store.shelf.store)
         self.objects = Objects(place.objects, self.store, clock, measured)
-        self.lent_store = LentStore(self.objects.folder)
         self._line, self._registering = self._registry(place, node, clock)
         reader = rows.of_store(self.store)
         self.copies = Copies(
@@ -95,6 +100,11 @@ class Artifacts:
         """Tell the cluster what is here; listen for what is deleted."""
         self.publisher.start()
         self._following.start()
+        threading.Thread(target=self._carry_over, name="carrying-over", daemon=True).start()
+
+    def _carry_over(self) -> None:
+        """Then the registry is told what is here, which is all of it."""
+        self.store.carry_over()
         if self._registering:
             self._registering.start()
 

@@ -29,8 +29,9 @@ from kybernate.model.checkpoint import Flaw
 from kybernate.model.ids import NodeName
 from kybernate.model.tier import Tier
 from nodeagent.checkpoints.faults import Cancelled, PeerAway
+from nodeagent.checkpoints.fetching import Fetched, Tell, Wanted
 from nodeagent.checkpoints.objects import NoStore, Objects
-from nodeagent.checkpoints.peers import Fetched, Peers, Tell, Wanted
+from nodeagent.checkpoints.peers import Peers
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store

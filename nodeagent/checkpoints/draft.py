@@ -1,70 +1,65 @@
 """
-A checkpoint that is being made: a folder that nobody else sees until it is sealed.
+A checkpoint that is being made: nobody sees it until it is sealed.
 
-Called by: whoever seals, and by `peers` for one that comes from another node. Rule: whatever goes
-wrong, the draft is gone and its room is free again. Rule: files and folders are on the disk, then
-the manifest, then its signature, then the name.
+Called by: whoever seals. GPU contents go straight into packs of sealed chunks; what others write
+as files (CRIU) goes into a plain folder, in memory where that has the room, and is sealed and
+removed at the end. Rule: whatever goes wrong, the draft is gone and its room is free again.
+Rule: packs are on the disk, then the manifest, which is the checkpoint.
 """
 
-import errno
-import os
-import shutil
+import threading
+import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from kybernate.artifacts import names
-from kybernate.artifacts import v0 as manifests
+from kybernate.artifacts.chunks import CHUNK, Bytes
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
-from kybernate.artifacts.v0 import File, Manifest
-from kybernate.model.artifact import Kind
-from nodeagent.checkpoints import streams, verifying
+from kybernate.artifacts.manifest import File
+from kybernate.clients.errors import Refused, Retry
+from kybernate.ladder.writing import Writing
+from kybernate.stores import errors as stores
+from kybernate.stores.port import Listed, Store
+from nodeagent.checkpoints import surveying
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom, NotSealed
-from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
-from nodeagent.checkpoints.signing import Keys
+from nodeagent.checkpoints.holdings import is_pack
+from nodeagent.checkpoints.plainly import DRAFT, Plainly
+from nodeagent.checkpoints.sealed import Sealed, Shelf
 from nodeagent.checkpoints.space import FULL, Space
-from nodeagent.checkpoints.verifying import Survey
-from nodeagent.disk.durable import seal, sync_folder
-
-_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP})
-_SPOILT = (Unusable, NoRoom, NotSealed, AlreadySealed)  # what another try does not mend
 
 
 class Keeper(Protocol):
     """What a draft needs of its store."""
 
-    keys: Keys
+    shelf: Shelf
     space: Space
+    plainly: Plainly
 
-    def left(self, root: Path) -> None:
-        """What was interrupted stays for the next time."""
+    def writing(self, draft: "Draft", into: Store) -> Writing:
+        """Begin to write its packs, which share with those that are here."""
 
-    def adopt(self, root: Path, manifest: Manifest, kind: Kind = Kind.SEALED) -> None:
-        """Give it its name. Raises AlreadySealed."""
+    def adopt(self, draft: "Draft", made: Writing, facts: Facts) -> Sealed:
+        """Give it its name. Raises AlreadySealed, and as `Writing.seal`."""
 
-    def folder(self, namespace: str, name: str) -> Path:
-        """Where the files of a sealed one are."""
+    def given_up(self, draft: "Draft") -> None:
+        """Away with packs that nobody else names."""
 
 
 class Draft:
     """One of them. For one thread. As a context: discarded unless it was sealed."""
 
-    def __init__(
-        self, keeper: Keeper, root: Path, namespace: str, name: str, *, stays: bool = False
-    ) -> None:
-        """`stays`: what is in it when somebody is interrupted is there at the next try."""
-        self._keeper, self._root, self._stays = keeper, root, stays
-        self._before = 0  # bytes that were there from the last try
-        self._key = (namespace, name)
-        self._written: dict[str, File] = {}
-        self._shared: dict[str, File] = {}  # with another checkpoint: on the disk once
+    def __init__(self, keeper: Keeper, namespace: str, name: str, like: Facts | None) -> None:
+        """`like`: whose chunks it shares is found by these."""
+        self._keeper, self._label = keeper, f"{DRAFT}-{uuid.uuid4().hex}"
+        self.namespace, self.name, self.like = namespace, name, like
+        self._writing: Writing | None = None
+        self._into = _Counted(keeper.shelf.store, self._room)
         self._over = False
-        self.folder = root / FILES
+        self.folder = Path()
         """Where files go. Whoever writes here directly keeps to regular files and folders."""
 
     def __enter__(self) -> "Draft":
@@ -76,200 +71,157 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end(error)
+        self.discard()
 
-    def begin(self, need: int) -> None:
-        """Have room for `need` bytes, with what is there from the last try. Raises NoRoom,
+    @property
+    def packs(self) -> frozenset[str]:
+        """Keys of those that it has put."""
+        return frozenset(self._into.put_here)
+
+    def begin(self, need: int, plain: int) -> None:
+        """Have room for `need` bytes, `plain` of which are files in `folder`. Raises NoRoom,
         OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._before = verifying.survey(self.folder).size
-        self._keeper.space.hold(self, max(need, self._before), self._before)
+        self.folder = self._keeper.plainly.folder(self._label, plain)
+        on_disk = self._keeper.plainly.is_on_disk(self.folder)
+        self._keeper.space.hold(self, need + (plain if on_disk else 0))  # and what is sealed of it
 
-    def write(self, path: str, chunks: Iterable[bytes | memoryview], after: int = 0) -> File:
-        """A file of these bytes, hashed on the way and on the disk afterwards; in one that stays
-        they come after the first `after` bytes, which are there.
+    def write(self, path: str, pieces: Iterable[Bytes]) -> File:
+        """A file of these bytes, sealed on the way; where they are cut (at 2 MiB at the latest),
+        they are looked for among what is there.
 
         Raises Unusable for a path that is not allowed, NoRoom, NotSealed; then the draft is gone.
         """
-        names.check_path(path)
-        target = self.folder / path
-        before = self.size - self.shared
         with self._whole_or_gone():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _opened(target, anew=not self._stays) as file:
-                there = max(before, self._before)
-                size, sha256 = streams.pour(
-                    chunks, file, lambda count: self.hold(before + count, there), after
-                )
-                file.flush()
-                os.fsync(file.fileno())
-        self._written[path] = File(path=path, size=size, sha256=sha256)
-        return self._written[path]
+            return self._pipeline().add(path, _cut(pieces))
 
     def take(self, path: str, source: Path) -> File:
         """A copy of a file, likewise."""
-        return self.write(path, streams.blocks(source))
-
-    def share(self, source: Path, file: File) -> None:
-        """A sealed checkpoint's file, which is in this one too, under the same path: a hard link,
-        and where the disk allows no more of them a copy. One of these bytes that is here goes.
-
-        Raises as `write` does; then the draft is gone.
-        """
-        names.check_path(file.path)
-        target = self.folder / file.path
         with self._whole_or_gone():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside = target.with_name(f"{target.name}.shared")
-            try:
-                os.link(source, beside, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in _NO_LINK:
-                    raise
-            else:
-                beside.replace(target)
-                self._written[file.path] = self._shared[file.path] = file
-                return
-        if file.path not in self._written:
-            copied = self.take(file.path, source)
-            verifying.same_or_unusable(file, copied.size, copied.sha256)
+            return self._pipeline().take(path, source)
 
-    def share_equals(self, folder: Path, files: Iterable[File]) -> None:
-        """Every file that is byte for byte what a sealed checkpoint has under the same path. What
-        is here is on the disk afterwards, and hashed. Raises as `seal` does."""
-        theirs = {file.path: file for file in files}
-        with self._whole_or_gone():
-            try:
-                ours = self._hashed(self._surveyed())
-            except Unusable as problem:
-                raise NotSealed(str(problem)) from problem
-        for file in ours:
-            self._written[file.path] = file
-            if theirs.get(file.path) == file and file.size and file.path not in self._shared:
-                self.share(folder / file.path, file)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the files that are known so far."""
-        return sum(file.size for file in self._written.values())
-
-    @property
-    def shared(self) -> int:
-        """Those of them that are another checkpoint's, too."""
-        return sum(file.size for file in self._shared.values())
-
-    def hold(self, size: int, written: int | None = None) -> None:
-        """See that `size` bytes in all have room; more than was asked for at first is fine.
-
-        For whoever lets others write into `folder`: call it now and then. Raises NoRoom.
-        """
-        if written is None:
-            written = verifying.survey(self.folder).size - self.shared
-        self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), written)
-
-    def seal(self, facts: Facts, linked: int = 0) -> Sealed:
-        """Make it a checkpoint: whole and visible, or an error and nothing. `linked` bytes of it
-        were never written, for another checkpoint had them.
+    def seal(self, facts: Facts) -> Sealed:
+        """Make it a checkpoint: whole and visible, or an error and nothing. What it cost is in its
+        facts then.
 
         Raises NoRoom, NotSealed (something in it is not allowed, or the disk failed),
         AlreadySealed.
         """
         with self._whole_or_gone():
-            manifest, content = self._described(facts, linked)
-            return self._install(content, manifest, self._keeper.keys.sign(content))
-
-    def install(self, content: bytes, manifest: Manifest, signature: str) -> Sealed:
-        """Seal what was sealed elsewhere: every file was written here and has been compared."""
-        with self._whole_or_gone():
-            if set(self._written.values()) != set(manifest.files):
-                raise NotSealed("not every file of its manifest was written")
-            return self._install(content, manifest, signature, Kind.COPIED)
+            try:
+                return self._sealed(facts)
+            except Unusable as problem:
+                raise NotSealed(str(problem)) from problem
 
     def discard(self) -> None:
-        """Leave nothing of it. Twice is fine; after sealing it does nothing."""
-        if not self._over:
-            self._over = True
-            shutil.rmtree(self._root, ignore_errors=True)
-            self._keeper.space.give_back(self)
-
-    def _end(self, error: BaseException | None) -> None:
-        """Discarded, unless it stays and nothing is wrong with what is in it."""
-        if self._over or not self._stays or error is None or isinstance(error, _SPOILT):
-            self.discard()
+        """Leave nothing of it. Twice is fine; after sealing only what was not sealed goes."""
+        if self._over:
             return
         self._over = True
+        if self._writing is not None:
+            self._writing.__exit__(None, None, None)
+        self._keeper.plainly.remove(self._label)
+        self._keeper.given_up(self)
         self._keeper.space.give_back(self)
-        self._keeper.left(self._root)
 
-    def _described(self, facts: Facts, linked: int) -> tuple[Manifest, bytes]:
-        try:
-            files = self._hashed(self._surveyed())
-            namespace, name = self._key
-            size = sum(file.size for file in files)
-            facts = replace(facts, written=size - linked, added=size - self.shared)
-            manifest = Manifest(namespace=namespace, name=name, facts=facts, files=files)
-            content = manifests.encode(manifest)
-            manifests.decode(content)  # what we would refuse we do not make
-        except Unusable as problem:
-            raise NotSealed(str(problem)) from problem
-        return manifest, content
-
-    def _surveyed(self) -> Survey:
-        _prune(self.folder)
-        found = verifying.survey(self.folder)
-        if not found.files:
+    def _sealed(self, facts: Facts) -> Sealed:
+        found = surveying.survey(self.folder)
+        writing = self._pipeline()
+        on_disk = found.size if self._keeper.plainly.is_on_disk(self.folder) else 0
+        for path in sorted(found.files, key=lambda path: -found.files[path]):
+            writing.take(path, self.folder / path)
+        if not writing.files:
             raise NotSealed("there is nothing in it")
-        own = found.size - self.shared
-        self._keeper.space.hold(self, own, own)
-        return found
+        writing.settle()
+        added = self._into.size
+        whole = replace(facts, written=added + on_disk, added=added)
+        sealed = self._keeper.adopt(self, writing, whole)
+        self.discard()
+        return sealed
 
-    def _hashed(self, found: Survey) -> tuple[File, ...]:
-        known = {p: f for p, f in self._written.items() if found.files.get(p) == f.size}
-        fresh = sorted(found.files.keys() - known.keys(), key=lambda path: -found.files[path])
+    def _pipeline(self) -> Writing:
+        if self._over:
+            raise NotSealed("the draft is gone")
+        if self._writing is None:
+            self._writing = self._keeper.writing(self, self._into)
+        return self._writing
 
-        def hashed(path: str) -> File:
-            size, sha256 = streams.digest_of(self.folder / path, durable=True)
-            return File(path=path, size=size, sha256=sha256)
+    def _room(self, more: int) -> None:
+        """Before so many bytes are put. Raises NoRoom."""
+        size = self._on_disk() + more
+        self._keeper.space.hold(self, max(size, self._keeper.space.held(self)), size - more)
 
-        with ThreadPoolExecutor(streams.SIDE_BY_SIDE) as threads:
-            known |= {file.path: file for file in threads.map(hashed, fresh)}
-        return tuple(known[path] for path in sorted(known))
-
-    def _install(
-        self, content: bytes, manifest: Manifest, signature: str, kind: Kind = Kind.SEALED
-    ) -> Sealed:
-        for folder in sorted(manifests.folders_of(manifest.files)):
-            sync_folder(self.folder / folder)
-        sync_folder(self.folder)
-        seal(self._root / MANIFEST, content)
-        seal(self._root / SIGNATURE, f"{signature}\n".encode())
-        self._keeper.adopt(self._root, manifest, kind)
-        self._over = True
-        self._keeper.space.give_back(self)
-        files = self._keeper.folder(*self._key)
-        return Sealed(folder=files, manifest=manifest, content=content, signature=signature)
+    def _on_disk(self) -> int:
+        plain = 0
+        if self._keeper.plainly.is_on_disk(self.folder):
+            plain = surveying.weight(self.folder)
+        return plain + self._into.size
 
     @contextmanager
     def _whole_or_gone(self) -> Iterator[None]:
         try:
             yield
+        except stores.NoRoom as error:
+            self.discard()
+            raise NoRoom("the disk is full") from error
         except OSError as error:
             self.discard()
             if error.errno in FULL:
                 raise NoRoom("the disk is full") from error
             raise NotSealed(str(error)) from error
-        except BaseException as error:
-            self._end(error)
+        except (Unusable, NoRoom, NotSealed, AlreadySealed):
+            self.discard()
+            raise
+        except (Refused, Retry) as error:
+            self.discard()
+            raise NotSealed(str(error)) from error
+        except BaseException:
+            self.discard()
             raise
 
 
-def _opened(path: Path, *, anew: bool) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if anew else 0)
-    return os.fdopen(os.open(path, flags, 0o600), "r+b")
+class _Counted:
+    """A node's store, of which is known which packs were put. Thread safe."""
+
+    def __init__(self, store: Store, room: "_Room") -> None:
+        self._store, self._room = store, room
+        self._lock = threading.Lock()
+        self.put_here: set[str] = set()
+        self.size = 0
+
+    def put(self, key: str, content: Bytes) -> None:
+        """As the port says, and raises the store's NoRoom."""
+        if is_pack(key):
+            with self._lock:
+                self._room(len(content))
+                self.put_here.add(key)
+                self.size += len(content)
+        self._store.put(key, content)
+
+    def get(
+        self, key: str, offset: int = 0, size: int | None = None, into: memoryview | None = None
+    ) -> memoryview:
+        """As the port says."""
+        return self._store.get(key, offset, size, into)
+
+    def stat(self, key: str) -> Listed:
+        """As the port says."""
+        return self._store.stat(key)
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        """As the port says."""
+        return self._store.list(prefix)
+
+    def delete(self, key: str) -> bool:
+        """As the port says."""
+        return self._store.delete(key)
 
 
-def _prune(folder: Path) -> None:
-    """Remove empty folders below: a manifest knows folders by what lies in them."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        if Path(path) != folder and not os.listdir(path):  # noqa: PTH208 - only whether any
-            Path(path).rmdir()
+class _Room(Protocol):
+    def __call__(self, more: int, /) -> None: ...
+
+
+def _cut(pieces: Iterable[Bytes]) -> Iterator[Bytes]:
+    """As they come, where they are not larger than a chunk may be."""
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))

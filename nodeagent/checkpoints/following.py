@@ -15,8 +15,8 @@ from kybernate.clients.reflector import DELETED, Change, Reflector
 from kybernate.clients.resources import GPUCHECKPOINTS
 from kybernate.model.checkpoint import Checkpoint
 from kybernate.runtime.logs import get_logger
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.objects import Objects
-from nodeagent.checkpoints.peers import Wanted
 from nodeagent.checkpoints.store import Store
 
 
@@ -43,7 +43,7 @@ class Following:
         gone = change.old
         if change.kind != DELETED or gone is None or not gone.signature:
             return
-        self._store.unfinished.forget(gone.namespace, gone.name, gone.signature)
+        self._store.forget(gone.namespace, gone.name, gone.signature)
         self._objects.call_off(gone.namespace, gone.name)
         if gone.in_object_storage and self._objects.given:
             self._withdrawing.put(gone)

@@ -3,10 +3,10 @@ The tier `object`: checkpoints of this node demoted into the store that its agen
 fetched from there.
 
 Called by: the Copies service (for the controller), whoever wakes, the registry's inventory. What
-lies there is format v1 (docs/reference/checkpoint-format.md); what is fetched is on this node the
-very checkpoint that was sealed, with its own manifest and signature.
-Rule: the store is not trusted: signatures, domain keys, tags, names and digests are checked, and
-only the whole becomes visible. Rule: whoever waits for a wake goes before what is carried in the
+lies there is what lies on a node (docs/reference/checkpoint-format.md): packs go and come as they
+are, and the manifest as it was signed.
+Rule: the store is not trusted: signatures, domain keys, tags and names are checked, and only the
+whole becomes visible. Rule: whoever waits for a wake goes before what is carried in the
 background. Rule: what was interrupted goes on from what is there, here and in the store.
 """
 
@@ -14,24 +14,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from kybernate.artifacts import names, v0
-from kybernate.artifacts.chunks import DomainKey
-from kybernate.artifacts.faults import DAMAGE, Unusable
-from kybernate.artifacts.manifest import Manifest
+from kybernate.artifacts import names
+from kybernate.artifacts.faults import Unusable
 from kybernate.clients.backoff import Pace
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
-from kybernate.decisions import compatibility
-from kybernate.ladder import carrying, copying, reading
-from kybernate.ladder.begun import begun
-from kybernate.ladder.carrying import Authority
+from kybernate.ladder import carrying, copying, reading, writing
 from kybernate.ladder.collecting import Collecting, Done
 from kybernate.ladder.keyring import BadKeys, KeyRing
-from kybernate.ladder.plain import Plain
-from kybernate.ladder.progress import Course, Ended, Progress
+from kybernate.ladder.progress import Course, Ended
 from kybernate.ladder.reading import Opened
 from kybernate.model.artifact import Artifact, Kind
 from kybernate.model.checkpoint import Flaw
@@ -40,10 +33,10 @@ from kybernate.stores import places
 from kybernate.stores import port as stores
 from kybernate.stores.link import Link, Yielding
 from kybernate.stores.retrying import Retrying
-from nodeagent.checkpoints import rows, verifying
+from nodeagent.checkpoints import fetching, rows
 from nodeagent.checkpoints.faults import Cancelled, PeerAway
-from nodeagent.checkpoints.peers import Fetched, Tell, Wanted
-from nodeagent.checkpoints.sealed import Sealed
+from nodeagent.checkpoints.fetching import Tell, Use, Wanted
+from nodeagent.checkpoints.sealed import Sealed, Shelf
 from nodeagent.checkpoints.store import Store, admit
 
 _TRIES, _PACE = 9, Pace(first=0.25, longest=15.0)  # some forty seconds for each object
@@ -53,16 +46,14 @@ Measured = Callable[[int, float], None]
 
 
 class NoStore(Retry):
-    """This agent was given no store, or no keys for it."""
+    """This agent was given no store, or its keys cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the settings say: where the store is (nowhere: empty), and the folder of the keys that
-    wrap the domains' keys there."""
+    """What the settings say: where the store is (nowhere: empty)."""
 
     place: str = ""
-    wrapping: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +89,6 @@ class Objects:
         """Whether there is a store at all."""
         return self._store is not None
 
-    @property
-    def folder(self) -> stores.Store | None:
-        """The store, where it is a folder: a bucket everybody reaches without us."""
-        return None if places.is_bucket(self._given.place) else self._store
-
     def demote(
         self,
         wanted: Wanted,
@@ -121,14 +107,28 @@ class Objects:
             self._way(course) as store,
         ):
             sealed = self._here.peek(wanted.namespace, wanted.name)
-            admit(sealed.manifest, sealed.signature, None, wanted.signature)
-            done = carrying.carry(_plain(sealed), store, self._authority(), course)
-        if not done.was_there:
-            self.listener(Kind.COPIED, rows.artifact_of(sealed), "")
+            admit(sealed, None, wanted.signature)
+            written = self._put(sealed, store, course)
         get_logger().info(
-            "checkpoint demoted", checkpoint=wanted.name, bytes=sealed.size, written=done.written
+            "checkpoint demoted", checkpoint=wanted.name, bytes=sealed.size, written=written
         )
-        return Demoted(size=sealed.size, written=done.written)
+        return Demoted(size=sealed.size, written=written)
+
+    def _put(self, sealed: Sealed, store: stores.Store, course: Course) -> int:
+        """Its packs as they are; how many bytes. Raises AnotherThere, and as `copying.copy`."""
+        before = carrying.there_already(store, sealed, self._here.keys.trusted)
+        if before is not None and carrying.is_whole(before, writing.there(store, before.domain)):
+            return 0
+        manifest, ring = sealed.manifest, self._ring()
+        key = self._here.shelf.key(manifest)
+        ring.lend(store, manifest.domain, key)
+        try:
+            written = copying.copy(self._here.shelf.store, store, sealed.opened, key, course)
+        except Unusable as problem:
+            self._here.damaged(sealed, problem)
+            raise
+        self.listener(Kind.COPIED, rows.artifact_of(sealed), "")
+        return written
 
     def call_off(self, namespace: str, name: str) -> None:
         """End what is being demoted of it, where that is so."""
@@ -143,21 +143,20 @@ class Objects:
         told: Tell = lambda _: None,
         cancelled: threading.Event | None = None,
         *,
-        hurry: bool = False,
+        use: Use | None = None,
     ) -> Sealed:
-        """It, verified, on this node, as `Peers.fetch` says; `hurry`: somebody waits for it.
+        """It, verified, on this node, as `Peers.fetch` says; whoever is to `use` it waits for it,
+        and goes first.
 
         Raises Unusable, NoRoom, NotSealed, Cancelled, PeerAway, NoStore.
         """
         with self._here.alone(wanted.namespace, wanted.name):
-            try:
-                return self._here.open(wanted.namespace, wanted.name, wanted.here, wanted.signature)
-            except Unusable as problem:
-                if problem.reason is not Flaw.ABSENT and problem.reason not in DAMAGE:
-                    raise
+            there = fetching.here_already(self._here, wanted, use)
+            if there is not None:
+                return there
             course = self._course(told, cancelled)
-            with self._way(course, hurry=hurry) as store:
-                return self._fetched(store, wanted, course)
+            with self._way(course, hurry=use is not None) as store:
+                return self._fetched(store, wanted, course, use)
 
     def flaw(self, wanted: Wanted, ended: threading.Event | None = None) -> str:
         """What is wrong with the copy in the store, every byte of it compared; empty: nothing.
@@ -168,9 +167,7 @@ class Objects:
         try:
             with self._way(course) as store:
                 opened = self._opened(store, wanted)
-                key = self._ring().open(store, opened.manifest.domain, opened.manifest.key)
-                self._origin(store, opened, wanted, key)
-                copying.check_packs(store, opened.manifest, key, course)
+                self._shelf(store).check(opened, course)
         except Unusable as problem:
             self._compared(wanted, str(problem))
             return str(problem)
@@ -262,84 +259,30 @@ class Objects:
             raise PeerAway(f"the store cannot be reached: {away}") from away
 
     def _course(self, told: Tell, ended: threading.Event | None) -> Course:
-        def tell(progress: Progress) -> None:
-            done = min(progress.done, progress.total)
-            told(Fetched(done=done, total=progress.total, rate=progress.rate))
-
-        return Course(self._clock, tell, ended)
-
-    def _authority(self) -> Authority:
-        keys = self._here.keys
-        return Authority(ring=self._ring(), trusted=keys.trusted, signer=keys.signer)
+        return Course(self._clock, fetching.telling(told), ended)
 
     def _ring(self) -> KeyRing:
-        """As the folder has it now: keys are rotated. Raises BadKeys."""
-        if self._given.wrapping is None:
-            raise BadKeys("none are given (--checkpoint-wrapping-keys)")
-        return KeyRing.of_folder(self._given.wrapping)
+        """As the folders have it now: keys are rotated. Raises BadKeys."""
+        return self._here.keys.ring()
+
+    def _shelf(self, store: stores.Store) -> Shelf:
+        return replace(self._here.shelf, store=store)
 
     # what is in it
 
     def _opened(self, store: stores.Store, wanted: Wanted) -> Opened:
         """Its manifest, which is that of what was published. Raises Unusable."""
-        trusted = self._here.keys.trusted
-        opened = reading.opened(store, wanted.namespace, wanted.name, trusted)
-        if wanted.signature and not carrying.same(opened, wanted.signature):
-            raise Unusable(Flaw.NOT_PUBLISHED, f"{wanted.namespace}/{wanted.name}")
-        return opened
+        return fetching.published(store, self._here, wanted)
 
-    def _origin(
-        self, store: stores.Store, opened: Opened, wanted: Wanted, key: DomainKey
-    ) -> tuple[bytes, str, v0.Manifest]:
-        """The manifest it was sealed with, believed: bytes, signature and itself. Raises
-        Unusable."""
-        content = reading.origin(store, opened.manifest, key)
-        assert opened.manifest.origin is not None  # `origin` has seen it
-        signature = opened.manifest.origin.signature
-        self._here.keys.check(content, signature)
-        manifest = v0.decode(content)
-        if (manifest.namespace, manifest.name) != (wanted.namespace, wanted.name):
-            raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
-        admit(manifest, signature, wanted.here, wanted.signature)
-        if _sizes(manifest) != _sizes(opened.manifest):
-            raise Unusable(Flaw.MALFORMED, "its files are not those it was sealed with")
-        return content, signature, manifest
-
-    def _fetched(self, store: stores.Store, wanted: Wanted, course: Course) -> Sealed:
+    def _fetched(
+        self, store: stores.Store, wanted: Wanted, course: Course, use: Use | None
+    ) -> Sealed:
         began = self._clock.monotonic()
-        opened = self._opened(store, wanted)
-        if wanted.here is not None:  # told before a key is asked for
-            facts = opened.manifest.facts
-            for one in compatibility.differences(facts.made_in, wanted.here, facts.boot_bound):
-                raise Unusable(one.flaw, one.detail)
-        key = self._ring().open(store, opened.manifest.domain, opened.manifest.key)
-        content, signature, manifest = self._origin(store, opened, wanted, key)
-        with self._here.arriving(wanted.namespace, wanted.name, signature, manifest.size) as draft:
-            begins = begun(draft.folder, opened.manifest, key)
-            files = {file.path: file for file in manifest.files}
-            for file, rest in reading.in_order(store, opened.manifest, key, course, begins):
-                written = draft.write(file.path, rest, after=begins.get(file.path, 0))
-                verifying.same_or_unusable(files[file.path], written.size, written.sha256)
-            self._here.delete(wanted.namespace, wanted.name)  # a damaged one
-            sealed = draft.install(content, manifest, signature)
-        seconds, fetched = self._clock.monotonic() - began, manifest.size - sum(begins.values())
-        self._measured(fetched, seconds)
+        sealed, came = fetching.fetch(store, self._here, wanted, course, use)
+        seconds = self._clock.monotonic() - began
+        self._measured(came, seconds)
         get_logger().info(
             "checkpoint fetched", checkpoint=wanted.name, store=self._given.place,
-            seconds=round(seconds, 3), bytes=manifest.size, were_here=sum(begins.values()),
+            seconds=round(seconds, 3), bytes=came, were_here=sealed.manifest.packed - came,
         )  # fmt: skip
         return sealed
-
-
-def _plain(sealed: Sealed) -> Plain:
-    """As the ladder reads an agent's."""
-    return Plain(
-        folder=sealed.folder.parent,
-        manifest=sealed.manifest,
-        signature=sealed.signature,
-        content=sealed.content,
-    )
-
-
-def _sizes(manifest: Manifest | v0.Manifest) -> dict[str, int]:
-    return {file.path: file.size for file in manifest.files}

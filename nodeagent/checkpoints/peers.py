@@ -1,69 +1,50 @@
 """
-Fetching a checkpoint from the agent of another node.
+Fetching a checkpoint from the agent of another node, which lends its store (`lentstore`).
 
-Called by: whoever wakes. Rule: a peer is not trusted: the signature is checked before anything is
-written, each file's digest when it has arrived, and only the whole becomes visible. Rule: a lost
-connection is taken up where it broke; without a byte for `Patience.silence` seconds it is lost.
+Called by: whoever wakes, the Copies service. Rule: a lost connection is taken up at the object
+where it broke; who does not answer for as long as `Patience` says is away.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
-from kybernate.api import names as kyb
-from kybernate.artifacts import names
-from kybernate.artifacts import v0 as manifests
-from kybernate.artifacts.faults import DAMAGE, Unusable
-from kybernate.artifacts.v0 import File, Manifest
+from kybernate.clients.backoff import Pace
 from kybernate.clients.clock import Clock
-from kybernate.clients.pb import agent_pb2 as pb
-from kybernate.clients.pb import agent_pb2_grpc as rpc
-from kybernate.model.checkpoint import Fingerprint, Flaw
+from kybernate.clients.errors import Retry
+from kybernate.ladder.keyring import BadKeys
+from kybernate.ladder.progress import Course, Ended
 from kybernate.model.ids import NodeName
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints import verifying
-from nodeagent.checkpoints.arriving import ELSEWHERE, PATIENT, Arriving, Patience, Pieces
+from kybernate.stores.errors import Denied, Faulty
+from kybernate.stores.peer import Peer
+from kybernate.stores.retrying import Retrying
+from nodeagent.checkpoints import fetching
+from nodeagent.checkpoints.faults import Cancelled, PeerAway
+from nodeagent.checkpoints.fetching import Tell, Use, Wanted
 from nodeagent.checkpoints.sealed import Sealed
-from nodeagent.checkpoints.store import Store, admit
-
-SERVER = f"kyb-nodeagent.{kyb.SYSTEM_NAMESPACE}.svc"  # agents share one serving certificate
-_OPTIONS = (
-    ("grpc.ssl_target_name_override", SERVER),
-    ("grpc.max_receive_message_length", names.MAX_MANIFEST + 1024 * 1024),
-    ("grpc.use_local_subchannel_pool", 1),  # a new try is a new connection
-)
+from nodeagent.checkpoints.store import Store
 
 Channels = Callable[[NodeName], str]
 """HOST:PORT of a node's agent. Raises PeerAway where it is not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What to fetch. `signature` is the published one; `here` is where it is to wake."""
-
-    namespace: str
-    name: str
-    signature: str = ""
-    here: Fingerprint | None = None
+_PACE = Pace(first=0.5, longest=10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """Progress: bytes, and bytes per second so far."""
+class Patience:
+    """How often an object is asked for, in all: `tries`, which is longer than an agent's restart
+    takes; `elsewhere` where somebody else is known to have it, too."""
 
-    done: int
-    total: int
-    rate: float
-
-    @property
-    def seconds_left(self) -> float:
-        """At this rate; 0 where there is none yet."""
-        return (self.total - self.done) / self.rate if self.rate else 0.0
+    tries: int = 8
+    elsewhere: int = 4
+    pace: Pace = _PACE
 
 
-Tell = Callable[[Fetched], None]
+PATIENT = Patience()
 
 
 class Peers:
@@ -77,7 +58,7 @@ class Peers:
         clock: Clock,
         patience: Patience = PATIENT,
     ) -> None:
-        """`credentials` are the agents' client certificate, asked for at each try."""
+        """`credentials` are the agents' client certificate, asked for at each connection."""
         self._store, self._clock, self._patience = store, clock, patience
         self._credentials, self._address_of = credentials, address_of
 
@@ -89,100 +70,42 @@ class Peers:
         cancelled: threading.Event | None = None,
         *,
         elsewhere: bool = False,
+        use: Use | None = None,
     ) -> Sealed:
         """It, verified, on this node; one that is here already is verified and answered, and
-        replaced where it is damaged, once a good one has come. Where it can be had `elsewhere` too,
-        a peer that does not answer at all is given up soon.
+        replaced where it is damaged, once a good one has come. It is used meanwhile. Where it can
+        be had `elsewhere` too, a peer that does not answer is given up soon.
 
         Raises Unusable, NoRoom, NotSealed, Cancelled, PeerAway (after several tries).
         """
-        cancelled = cancelled or threading.Event()
+        course = Course(self._clock, fetching.telling(told), cancelled)
         with self._store.alone(wanted.namespace, wanted.name):
-            try:
-                return self._store.open(
-                    wanted.namespace, wanted.name, wanted.here, wanted.signature
-                )
-            except Unusable as problem:
-                if problem.reason is not Flaw.ABSENT and problem.reason not in DAMAGE:
-                    raise
-            patience = self._patience
-            if elsewhere:
-                patience = replace(patience, first=min(patience.first, ELSEWHERE))
-            arriving = Arriving(
-                lambda offset, signature: self._call(wanted, node, offset, signature),
-                self._clock,
-                patience,
-                cancelled,
-            )
-            return self._fetch(wanted, node, told, arriving)
+            there = fetching.here_already(self._store, wanted, use)
+            return there or self._fetched(wanted, node, course, use, elsewhere=elsewhere)
 
-    def _fetch(self, wanted: Wanted, node: NodeName, told: Tell, arriving: Arriving) -> Sealed:
+    def _fetched(
+        self, wanted: Wanted, node: NodeName, course: Course, use: Use | None, *, elsewhere: bool
+    ) -> Sealed:
+        began, patience = self._clock.monotonic(), self._patience
+        peer = Peer(self._address_of(node), self._credentials)
+        tries = patience.elsewhere if elsewhere else patience.tries
+        far = Retrying(peer, self._clock, course.ended, tries=tries, pace=patience.pace)
         try:
-            content, signature = arriving.artifact()
-            manifest = self._admitted(wanted, content, signature)
-            began = self._clock.monotonic()
-            with self._store.draft(
-                wanted.namespace, wanted.name, manifest.size, replacing=True
-            ) as draft:
-                pieces = arriving.content(signature, manifest.size)
-                for file, chunks in _files(manifest, self._counted(pieces, manifest, told)):
-                    written = draft.write(file.path, chunks)
-                    verifying.same_or_unusable(file, written.size, written.sha256)
-                self._store.delete(wanted.namespace, wanted.name)  # a damaged one
-                sealed = draft.install(content, manifest, signature)
+            sealed, came = fetching.fetch(far, self._store, wanted, course, use)
+        except Ended as ended:
+            raise Cancelled(str(ended)) from ended
+        except (BadKeys, Denied, Faulty) as problem:
+            raise PeerAway(str(problem)) from problem
+        except PeerAway:
+            raise
+        except Retry as away:
+            if course.ended.is_set():
+                raise Cancelled("it was called off") from away
+            raise PeerAway(str(away)) from away
         finally:
-            arriving.close()
-        seconds = self._clock.monotonic() - began
+            peer.close()
         get_logger().info(
-            "checkpoint fetched", checkpoint=wanted.name, node=node, seconds=round(seconds, 3),
-            bytes=manifest.size,
+            "checkpoint fetched", checkpoint=wanted.name, node=node, bytes=came,
+            seconds=round(self._clock.monotonic() - began, 3),
         )  # fmt: skip
         return sealed
-
-    def _admitted(self, wanted: Wanted, content: bytes, signature: str) -> Manifest:
-        """Raises Unusable, before a byte of its files is asked for."""
-        self._store.keys.check(content, signature)
-        manifest = manifests.decode(content)
-        if (manifest.namespace, manifest.name) != (wanted.namespace, wanted.name):
-            raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
-        admit(manifest, signature, wanted.here, wanted.signature)
-        return manifest
-
-    def _counted(
-        self, pieces: Iterator[memoryview], manifest: Manifest, told: Tell
-    ) -> Iterator[memoryview]:
-        began, done = self._clock.monotonic(), 0
-        for piece in pieces:
-            done += len(piece)
-            seconds = max(self._clock.monotonic() - began, 1e-9)
-            told(Fetched(done=done, total=manifest.size, rate=done / seconds))
-            yield piece
-
-    def _call(self, wanted: Wanted, node: NodeName, offset: int, signature: str) -> Pieces:
-        address = self._address_of(node)
-        channel = grpc.secure_channel(address, self._credentials(), options=_OPTIONS)
-        request = pb.FetchRequest(
-            namespace=wanted.namespace,
-            name=wanted.name,
-            signature=signature or wanted.signature,
-            offset=offset,
-        )
-        return Pieces(rpc.CheckpointsStub(channel).Fetch(request), channel.close)
-
-
-def _files(
-    manifest: Manifest, content: Iterator[memoryview]
-) -> Iterator[tuple[File, Iterator[memoryview]]]:
-    """Each file with its share of the bytes, to be taken before the next is asked for."""
-    rest = memoryview(b"")
-
-    def share(size: int) -> Iterator[memoryview]:
-        nonlocal rest
-        while size:
-            rest = rest or next(content)
-            piece, rest = rest[:size], rest[size:]
-            size -= len(piece)
-            yield piece
-
-    for file in manifest.files:
-        yield file, share(file.size)

@@ -13,6 +13,7 @@ from kybernate.artifacts import manifest as manifests
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.v0 import VERSION
 from kybernate.clients.errors import Refused, Retry
+from kybernate.ladder import carrying
 from kybernate.ladder.reading import Opened
 from kybernate.model.artifact import NOWHERE, Artifact, Identity, Inventory, Place
 from kybernate.model.ids import NodeName
@@ -24,13 +25,12 @@ from nodeagent.checkpoints.store import Store
 Reader = Callable[[], Iterator[tuple[Tier, Artifact]]]
 """Everything of one format that is on this node, with the tier it is in."""
 
-FORMAT = f"v{VERSION}"
 TIERS = (Tier.NVME,)  # those whose copies belong to a node
 STORED = Place(node=NOWHERE, tier=Tier.OBJECT)
 
 
 def of_store(store: Store) -> Reader:
-    """Of format v0, as far as its manifests are signed."""
+    """What is on this node's disk, as far as its manifests are signed."""
     return lambda: ((Tier.NVME, artifact_of(sealed)) for sealed in store.all())
 
 
@@ -55,16 +55,14 @@ class Described(Protocol):
 
 
 def artifact_of(sealed: Sealed) -> Artifact:
-    """One of format v0."""
-    return described(sealed.manifest, sealed.signature, FORMAT)
+    """One on this node."""
+    return of_opened(sealed.opened)
 
 
 def of_opened(opened: Opened) -> Artifact:
-    """One of a store. What was carried there from format v0 is still that checkpoint."""
-    origin = opened.manifest.origin
-    if origin is not None:
-        return described(opened.manifest, origin.signature, FORMAT)
-    return described(opened.manifest, opened.signature, f"v{manifests.VERSION}")
+    """One of a store. What was carried over from format v0 is still that checkpoint."""
+    version = manifests.VERSION if opened.manifest.origin is None else VERSION
+    return described(opened.manifest, carrying.identity(opened), f"v{version}")
 
 
 def described(manifest: Described, signature: str, version: str) -> Artifact:

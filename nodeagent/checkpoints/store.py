@@ -1,93 +1,120 @@
 """
 The checkpoints of this node, in a folder that outlives the agent.
 
-Called by: the stories that seal and wake, `peers`, the lending service. The folder:
+Called by: the stories that seal and wake, `peers`, `objects`, the lending service. The folder is a
+store of format v1 (docs/reference/checkpoint-format.md), and besides:
 
-    sealed/NAMESPACE/NAME/manifest.json, manifest.sig, files/...
-    drafts/...                              # of no worth to anybody; emptied when the agent starts
-    arriving/...                            # of fetches that were interrupted: `unfinished`
+    arriving/NAMESPACE/NAME                 # of those that are on their way: `incoming`
+    plain/...                               # what is not sealed: `plainly`
+    sealed/...                              # of format v0, not carried over yet: `carriedover`
 
-Rule: a checkpoint is there under its name whole, or it is not there.
+Rule: a checkpoint is there under its name whole, or it is not there. Rule: we are the only ones who
+write here; so packs that nobody names go at once.
 """
 
-import shutil
-import stat
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kybernate.artifacts import names
-from kybernate.artifacts import v0 as manifests
-from kybernate.artifacts.faults import Unusable
-from kybernate.artifacts.v0 import Manifest
+from kybernate.artifacts import manifest as manifests
+from kybernate.artifacts import names, signing
+from kybernate.artifacts.chunks import DomainKey
+from kybernate.artifacts.facts import Facts
+from kybernate.artifacts.faults import DAMAGE, Unusable
+from kybernate.artifacts.manifest import Manifest
+from kybernate.clients.errors import Refused, Retry
 from kybernate.decisions import compatibility
+from kybernate.ladder import carrying, reading, writing
+from kybernate.ladder.progress import Course
+from kybernate.ladder.publishing import publish
+from kybernate.ladder.reading import Opened
+from kybernate.ladder.writing import Writing
 from kybernate.model.artifact import Kind
 from kybernate.model.checkpoint import Fingerprint, Flaw
 from kybernate.model.tier import Room
+from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints import verifying
+from kybernate.stores import port
+from kybernate.stores.errors import Absent
+from kybernate.stores.nvme import Nvme
+from nodeagent.checkpoints.carriedover import CarriedOver
 from nodeagent.checkpoints.changes import Change, Listener
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
-from nodeagent.checkpoints.sealed import FILES, MANIFEST, SIGNATURE, Sealed
+from nodeagent.checkpoints.holdings import Holdings, arriving_key
+from nodeagent.checkpoints.incoming import Incoming
+from nodeagent.checkpoints.plainly import DRAFT, PLAIN, Plainly
+from nodeagent.checkpoints.sealed import Sealed, Shelf
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes
-from nodeagent.checkpoints.unfinished import Unfinished, weight
-from nodeagent.disk.durable import sync_folder
-
-_SEALED, _DRAFTS, _ARRIVING = "sealed", "drafts", "arriving"
 
 
 class Store:
     """All of them. Thread safe."""
 
     def __init__(
-        self, folder: Path, keys: Keys, limit: int, *, spare: int = SPARE, free: Free = free_bytes
+        self,
+        folder: Path,
+        keys: Keys,
+        limit: int,
+        *,
+        spare: int = SPARE,
+        free: Free = free_bytes,
+        memory: Path | None = None,
     ) -> None:
-        """`limit` is in bytes, `spare` what is left of the disk to others. Raises OSError."""
-        self._sealed, self._drafts = folder / _SEALED, folder / _DRAFTS
-        shutil.rmtree(self._drafts, ignore_errors=True)  # never sealed, so they never were
-        for one in (folder, self._sealed, self._drafts):
-            one.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """`limit` is in bytes, `spare` what is left of the disk to others, `memory` a folder in
+        memory for what is not sealed. Raises OSError, Refused, Retry."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys, self.space = keys, Space(folder, limit, spare, free)
+        self.plainly = Plainly(folder / PLAIN, memory)
+        self.plainly.keep(DRAFT, ())
+        self.shelf = Shelf(store=Nvme(folder), keys=keys, clock=SystemClock())
         self.listener: Listener = lambda _: None
         """Hears of every copy that came, went, or was compared."""
         self._lock = threading.Lock()
+        self._naming = threading.Lock()
         self._used: Counter[tuple[str, str]] = Counter()
         self._doomed: set[tuple[str, str]] = set()
-        self._spoilt: set[str] = set()  # signatures
         self._coming: dict[tuple[str, str], threading.Lock] = {}
-        self.unfinished = Unfinished(folder / _ARRIVING, self.space)
-        self._weigh()
+        self._holdings = Holdings(self.shelf.store, self.space)
+        self._before = CarriedOver(folder, self.shelf, self.space, self._holdings)
+        self._rewrap()
+        self._holdings.collect()
 
     def room(self) -> Room:
         """The limit, and what checkpoints and drafts take of it."""
         return self.space.room()
 
-    def draft(self, namespace: str, name: str, need: int = 0, *, replacing: bool = False) -> Draft:
-        """Begin one; `need` is how many bytes it will have, as far as is known.
+    def draft(
+        self, namespace: str, name: str, need: int = 0, *, like: Facts | None = None, plain: int = 0
+    ) -> Draft:
+        """Begin one; `need` is how many bytes it will have, as far as is known, `plain` how many of
+        them come as files. `like` says whose chunks it shares.
 
-        `replacing`: for a damaged one of that name, which is deleted before this one is sealed.
         Raises NoRoom, AlreadySealed, Unusable (the name), before anything is written.
         """
         names.check_key(namespace, name)
-        if self._root(namespace, name).exists() and not replacing:
+        if self._is_there(namespace, name):
             raise AlreadySealed(f"{namespace}/{name}")
-        return self._begun(Draft(self, self._drafts / uuid.uuid4().hex, namespace, name), need)
+        draft = Draft(self, namespace, name, like)
+        try:
+            try:
+                draft.begin(need, plain)
+            except NoRoom:
+                if not self.make_room():
+                    raise
+                draft.begin(need, plain)
+        except BaseException:
+            draft.discard()
+            raise
+        return draft
 
-    def arriving(self, namespace: str, name: str, signature: str, need: int) -> Draft:
-        """One that comes from elsewhere, with what came of it before; what comes stays where it is
-        interrupted. Of each there is one at a time: `alone`. Raises NoRoom, Unusable (the name)."""
-        names.check_key(namespace, name)
-        root = self.unfinished.begin(namespace, name, signature)
-        return self._begun(Draft(self, root, namespace, name, stays=True), need)
-
-    def left(self, root: Path) -> None:
-        """From a draft that stays."""
-        self.unfinished.left(root)
+    def incoming(self, opened: Opened, key: DomainKey) -> Incoming:
+        """One that comes from elsewhere, which was admitted; of each there is one at a time:
+        `alone`."""
+        return Incoming(self, opened, key)
 
     @contextmanager
     def alone(self, namespace: str, name: str) -> Iterator[None]:
@@ -102,33 +129,51 @@ class Store:
     ) -> Sealed:
         """One whose every byte is as it was sealed, and that may wake `here`.
 
-        `signature`, as its GpuCheckpoint has it: it has to be that very one. Raises Unusable.
+        `signature`, as its GpuCheckpoint has it: it has to be that very one. Raises Unusable, and
+        Refused, Retry of the disk.
         """
         sealed = self.peek(namespace, name)
-        admit(sealed.manifest, sealed.signature, here, signature)
+        admit(sealed, here, signature)
         try:
-            verifying.check(sealed.folder, sealed.manifest)
+            self.shelf.check(sealed.opened, Course(self.shelf.clock))
         except Unusable as problem:
-            self._tell(Kind.DAMAGED, sealed, str(problem))
+            self.damaged(sealed, problem)
             raise
+        self._holdings.mend(sealed.manifest)
         self._tell(Kind.VERIFIED, sealed)
         return sealed
 
+    def believed(
+        self, namespace: str, name: str, here: Fingerprint | None = None, signature: str = ""
+    ) -> Sealed:
+        """One that may wake `here`; its contents are checked while they are read, and whoever finds
+        them `damaged` says so. Raises Unusable."""
+        sealed = self.peek(namespace, name)
+        admit(sealed, here, signature)
+        if damaged := self._holdings.damaged(sealed.manifest):
+            raise Unusable(Flaw.PACK_ALTERED, min(damaged))
+        return sealed
+
+    def damaged(self, sealed: Sealed, problem: Unusable) -> bool:
+        """What it has is not what was sealed: nothing is shared with it from now on, until it is
+        found good. Whether that is so, and another copy may do."""
+        if problem.reason not in DAMAGE:
+            return False
+        self._holdings.spoil(sealed.manifest)
+        self._tell(Kind.DAMAGED, sealed, str(problem))
+        return True
+
     def peek(self, namespace: str, name: str) -> Sealed:
-        """One whose manifest is signed; its files are not looked at. Raises Unusable."""
+        """One whose manifest is signed; its contents are not looked at. Raises Unusable."""
         names.check_key(namespace, name)
-        root = self._root(namespace, name)
-        content, signature = _read_root(root)
-        self.keys.check(content, signature)
-        manifest = manifests.decode(content)
-        if (manifest.namespace, manifest.name) != (namespace, name):
-            raise Unusable(Flaw.MISPLACED, f"{manifest.namespace}/{manifest.name}")
-        return Sealed(folder=root / FILES, manifest=manifest, content=content, signature=signature)
+        self._before.carry_over(namespace, name)
+        opened = reading.opened(self.shelf.store, namespace, name, self.keys.trusted)
+        return Sealed(opened=opened, shelf=self.shelf)
 
     def all(self) -> tuple[Sealed, ...]:
         """Every one whose manifest is signed; others are logged."""
         found = []
-        for namespace, name in self._keys():
+        for namespace, name in self._holdings.keys(names.MANIFESTS):
             try:
                 found.append(self.peek(namespace, name))
             except Unusable as problem:
@@ -138,30 +183,8 @@ class Store:
         return tuple(found)
 
     @contextmanager
-    def earlier(self, namespace: str, workload: str) -> Iterator[Sealed | None]:
-        """The newest here of a workload, which stays meanwhile: what one shares with it is linked,
-        not copied. None where there is none, or what there is proved `spoilt`."""
-        ours = [
-            one
-            for one in self.all()
-            if one.manifest.namespace == namespace
-            and one.manifest.facts.workload == workload
-            and one.signature not in self._spoilt
-        ]
-        found = max(ours, key=lambda one: one.manifest.facts.sealed_at, default=None)
-        if found is None:
-            yield None
-            return
-        with self.using(namespace, found.manifest.name):
-            yield found if found.folder.exists() else None
-
-    def spoilt(self, sealed: Sealed) -> None:
-        """What it has is not what was sealed: nothing is shared with it from now on."""
-        self._spoilt.add(sealed.signature)
-
-    @contextmanager
     def using(self, namespace: str, name: str) -> Iterator[None]:
-        """While somebody reads its files by path: a deletion waits for the end of it."""
+        """While somebody reads its contents: a deletion waits for the end of it."""
         key = (namespace, name)
         with self._lock:
             self._used[key] += 1
@@ -176,75 +199,129 @@ class Store:
 
     def freed_by_deleting(self, namespace: str, name: str) -> int:
         """Bytes of it that no other checkpoint has too."""
-        files = self.folder(namespace, name).rglob("*")
-        found = (path.lstat() for path in files)
-        return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode) and one.st_nlink == 1)
+        return self._holdings.alone(names.manifest_key(namespace, name))
 
     def delete(self, namespace: str, name: str) -> bool:
-        """Have it gone at once, then free its bytes; whether it was there. Raises OSError.
+        """Have it gone at once, then free its bytes; whether it was there. Raises Refused, Retry.
 
         One that is being used goes when it is not used any more.
         """
-        names.check_key(namespace, name)
-        grave, gone = self._drafts / uuid.uuid4().hex, self._readable(namespace, name)
+        key, gone = names.manifest_key(namespace, name), self._readable(namespace, name)
         with self._lock:
             if self._used[namespace, name]:
                 self._doomed.add((namespace, name))
                 return True
             self._doomed.discard((namespace, name))
-            try:
-                self._root(namespace, name).rename(grave)
-            except FileNotFoundError:
+            self._before.remove(namespace, name)
+            if not self._holdings.drop(key):
                 return False
-        sync_folder(self._sealed / namespace)
-        if grave.is_symlink():
-            grave.unlink()
-        shutil.rmtree(grave, ignore_errors=True)
-        self.space.give_back((namespace, name))
-        with self._lock:
-            self._weigh()  # what it shared is another's now
+        self._holdings.collect()
         self.listener(Change(kind=Kind.REMOVED, namespace=namespace, name=name, sealed=gone))
         return True
 
-    def adopt(self, root: Path, manifest: Manifest, kind: Kind = Kind.SEALED) -> None:
-        """From a draft that is complete on the disk. Raises AlreadySealed."""
-        target = self._root(manifest.namespace, manifest.name)
-        with self._lock:
-            target.parent.mkdir(exist_ok=True, mode=0o700)
-            if target.exists():
-                raise AlreadySealed(f"{manifest.namespace}/{manifest.name}")
-            sync_folder(root)
-            root.rename(target)
-            self._weigh()
-            self.unfinished.over(root)
-        sync_folder(target.parent)
-        sync_folder(self._sealed)
-        came = self._readable(manifest.namespace, manifest.name)
-        if came is not None:
-            self._tell(kind, came)
+    def forget(self, namespace: str, name: str, signature: str) -> None:
+        """Nobody wants that checkpoint any more: what has come of it goes."""
+        with self._holdings.lock, suppress(Unusable, Refused, Retry):
+            for key in self._holdings.idle():
+                if key.endswith(f"/{namespace}/{name}") and self._holdings.is_of(key, signature):
+                    self._holdings.drop(key)
+                    self._holdings.collect()
 
-    def folder(self, namespace: str, name: str) -> Path:
-        """Where the files of a sealed one are."""
-        return self._root(namespace, name) / FILES
+    def make_room(self) -> bool:
+        """Let go of what has come of those that were interrupted; whether there was something."""
+        with self._holdings.lock:
+            idle = self._holdings.idle()
+            for key in idle:
+                self._holdings.drop(key)
+            self._holdings.collect()
+        return bool(idle)
 
-    def _weigh(self) -> None:
-        """What each takes, files that several have counted once."""
-        counted: set[int] = set()
-        for namespace, name in self._keys():
-            self.space.put((namespace, name), weight(self._root(namespace, name), counted))
+    def carry_over(self) -> None:
+        """Whatever is here of format v0, one after the other; those that cannot be carried over now
+        stay, and are logged."""
+        for namespace, name in self._before.all():
+            with suppress(Unusable):
+                self.peek(namespace, name)
 
-    def _begun(self, draft: Draft, need: int) -> Draft:
+    # for drafts, and what comes
+
+    def writing(self, draft: Draft, into: port.Store) -> Writing:
+        """As `draft.Keeper` says."""
+        domain = draft.namespace
+        if draft.like is not None:
+            domain = carrying.domain_of(_Named(draft.namespace, draft.name, draft.like),
+                                        self.shelf.store, self.keys.trusted)  # fmt: skip
+        key = self.keys.ring().newest(self.shelf.store, domain)
+        with self._holdings.lock:
+            ours = carrying.manifests(self.shelf.store, draft.namespace, self.keys.trusted)
+            held = (one for one in ours if one.domain == domain)
+            known = writing.known(held, key, self._holdings.sound())
+            shared = {names.pack_key(domain, pack.name) for pack, _ in known.values()}
+            self._holdings.hold(draft, shared)
+        return Writing(into, domain, key, Course(self.shelf.clock), known)
+
+    def adopt(self, draft: Draft, made: Writing, facts: Facts) -> Sealed:
+        """As `draft.Keeper` says."""
+        with self._naming:
+            if self._is_there(draft.namespace, draft.name):
+                raise AlreadySealed(f"{draft.namespace}/{draft.name}")
+            sealed = self._named(*made.seal(draft.namespace, draft.name, facts, self.keys.signer))
+        self._tell(Kind.SEALED, sealed)
+        return sealed
+
+    def given_up(self, draft: Draft) -> None:
+        """As `draft.Keeper` says."""
+        self._holdings.let(draft)
+
+    def coming(self, incoming: Incoming) -> tuple[int, int]:
+        """As `incoming.Keeper` says."""
+        self._holdings.begin(incoming, incoming.opened)
+        return self._holdings.lacking(incoming.opened.manifest)
+
+    def came(self, incoming: Incoming) -> Sealed:
+        """As `incoming.Keeper` says."""
+        manifest, blob = incoming.opened.manifest, incoming.opened.blob
+        publish(self.shelf.store, manifest, blob, Course(self.shelf.clock))
+        sealed = self._named(manifest, blob)
+        self._holdings.mend(manifest)
+        self._holdings.drop(arriving_key(manifest))
+        self._holdings.let(incoming)
+        self._tell(Kind.COPIED, sealed)
+        return sealed
+
+    def left(self, incoming: Incoming, *, forget: bool) -> None:
+        """As `incoming.Keeper` says."""
+        key = arriving_key(incoming.opened.manifest)
+        with self._holdings.lock, suppress(Refused, Retry):
+            if forget:
+                self._holdings.drop(key)
+            else:
+                self._holdings.look(key)
+        self._holdings.let(incoming)
+
+    def _named(self, manifest: Manifest, blob: bytes) -> Sealed:
+        """Its manifest has been put."""
+        _, signature = signing.split(blob, manifests.MAX_MANIFEST)
+        key = names.manifest_key(manifest.namespace, manifest.name)
+        self._holdings.put(key, manifest, len(blob))
+        opened = Opened(manifest=manifest, signature=signature, blob=blob)
+        return Sealed(opened=opened, shelf=self.shelf)
+
+    def _is_there(self, namespace: str, name: str) -> bool:
+        """Whatever it is."""
+        self._before.carry_over(namespace, name)
         try:
-            try:
-                draft.begin(need)
-            except NoRoom:
-                if not self.unfinished.make_room():
-                    raise
-                draft.begin(need)
-        except BaseException:
-            draft.discard()
-            raise
-        return draft
+            self.shelf.store.stat(names.manifest_key(namespace, name))
+        except Absent:
+            return self._before.has(namespace, name)
+        return True
+
+    def _rewrap(self) -> None:
+        """Keys here are wrapped by the key that wraps now, so that an older one may go."""
+        try:
+            self.keys.ring().rewrap(self.shelf.store)
+        except (Refused, OSError) as problem:
+            get_logger().warning("keys of checkpoints are not wrapped anew", why=str(problem))
 
     def _tell(self, kind: Kind, sealed: Sealed, detail: str = "") -> None:
         namespace, name = sealed.manifest.namespace, sealed.manifest.name
@@ -257,55 +334,20 @@ class Store:
         except Unusable:
             return None
 
-    def _root(self, namespace: str, name: str) -> Path:
-        return self._sealed / namespace / name
 
-    def _keys(self) -> Iterator[tuple[str, str]]:
-        for namespace in sorted(self._sealed.iterdir()):
-            if namespace.is_dir() and not namespace.is_symlink():
-                yield from ((namespace.name, one.name) for one in sorted(namespace.iterdir()))
+class _Named:
+    """A checkpoint that is not sealed yet."""
+
+    def __init__(self, namespace: str, name: str, facts: Facts) -> None:
+        self.namespace, self.name, self.facts = namespace, name, facts
 
 
-def admit(manifest: Manifest, signature: str, here: Fingerprint | None, published: str) -> None:
-    """Before its bytes are looked at or fetched. Raises Unusable."""
-    if published and published != signature:
+def admit(sealed: Sealed, here: Fingerprint | None, published: str) -> None:
+    """Before its contents are looked at or fetched. Raises Unusable."""
+    manifest = sealed.manifest
+    if published and published != sealed.signature:
         raise Unusable(Flaw.NOT_PUBLISHED, f"{manifest.namespace}/{manifest.name}")
     if here is not None:
         facts = manifest.facts
         for one in compatibility.differences(facts.made_in, here, facts.boot_bound):
             raise Unusable(one.flaw, one.detail)
-
-
-def _read_root(root: Path) -> tuple[bytes, str]:
-    """The manifest's bytes and the signature. Raises Unusable where more or less is there."""
-    try:
-        for folder in (root.parent, root):
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise Unusable(Flaw.LINK, names.shown(folder.name))
-        kinds = {entry.name: entry.lstat().st_mode for entry in root.iterdir()}
-        _check_root(kinds)
-        if (root / MANIFEST).stat().st_size > names.MAX_MANIFEST:
-            raise Unusable(Flaw.TOO_LARGE, MANIFEST)
-        with (root / SIGNATURE).open("rb") as file:
-            signature = file.read(1024).decode("ascii", "replace").strip()
-        return (root / MANIFEST).read_bytes(), signature
-    except FileNotFoundError as error:
-        raise Unusable(Flaw.ABSENT) from error
-    except OSError as error:
-        raise Unusable(Flaw.MALFORMED, str(error.strerror)) from error
-
-
-def _check_root(kinds: dict[str, int]) -> None:
-    for name, mode in sorted(kinds.items()):
-        if stat.S_ISLNK(mode):
-            raise Unusable(Flaw.LINK, names.shown(name))
-        right = stat.S_ISDIR(mode) if name == FILES else stat.S_ISREG(mode)
-        if name not in (FILES, MANIFEST, SIGNATURE):
-            raise Unusable(Flaw.FILE_EXTRA, names.shown(name))
-        if not right:
-            raise Unusable(Flaw.SPECIAL_FILE, names.shown(name))
-    for name, flaw in ((MANIFEST, Flaw.MALFORMED), (SIGNATURE, Flaw.UNSIGNED)):
-        if name not in kinds:
-            raise Unusable(flaw, f"no {name}")
-    if FILES not in kinds:
-        raise Unusable(Flaw.FILE_MISSING, FILES)

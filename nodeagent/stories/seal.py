@@ -3,25 +3,22 @@ The story of sealing: a checkpoint is made of a parked workload, which is parked
 
 Called by `sealings`, and by recovery with what a dead agent left. Until SEALED there is a draft
 that nobody sees, and everything is undone by forgetting it; from then on there is a checkpoint,
-whatever becomes of the workload. Its contents stay where they are all the time.
+whatever becomes of the workload. Its contents stay where they are all the time, and go from there
+into the checkpoint's packs.
 Rule: the workload runs only while its processes let go of the driver, behind a closed gate; the
 image is made of it frozen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kybernate.artifacts.facts import Facts, GpuPart
-from kybernate.artifacts.faults import Unusable
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
-from kybernate.runtime.logs import get_logger
 from nodeagent import images
-from nodeagent.checkpoints import layers
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
-from nodeagent.checkpoints.layers import Earlier, Spoilt
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 from nodeagent.disk.pool import Slot
@@ -115,31 +112,22 @@ def _make(story: Story, means: Means, name: str, gold: bool) -> Sealed:
     body, record = body_of(story.record), story.record
     slot = story.contents()
     kept = slot.parts()
-    need = sum(story.weight(slot, part) for part in kept) + processes.resident(body.pid) + _SPARE
+    resident = processes.resident(body.pid) + _SPARE
+    need = sum(story.weight(slot, part) for part in kept) + resident
     facts = means.describe(record, body)
     facts = facts.as_gold() if gold else facts
-    with (
-        means.store.earlier(record.key.namespace, facts.workload) as found,
-        means.store.draft(record.key.namespace, name, need) as draft,
-    ):
+    namespace = record.key.namespace
+    with means.store.draft(namespace, name, need, like=facts, plain=resident) as draft:
         with story.watch.phase("let go"):
             state = _let_go(story, means, body)
         story.freeze()
         with story.watch.phase("dump"):
             dumped = means.images.dump(body, draft.folder / IMAGE)
         story.watch.add("dump", 0.0, dumped.size)
-        try:
-            parts = _contents(story, draft, slot, _shareable(found))
-        except Spoilt:
-            if found is not None:
-                means.store.spoilt(found)
-            raise
-        linked = draft.shared
+        parts = _contents(story, draft, slot)
         with story.watch.phase("sign"):
-            if found is not None:
-                draft.share_equals(found.folder, found.manifest.files)
             more = {**facts.more, GPU_STATE: state}
-            return draft.seal(replace(facts, parts=tuple(parts), more=more), linked)
+            return draft.seal(replace(facts, parts=tuple(parts), more=more))
 
 
 def _let_go(story: Story, means: Means, body: images.Body) -> str:
@@ -155,35 +143,19 @@ def _let_go(story: Story, means: Means, body: images.Body) -> str:
     return state
 
 
-def _shareable(found: Sealed | None) -> Earlier | None:
-    """The last checkpoint of the workload that is here; without one that can be read, nothing is
-    shared, and nothing else is the worse for it."""
-    try:
-        return layers.earlier(found) if found is not None else None
-    except (Unusable, OSError) as problem:
-        get_logger().warning("nothing is shared with an earlier checkpoint", why=str(problem))
-        return None
-
-
-def _contents(story: Story, draft: Draft, slot: Slot, before: Earlier | None) -> list[GpuPart]:
+def _contents(story: Story, draft: Draft, slot: Slot) -> list[GpuPart]:
+    """Where whoever has them cuts them, they are cut: what did not change is there already."""
     kept = slot.parts()
     moved = story.moving("contents", sum(part.size for part in kept))
     cards = story.body.gpus
-
-    def streams() -> Iterator[tuple[str, Iterator[bytes]]]:
-        for number, part in enumerate(kept):
-            yield f"{GPU}/{number}", story.carried(slot, part)
-            moved(part.size)
-
-    with story.watch.phase("contents"):
-        digests = layers.write(draft, GPU, streams(), before)
     parts = []
-    for number, part in enumerate(kept):
-        card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
-        path, name = f"{GPU}/{number}", part.name
-        parts.append(
-            GpuPart(
-                name=name, card=card, size=part.size, digest=digests[path], path=path, layered=True
+    with story.watch.phase("contents"):
+        for number, part in enumerate(kept):
+            path = f"{GPU}/{number}"
+            draft.write(path, story.carried(slot, part))
+            moved(part.size)
+            card = next(place for place, uuid in enumerate(cards) if uuid == part.uuid)
+            parts.append(
+                GpuPart(name=part.name, card=card, size=part.size, digest=part.digest, path=path)
             )
-        )
     return parts

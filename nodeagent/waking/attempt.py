@@ -7,6 +7,7 @@ Called by: `attempts`, which moves it on; `wakings`.
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kybernate.clients.checkpoints import Claimed
 from kybernate.clients.errors import Refused
@@ -34,6 +35,7 @@ class Ready:
     life: Life
     story: Story
     sealed: Sealed
+    image: Path  # its process image, taken out for this pod
     here: Fingerprint | None  # None: as yet for no container
 
 

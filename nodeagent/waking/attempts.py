@@ -22,7 +22,8 @@ from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import PodUid
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
-from nodeagent.checkpoints.peers import Fetched
+from nodeagent.checkpoints.fetching import Fetched
+from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.disk.records import Mark
 from nodeagent.images import ProcessImages
 from nodeagent.images.body import read_config
@@ -30,6 +31,7 @@ from nodeagent.lives.feed import Doing
 from nodeagent.lives.life import Life
 from nodeagent.stories import wake
 from nodeagent.stories.stage import Far, Stage
+from nodeagent.stories.story import Story
 from nodeagent.turns.coordinator import Coordinator
 from nodeagent.waking.attempt import ARRIVED, COLD, COMING, SUPERSEDED, Attempt, NotPrepared, Ready
 from nodeagent.waking.candidates import Candidates
@@ -218,11 +220,30 @@ class Attempts:
             far = Far(done=came.done, total=came.total, left=came.seconds_left)
             self.stage.progress(life, story, Doing.WAKING, far)
 
-        with story.watch.phase("fetch and verify"):
-            sealed = self.candidates.have(claimed, here, told)
-        self.readings.begin(life.record.uid, sealed.manifest.namespace, sealed.manifest.name)
+        clock, took = self.stage.tools.clock, 0.0
+
+        def use(sealed: Sealed) -> None:
+            nonlocal took
+            began = clock.monotonic()
+            try:
+                self._take_out(life, story, sealed)
+            finally:
+                took += clock.monotonic() - began
+
+        began = clock.monotonic()
+        sealed = self.candidates.have(claimed, here, use, told)
+        story.watch.add("fetch and verify", clock.monotonic() - began - took)
+        image = self.readings.image_of(life.record.uid, sealed)
+        return Ready(life=life, story=story, sealed=sealed, image=image, here=here)
+
+    def _take_out(self, life: Life, story: Story, sealed: Sealed) -> None:
+        """Its contents into the pool, as they stand in packs, its process image into a folder,
+        which may have to wait for them to come. Raises Unusable, Refused, Retry, OSError."""
+        uid = life.record.uid
+        self.readings.begin(uid, sealed.manifest.namespace, sealed.manifest.name)
         wake.fill(story, sealed)
-        return Ready(life=life, story=story, sealed=sealed, here=here)
+        with story.watch.phase("image"):
+            self.readings.take_out(uid, sealed)
 
     def _made(self, attempt: Attempt, call: Call, ready: Ready) -> Mapping[str, str] | None:
         """The last step, for this container; None where it is to wake from another."""
@@ -252,7 +273,7 @@ class Attempts:
         handed_over = life.id != call.container_id
         story.record = replace(story.record, container_id=call.container_id)
         assert call.bundle is not None
-        fields = wake.prepare(story, self.images, ready.sealed, call.bundle)
+        fields = wake.prepare(story, self.images, ready.sealed, ready.image, call.bundle)
         life.record = story.record
         life.woke = story.watch.phases()[:-1]
         if handed_over:

@@ -2,7 +2,7 @@
 The checkpoints a pod may wake from: claimed, had from wherever they are, given back.
 
 Called by: `wakings`. Rule: a checkpoint is used only when it is the very one that was published,
-every byte of it was compared, and it fits this machine.
+and it fits this machine; its bytes are checked as they are taken out, before anything runs.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from typing import Protocol
 from kybernate.artifacts.faults import DAMAGE, Unusable
 from kybernate.clients.checkpoints import Checkpoints, Claimed
 from kybernate.clients.errors import ApiError, Refused, Retry, Unavailable
-from kybernate.model.checkpoint import Fingerprint, Flaw, key_of
+from kybernate.model.checkpoint import Checkpoint, Fingerprint, Flaw, key_of
 from kybernate.model.ids import NodeName
 from kybernate.model.policy import SharingQuestion, SharingVerdict
 from kybernate.model.verdict import Refusal
 from kybernate.model.workload import Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent.checkpoints.faults import PeerAway
+from nodeagent.checkpoints.fetching import Tell, Use, Wanted
 from nodeagent.checkpoints.objects import Objects
-from nodeagent.checkpoints.peers import Peers, Tell, Wanted
+from nodeagent.checkpoints.peers import Peers
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
 
@@ -75,24 +76,38 @@ class Candidates:
 
     def check(self, sealed: Sealed, here: Fingerprint) -> None:
         """Whether it may wake here, where that was not known when it was had. Raises Unusable."""
-        admit(sealed.manifest, sealed.signature, here, "")
+        admit(sealed, here, "")
 
     def have(
-        self, claimed: Claimed, here: Fingerprint | None, told: Tell = lambda _: None
+        self, claimed: Claimed, here: Fingerprint | None, use: Use, told: Tell = lambda _: None
     ) -> Sealed:
-        """On this node, verified. Raises Refused (Unusable, NoRoom, NotSealed), and Retry where
-        nobody could give it now."""
+        """On this node, and used; its contents are checked while they are read. Where this node's
+        copy is damaged, or has to come, another one is used; then `use` may be called once more.
+
+        Raises Refused (Unusable, NoRoom, NotSealed), Retry where nobody could give it now, and what
+        `use` raises.
+        """
         one = claimed.checkpoint
         try:
-            return self.store.open(one.namespace, one.name, here, one.signature)
+            return self._used(one, here, use)
         except Unusable as problem:
             others = set(one.copies) - {self.node} or one.in_object_storage
             if problem.reason is not Flaw.ABSENT and not (problem.reason in DAMAGE and others):
                 raise
         wanted = Wanted(namespace=one.namespace, name=one.name, signature=one.signature, here=here)
         nodes = tuple(node for node in one.copies if node != self.node)
-        sealed = self._fetch(wanted, nodes, told, stored=one.in_object_storage)
+        sealed = self._fetch(wanted, nodes, use, told, stored=one.in_object_storage)
         self.publish(sealed)
+        return sealed
+
+    def _used(self, one: Checkpoint, here: Fingerprint | None, use: Use) -> Sealed:
+        """The copy here. Raises Unusable, and what `use` raises."""
+        sealed = self.store.believed(one.namespace, one.name, here, one.signature)
+        try:
+            use(sealed)
+        except Unusable as problem:
+            self.store.damaged(sealed, problem)
+            raise
         return sealed
 
     def give_back(self, claimed: Claimed) -> None:
@@ -103,17 +118,17 @@ class Candidates:
             get_logger(checkpoint=claimed.checkpoint.name).info("still claimed", why=str(error))
 
     def _fetch(
-        self, wanted: Wanted, nodes: tuple[NodeName, ...], told: Tell, *, stored: bool
+        self, wanted: Wanted, nodes: tuple[NodeName, ...], use: Use, told: Tell, *, stored: bool
     ) -> Sealed:
         """From the first of them that can give it, then from the object store."""
         problem: Refused | Retry = PeerAway("no other node has a copy of it")
         for node in nodes:
             try:
-                return self.peers.fetch(wanted, node, told, elsewhere=stored)
+                return self.peers.fetch(wanted, node, told, elsewhere=stored, use=use)
             except (PeerAway, Unusable) as error:
                 problem = error
             except ApiError as error:
                 problem = PeerAway(f"where {node} is reached is not known: {error}")
         if stored:
-            return self.objects.fetch(wanted, told, hurry=True)
+            return self.objects.fetch(wanted, told, use=use)
         raise problem

@@ -148,7 +148,10 @@ class Wakings:
 
     def go_on(self, lives: Iterable[Life]) -> None:
         """With those that an agent before us had begun and that have their process."""
-        for life in lives:
+        ours = list(lives)
+        restoring = {one.record.uid for one in ours if one.record.mark is Mark.RESTORING}
+        self.readings.keep(restoring)
+        for life in ours:
             if life.record.mark is Mark.RESTORING:
                 self.readings.begin(
                     life.record.uid, *key_of(life.record.checkpoint, life.key.namespace)

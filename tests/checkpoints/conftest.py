@@ -20,20 +20,20 @@ from controller import pki
 from controller.certificates import Want
 from kybernate.api import names
 from kybernate.artifacts.facts import Facts, GpuPart
+from kybernate.clients.backoff import Pace
 from kybernate.clients.checkpoints import Checkpoints
 from kybernate.clients.copies import Copies as Client
-from kybernate.clients.pb import agent_pb2_grpc as rpc
-from kybernate.clients.pb import copies_pb2_grpc
+from kybernate.clients.pb import copies_pb2_grpc, peerstore_pb2_grpc
+from kybernate.clients.reaching import SERVER
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import NodeName, PodUid
 from kybernate.runtime.clock import SystemClock
 from kybernate.runtime.tls import TlsFiles
 from kybernate.testing.fakekube import FakeKube
-from nodeagent.checkpoints.arriving import Patience
 from nodeagent.checkpoints.copies import Copies, Means
-from nodeagent.checkpoints.lending import Lending
+from nodeagent.checkpoints.lentstore import LentStore
 from nodeagent.checkpoints.objects import Given, Objects
-from nodeagent.checkpoints.peers import SERVER, Peers
+from nodeagent.checkpoints.peers import Patience, Peers
 from nodeagent.checkpoints.publishing import Publisher
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
@@ -91,9 +91,9 @@ def here() -> Fingerprint:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Keys:
+def keys(tmp_path: Path, wrapping: Path) -> Keys:
     """The cluster's."""
-    return Keys.own(tmp_path / "keys")
+    return Keys.own(tmp_path / "keys", wrapping)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def seal() -> Callable[..., Sealed]:
     """`seal(store)`: a small checkpoint, as a story would make it."""
 
     def make(store: Store, name: str = NAME, **changes: Any) -> Sealed:
-        with store.draft(NAMESPACE, name) as draft:
+        with store.draft(NAMESPACE, name, like=facts(**changes)) as draft:
             for path, content in FILES.items():
                 (draft.folder / path).parent.mkdir(exist_ok=True)
                 (draft.folder / path).write_bytes(content)
@@ -128,10 +128,25 @@ def seal() -> Callable[..., Sealed]:
 
 
 @pytest.fixture
+def rot(tmp_path: Path) -> Callable[..., None]:
+    """`rot(sealed)`: a bit of what node-a has of its contents flips; once more, and it is back."""
+
+    def flip(sealed: Sealed, node: str = "node-a", at: int = 100) -> None:
+        path = tmp_path / node / sealed.manifest.pack_keys[0]
+        content = bytearray(path.read_bytes())
+        content[at] ^= 0x10
+        path.write_bytes(content)
+
+    return flip
+
+
+@pytest.fixture
 def left() -> Callable[[Path], list[str]]:
-    """Every file and link below a folder."""
+    """Every file and link below a folder, but for the keys of domains."""
     return lambda folder: sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if not path.is_dir() and path.parent.name != "keys"
     )
 
 
@@ -160,7 +175,7 @@ class Agents:
     def lend(self, node: str, servicer: Any, port: int = 0) -> None:
         """Serve at an address of its own; again at the same one where a port is given."""
         server = grpc.server(futures.ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
-        rpc.add_CheckpointsServicer_to_server(servicer, server)
+        peerstore_pb2_grpc.add_PeerStoreServicer_to_server(servicer, server)
         credentials = self._serving.grpc_server_credentials()
         bound = server.add_secure_port(f"127.0.0.1:{port}", credentials)
         server.start()
@@ -171,7 +186,7 @@ class Agents:
         """Its connections break."""
         self._servers.pop(node).stop(None).wait()
 
-    def peers(self, store: Store, client: TlsFiles | None = None, **patience: float) -> Peers:
+    def peers(self, store: Store, client: TlsFiles | None = None, **patience: Any) -> Peers:
         """What the agent with this store fetches with."""
         told = client or self.client
         return Peers(
@@ -179,7 +194,7 @@ class Agents:
             told.grpc_channel_credentials,
             lambda node: self.addresses[node],
             SystemClock(),
-            Patience(**{"silence": 20.0, "pause": 0.05, **patience}),  # type: ignore[arg-type]
+            Patience(**{"pace": Pace(first=0.05, longest=0.2), **patience}),
         )
 
     def close(self) -> None:
@@ -198,7 +213,7 @@ def agents(tmp_path: Path) -> Iterator[Agents]:
 @pytest.fixture
 def lent(agents: Agents, store: Store) -> Agents:
     """node-a lends what is in `store`."""
-    agents.lend("node-a", Lending(store))
+    agents.lend("node-a", LentStore(store.shelf.store))
     return agents
 
 
@@ -212,7 +227,7 @@ class Node:
         self.objects = objects
         self.claims = claims = Checkpoints(kube, self.name)
         self.publisher = Publisher(store, claims, SystemClock())
-        self.peers = agents.peers(store, first=0.5)
+        self.peers = agents.peers(store, tries=3)
         means = Means(
             inventories=lambda: iter(()),
             store=store,
@@ -226,7 +241,8 @@ class Node:
         )
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         copies_pb2_grpc.add_CopiesServicer_to_server(Copies(means), self._server)
-        rpc.add_CheckpointsServicer_to_server(Lending(store), self._server)
+        lent = LentStore(store.shelf.store)
+        peerstore_pb2_grpc.add_PeerStoreServicer_to_server(lent, self._server)
         credentials = agents._serving.grpc_server_credentials()
         port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self._server.start()
@@ -264,7 +280,7 @@ def wrapping(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nodes(
-    agents: Agents, kube: FakeKube, new_store: Callable[..., Store], bucket: Any, wrapping: Path
+    agents: Agents, kube: FakeKube, new_store: Callable[..., Store], bucket: Any
 ) -> Iterator[Callable[[str], Node]]:
     """`nodes("node-a")`: that node's agent, as far as checkpoints go."""
     made: dict[str, Node] = {}
@@ -272,8 +288,7 @@ def nodes(
     def node(name: str) -> Node:
         if name not in made:
             here = new_store(name, limit=512 * MIB)
-            given = Given(wrapping=wrapping)
-            objects = Objects(given, here, SystemClock(), store=bucket)
+            objects = Objects(Given(), here, SystemClock(), store=bucket)
             made[name] = Node(name, here, agents, kube, objects)
         return made[name]
 

@@ -17,8 +17,8 @@ from kybernate.artifacts import packs
 from kybernate.artifacts.faults import Unusable
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores.nvme import Nvme
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.objects import Given, Objects
-from nodeagent.checkpoints.peers import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 
@@ -31,9 +31,9 @@ import os, signal, sys
 from pathlib import Path
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores.nvme import Nvme
-from nodeagent.checkpoints import draft, store as stores
+from nodeagent.checkpoints import store as stores
 from nodeagent.checkpoints.objects import Given, Objects
-from nodeagent.checkpoints.peers import Wanted
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.signing import Keys
 
 from kybernate.artifacts import packs
@@ -56,21 +56,15 @@ def dying(when, number, real, is_it=lambda *given: True):
     return call
 
 when, call, number = step.split()
-if call in ("keys", "packs", "manifests"):
+if call in ("keys", "packs", "manifests", "arriving"):
     Nvme.put = dying(when, int(number), Nvme.put, lambda self, key, content: call in key)
 elif call == "get":
     Nvme.get = dying(when, int(number), Nvme.get, lambda self, key, *more: "packs" in key)
-elif call == "write":
-    draft.Draft.write = dying(when, int(number), draft.Draft.write)
-elif call == "seal":
-    draft.seal = dying(when, int(number), draft.seal)
-elif call == "rename":
-    Path.rename = dying(when, int(number), Path.rename)
-elif call == "sync":
-    stores.sync_folder = dying(when, int(number), stores.sync_folder)
-here = stores.Store(root / node, Keys(root / "keys"), 2**40, spare=0)
+elif call == "drop":
+    Nvme.delete = dying(when, int(number), Nvme.delete, lambda self, key: "arriving" in key)
+here = stores.Store(root / node, Keys(root / "keys", root / "wrapping"), 2**40, spare=0)
 objects = Objects(
-    Given(wrapping=root / "wrapping"), here, SystemClock(), store=Nvme(root / "bucket")
+    Given(), here, SystemClock(), store=Nvme(root / "bucket")
 )
 asked = Wanted(namespace="default", name="llama-0-20261122t101500z")
 getattr(objects, what)(asked)
@@ -91,12 +85,12 @@ def bucket(tmp_path: Path) -> Nvme:
 
 @pytest.fixture
 def objects_of(
-    new_store: Callable[..., Store], wrapping: Path, bucket: Nvme, monkeypatch: pytest.MonkeyPatch
+    new_store: Callable[..., Store], bucket: Nvme, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Objects]:
     """As an agent of that node that has just started has them."""
     monkeypatch.setattr(packs, "FULL", 2**22)
     clock = SystemClock()
-    return lambda node: Objects(Given(wrapping=wrapping), new_store(node), clock, store=bucket)
+    return lambda node: Objects(Given(), new_store(node), clock, store=bucket)
 
 
 @pytest.fixture
@@ -116,8 +110,9 @@ def big(objects_of: Callable[[str], Objects], facts: Callable[..., Any]) -> Seal
 DEMOTING = ["after keys 1", "before packs 1", "after packs 1", "before manifests 1",
             "after manifests 1"]  # fmt: skip
 FETCHING = [
-    "before get 1", "before get 3", "after write 1", "before write 3", "before seal 1",
-    "after seal 1", "after seal 2", "before rename 2", "after rename 2", "before sync 2",
+    "before arriving 1", "after arriving 1", "after keys 1", "before get 1", "before get 3",
+    "before packs 1", "after packs 1", "before packs 3", "after packs 3", "before manifests 1",
+    "after manifests 1", "before drop 1", "after drop 1",
 ]  # fmt: skip
 
 
@@ -150,7 +145,7 @@ def test_fetching(
         assert objects._here.all() == ()  # nothing is seen
     else:
         assert found.signature == big.signature
-    assert objects.fetch(asked).content == big.content
+    assert objects.fetch(asked) == big
     again = objects_of("node-b")._here
-    assert again.open(NAMESPACE, NAME).content == big.content
+    assert again.open(NAMESPACE, NAME) == big
     assert again.room().used < 1.01 * big.size  # nothing is left of the first try

@@ -49,7 +49,9 @@ def test_a_copy_goes_where_another_is_good(
         client.bring(NAMESPACE, NAME, sealed.signature, ["node-a"])
     assert nodes("node-b").publisher.flush(30)
     with nodes("node-a").client() as client:
-        assert client.remove(NAMESPACE, NAME, sealed.signature).size == sealed.size
+        freed = nodes("node-a").store.freed_by_deleting(NAMESPACE, NAME)
+        assert freed == sealed.manifest.packed
+        assert client.remove(NAMESPACE, NAME, sealed.signature).size == freed
         assert client.remove(NAMESPACE, NAME, sealed.signature).size == 0
     assert copies(kube) == ["node-b"]
     assert nodes("node-a").store.all() == ()
@@ -65,15 +67,15 @@ def test_the_last_copy_stays(nodes: Callable[[str], Node], sealed: Sealed, kube:
 
 
 def test_it_stays_where_the_other_is_damaged_or_away(
-    nodes: Callable[[str], Node], sealed: Sealed, kube: FakeKube
+    nodes: Callable[[str], Node], sealed: Sealed, kube: FakeKube, rot: Callable[..., None]
 ) -> None:
     other = nodes("node-b")
     with other.client() as client:
         client.bring(NAMESPACE, NAME, sealed.signature, ["node-a"])
     assert other.publisher.flush(30)
-    (other.store.folder(NAMESPACE, NAME) / "gpu/0").write_bytes(b"altered")
+    rot(sealed, "node-b")
     with nodes("node-a").client() as client:
-        with pytest.raises(AgentRefused, match="node-b: a file has not the size"):
+        with pytest.raises(AgentRefused, match="node-b: a pack of its contents is not"):
             client.remove(NAMESPACE, NAME, sealed.signature)
         other._server.stop(None).wait()
         with pytest.raises(AgentRefused, match="no other copy is known to be good: node-b"):
@@ -119,11 +121,15 @@ def test_what_cannot_come_is_refused_in_words(
     assert nodes("node-b").store.all() == ()
 
 
-def test_verifying_says_what_is_wrong(nodes: Callable[[str], Node], sealed: Sealed) -> None:
+def test_verifying_says_what_is_wrong(
+    nodes: Callable[[str], Node], sealed: Sealed, rot: Callable[..., None]
+) -> None:
     with nodes("node-a").client() as client:
         assert client.verify(NAMESPACE, NAME, sealed.signature) == ""
-        (sealed.folder / "gpu/0").write_bytes(b"x")
-        assert "a file has not the size" in client.verify(NAMESPACE, NAME, sealed.signature)
+        rot(sealed)
+        assert "a pack of its contents is not what was sealed" in client.verify(
+            NAMESPACE, NAME, sealed.signature
+        )
         assert "no such checkpoint" in client.verify(NAMESPACE, "other", sealed.signature)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kybernate.artifacts import names
 from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.agents import AgentRefused
@@ -27,8 +28,8 @@ from kybernate.stores.ram import Ram
 from kybernate.testing.clock import FakeClock
 from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints.faults import Cancelled, NoRoom, PeerAway
+from nodeagent.checkpoints.fetching import Fetched, Wanted
 from nodeagent.checkpoints.objects import Given, NoStore, Objects
-from nodeagent.checkpoints.peers import Fetched, Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
@@ -124,13 +125,11 @@ def test_one_node_demotes_it_is_lost_and_another_has_the_very_checkpoint_from_th
         assert (moved.size, moved.put > 0) == (sealed.size, True)
         assert client.demote(NAMESPACE, NAME, sealed.signature).put == 0
     assert copies(kube) == ["node-a", "object"]
-    content = sealed.content
     lose(nodes("node-a"))
     with nodes("node-b").client() as client:
         moved = client.bring(NAMESPACE, NAME, sealed.signature, ["node-a"], from_store=True)
     assert (moved.source, moved.size) == ("object", sealed.size)
-    back = nodes("node-b").store.open(NAMESPACE, NAME)
-    assert (back.signature, back.content) == (sealed.signature, content)
+    assert nodes("node-b").store.open(NAMESPACE, NAME) == sealed
     assert nodes("node-b").publisher.flush(30)
     assert copies(kube) == ["node-a", "node-b", "object"]
 
@@ -156,23 +155,23 @@ def test_the_copy_on_the_node_goes_once_the_stores_was_compared(
             client.remove(NAMESPACE, NAME, sealed.signature)
         assert one.store.open(NAMESPACE, NAME)
         bucket.alter(pack, 100)
-        assert client.remove(NAMESPACE, NAME, sealed.signature).size == sealed.size
+        freed = client.remove(NAMESPACE, NAME, sealed.signature).size
+        assert freed == sealed.manifest.packed
     assert copies(kube) == ["object"]
     assert one.store.all() == ()
 
 
 def test_the_store_lets_go_only_where_a_node_has_a_good_one(
-    nodes: Callable[[str], Node], sealed: Sealed, kube: FakeKube, bucket: Bucket
-) -> None:
+    nodes: Callable[[str], Node], sealed: Sealed, kube: FakeKube, bucket: Bucket,
+    rot: Callable[..., None],
+) -> None:  # fmt: skip
     one = nodes("node-a")
     with one.client() as client:
         client.demote(NAMESPACE, NAME, sealed.signature)
-        path = one.store.folder(NAMESPACE, NAME) / "gpu/0"
-        body = path.read_bytes()
-        path.write_bytes(b"x" + body[1:])
-        with pytest.raises(AgentRefused, match="no other copy is known to be good: here: a file"):
+        rot(sealed)
+        with pytest.raises(AgentRefused, match="no other copy is known to be good: here: a pack"):
             client.withdraw(NAMESPACE, NAME, sealed.signature)
-        path.write_bytes(body)
+        rot(sealed)
         assert client.withdraw(NAMESPACE, NAME, sealed.signature).size == sealed.size
     assert copies(kube) == ["node-a"]
     assert bucket.keys("manifests/") == []
@@ -181,10 +180,13 @@ def test_the_store_lets_go_only_where_a_node_has_a_good_one(
 def test_it_is_demoted_by_one_at_a_time_and_called_off_with_the_call(
     nodes: Callable[[str], Node], big: Sealed, bucket: Bucket, eventually: Any
 ) -> None:
-    stuck, go_on = threading.Event(), threading.Event()
+    first, stuck, go_on = (threading.Event() for _ in range(3))
 
     def wait(call: str, key: str, _: int) -> None:
-        if call == "put" and "/packs/" in key:
+        if call == "put" and "/packs/" in key and bucket.calls.count(("put", key)) == 1:
+            if not first.is_set():  # it is told how far it is
+                first.set()
+                return
             stuck.set()
             go_on.wait(30)
 
@@ -245,63 +247,77 @@ def test_what_breaks_off_goes_on_and_moves_nothing_twice(
     bucket.trouble = denied
     with pytest.raises(Denied):
         other.objects.fetch(wanted(big))
-    [left] = (other.store.unfinished._folder).iterdir()
     assert other.store.all() == ()
-    assert sum(path.stat().st_size for path in left.rglob("*") if path.is_file()) > 16 * MIB
+    assert 30 * MIB < other.store.room().used < big.size
     bucket.trouble = lambda *_: None
     seen: list[Fetched] = []
     other.objects.fetch(wanted(big), seen.append)
-    assert bucket.moved < big.size + 45 * MIB  # what was in flight comes again: four spans at most
-    assert seen[0].done > 16 * MIB
-    assert (seen[-1].done, seen[-1].total) == (big.size, big.size)
+    assert bucket.moved < big.manifest.packed + 45 * MIB  # what was in flight comes again
+    assert (seen[-1].done, seen[-1].total) == (big.manifest.packed,) * 2
     sealed = other.store.open(NAMESPACE, NAME)
     assert b"".join(sealed.read("gpu/0")) == BIG["gpu/0"]
-    assert list(other.store.unfinished._folder.iterdir()) == []
+    assert other.store.room().used == nodes("node-a").store.room().used
 
 
 def test_what_is_left_of_a_fetch_is_not_believed(
-    nodes: Callable[[str], Node], big: Sealed, bucket: Bucket
+    nodes: Callable[[str], Node], big: Sealed, bucket: Bucket, rot: Callable[..., None]
 ) -> None:
     nodes("node-a").objects.demote(wanted(big))
     other = nodes("node-b")
-    root = other.store.unfinished.begin(NAMESPACE, NAME, big.signature)
-    (root / "files/gpu").mkdir(parents=True)
-    body = bytearray(BIG["gpu/0"])
-    body[3 * CHUNK] ^= 1
-    (root / "files/gpu/0").write_bytes(body)
-    (root / "files/gpu/1").write_bytes(BIG["gpu/1"] + b"too long")
-    other.store.unfinished.left(root)
+    left(other.store, big, bucket, packs=2)
+    rot(big, "node-b")
     bucket.moved = 0
     other.objects.fetch(wanted(big))
     assert other.store.open(NAMESPACE, NAME)
-    assert (
-        18 * CHUNK - CHUNK < bucket.moved < 18 * CHUNK + MIB
-    )  # three chunks were right, and gpu/1
+    came = sum(pack.size for pack in (big.manifest.packs[0], *big.manifest.packs[2:]))
+    assert came < bucket.moved < came + MIB
+
+
+def left(store: Store, sealed: Sealed, bucket: Bucket, packs: int) -> None:
+    """What a fetch leaves that was interrupted after so many packs."""
+
+    class Interrupted(Exception):
+        pass
+
+    key = store.keys.ring().open(bucket, sealed.manifest.domain, sealed.manifest.key)
+
+    def some() -> None:
+        with store.incoming(sealed.opened, key) as incoming:
+            for pack in sealed.manifest.packs[:packs]:
+                name = names.pack_key(sealed.manifest.domain, pack.name)
+                incoming.take(pack, Ram.get(bucket, name))
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        some()
 
 
 def test_room_that_an_interrupted_fetch_takes_is_given_to_who_needs_it(
-    new_store: Callable[..., Store],
+    nodes: Callable[[str], Node], new_store: Callable[..., Store], big: Sealed, bucket: Bucket
 ) -> None:
-    store = new_store("node-c", limit=10 * MIB)
-    root = store.unfinished.begin(NAMESPACE, NAME, "s")
-    (root / "files").mkdir(parents=True)
-    (root / "files/a").write_bytes(bytes(8 * MIB))
-    store.unfinished.left(root)
-    assert store.room().used == 8 * MIB
-    assert new_store("node-c", limit=10 * MIB).room().used == 8 * MIB  # also of the next agent
-    with store.draft(NAMESPACE, "other", 9 * MIB):
-        assert not root.exists()
+    nodes("node-a").objects.demote(wanted(big))
+    limit = 100 * MIB
+    store = new_store("node-c", limit=limit)
+    left(store, big, bucket, packs=2)
+    used = store.room().used
+    assert used > 60 * MIB
+    assert new_store("node-c", limit=limit).room().used == used  # also of the next agent
+    with store.draft(NAMESPACE, "other", 70 * MIB):
+        pass
     assert store.room().used == 0
-    with pytest.raises(NoRoom), store.draft(NAMESPACE, "other", 11 * MIB):
+    left(store, big, bucket, packs=1)
+    store.forget(NAMESPACE, NAME, big.signature)  # its GpuCheckpoint is gone
+    assert store.room().used == 0
+    with pytest.raises(NoRoom), store.draft(NAMESPACE, "other", 110 * MIB):
         pass
 
 
 @pytest.mark.parametrize("failing", [Away("503"), Away("a body cut short")])
 def test_a_store_that_is_ill_for_a_while_is_asked_again(
-    nodes: Callable[[str], Node], sealed: Sealed, bucket: Bucket, wrapping: Path, failing: Away
+    nodes: Callable[[str], Node], sealed: Sealed, bucket: Bucket, failing: Away
 ) -> None:
     one = nodes("node-a")
-    objects = Objects(Given(wrapping=wrapping), one.store, Hasty(), store=bucket)
+    objects = Objects(Given(), one.store, Hasty(), store=bucket)
 
     def ill(call: str, key: str, count: int) -> None:
         if count % 3:
@@ -310,7 +326,7 @@ def test_a_store_that_is_ill_for_a_while_is_asked_again(
     bucket.trouble = ill
     objects.demote(wanted(sealed))
     other = nodes("node-b").store
-    Objects(Given(wrapping=wrapping), other, Hasty(), store=bucket).fetch(wanted(sealed))
+    Objects(Given(), other, Hasty(), store=bucket).fetch(wanted(sealed))
     assert other.open(NAMESPACE, NAME)
 
 
@@ -332,7 +348,7 @@ def test_a_store_that_stays_away_is_given_up_in_words(
     bucket.trouble = away
     store = nodes("node-a").store
     clock = Hasty()
-    objects = Objects(Given(wrapping=wrapping), store, clock, store=bucket)
+    objects = Objects(Given(), store, clock, store=bucket)
     began = clock.monotonic()
     for work in (objects.demote, objects.fetch, objects.flaw, objects.remove):
         if work == objects.fetch:
@@ -357,7 +373,7 @@ def test_flipped_bits_anywhere_are_refused_and_leave_nothing(
             except (Unusable, NoStore):
                 assert other.store.all() == ()
             else:  # a byte that carries nothing: the white space of a key record
-                assert other.store.open(NAMESPACE, NAME).content == sealed.content
+                assert other.store.open(NAMESPACE, NAME) == sealed
                 other.store.delete(NAMESPACE, NAME)
             bucket.alter(key, at)
     assert other.objects.flaw(wanted(sealed)) == ""
@@ -378,7 +394,7 @@ def test_a_truncated_pack_and_a_lost_one(
         nodes("node-b").objects.fetch(wanted(sealed))
     assert lost.value.reason is Flaw.PACK_MISSING
     nodes("node-a").objects.demote(wanted(sealed))  # the node's own copy mends it
-    assert nodes("node-b").objects.fetch(wanted(sealed)).content == sealed.content
+    assert nodes("node-b").objects.fetch(wanted(sealed)) == sealed
 
 
 def test_foreign_keys_open_nothing_and_rotated_ones_do(
@@ -396,8 +412,8 @@ def test_foreign_keys_open_nothing_and_rotated_ones_do(
     assert KeyRing.of_folder(wrapping).rewrap(bucket) == 1
     (wrapping / "before.key").unlink()
     assert nodes("node-c").objects.fetch(wanted(sealed))
-    stranger = new_store("node-d", keys=Keys.own(tmp_path / "others"))
-    objects = Objects(Given(wrapping=wrapping), stranger, SystemClock(), store=bucket)
+    stranger = new_store("node-d", keys=Keys.own(tmp_path / "others", wrapping))
+    objects = Objects(Given(), stranger, SystemClock(), store=bucket)
     with pytest.raises(Unusable) as unsigned:
         objects.fetch(wanted(sealed))
     assert unsigned.value.reason is Flaw.FOREIGN_SIGNATURE
@@ -417,14 +433,12 @@ def test_an_older_manifest_replayed_is_not_what_was_published(
         other.objects.demote(wanted(newer))
 
 
-def test_without_a_store_or_its_keys_it_says_so(
+def test_without_a_store_it_says_so(
     nodes: Callable[[str], Node], sealed: Sealed, bucket: Bucket
 ) -> None:
     store = nodes("node-a").store
     with pytest.raises(NoStore, match="--checkpoint-store"):
         Objects(Given(), store, SystemClock()).demote(wanted(sealed))
-    with pytest.raises(NoStore, match="--checkpoint-wrapping-keys"):
-        Objects(Given(), store, SystemClock(), store=bucket).demote(wanted(sealed))
 
 
 def test_a_disk_that_is_full_leaves_nothing(
@@ -433,23 +447,16 @@ def test_a_disk_that_is_full_leaves_nothing(
 ) -> None:  # fmt: skip
     nodes("node-a").objects.demote(wanted(big))
     small = new_store("node-s", limit=10 * MIB)
-    objects = Objects(Given(wrapping=wrapping), small, SystemClock(), store=bucket)
+    objects = Objects(Given(), small, SystemClock(), store=bucket)
     bucket.moved = 0
     with pytest.raises(NoRoom):
         objects.fetch(wanted(big))
     assert bucket.moved < MIB  # asked before anything came
-    with nodes("node-a").store.draft(NAMESPACE, "zeros") as draft:
-        draft.write("gpu/0", (bytes(CHUNK) for _ in range(80)))
-        zeros = draft.seal(facts(parts=()))
-    asked = Wanted(namespace=NAMESPACE, name="zeros", signature=zeros.signature)
-    nodes("node-a").objects.demote(asked)
-    free = iter([1 << 40])
-    filling = new_store("node-t", limit=1 << 40, free=lambda _: next(free, 0))
-    objects = Objects(Given(wrapping=wrapping), filling, SystemClock(), store=bucket)
+    filling = new_store("node-t", limit=1 << 40, free=lambda _: 10 * MIB)
     with pytest.raises(NoRoom, match="left on the disk"):
-        objects.fetch(asked)
+        Objects(Given(), filling, SystemClock(), store=bucket).fetch(wanted(big))
     assert filling.room().used == 0
-    assert [path for path in filling.unfinished._folder.rglob("*") if path.is_file()] == []
+    assert filling.all() == ()
 
 
 def test_who_waits_for_a_wake_goes_first(
@@ -476,7 +483,7 @@ def test_who_waits_for_a_wake_goes_first(
     thread.start()
     assert begun.wait(30)
     with one.objects.link.hurried():  # from before the fetch on, so that nothing slips between
-        one.objects.fetch(wanted(big), hurry=True)
+        one.objects.fetch(wanted(big), use=lambda _: None)
         at = len(bucket.calls)
         fetched.set()
     thread.join(60)
@@ -499,14 +506,14 @@ def test_what_moves_is_measured_and_told(
     one.objects.demote(wanted(big))
     assert one.objects.flaw(wanted(big)) == ""
     objects = Objects(
-        Given(wrapping=wrapping), other.store, SystemClock(),
+        Given(), other.store, SystemClock(),
         lambda size, seconds: rates.append((size, seconds)), bucket,
     )  # fmt: skip
     objects.fetch(wanted(big))
     assert one.objects.remove(wanted(big)) is not None
     assert one.objects.remove(wanted(big)) is None
     assert heard == [(Kind.COPIED, NAME), (Kind.VERIFIED, NAME), (Kind.REMOVED, NAME)]
-    assert rates[0][0] == big.size
+    assert rates[0][0] == big.manifest.packed
     assert rates[0][1] > 0
 
 

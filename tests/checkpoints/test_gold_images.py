@@ -16,12 +16,12 @@ from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.policy import SharingVerdict
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.runtime.clock import SystemClock
+from kybernate.stores.peer import Peer
 from kybernate.stores.ram import Ram
 from kybernate.testing.builders import a_workload
 from kybernate.testing.fakekube import FakeKube
 from kybernate.testing.policy import FakePolicy
-from nodeagent.checkpoints.arriving import Pieces
-from nodeagent.checkpoints.peers import Wanted
+from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.waking.candidates import Candidates, NotClaimed
 
@@ -41,6 +41,12 @@ class Counted(Ram):
         found = super().get(key, offset, size, into)
         self.read += len(found)
         return found
+
+
+def whole(sealed: Sealed) -> None:
+    """Take all of it, as a wake does."""
+    for file in sealed.manifest.files:
+        assert sum(map(len, sealed.read(file.path))) == file.size
 
 
 @pytest.fixture
@@ -74,16 +80,16 @@ def gold(nodes: Callable[[str], Node], seal: Callable[..., Sealed]) -> Sealed:
 
 @pytest.fixture
 def came(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of every piece that came from another agent."""
+    """Bytes of everything that came from another agent."""
     found: list[int] = []
-    put = Pieces._put
+    get = Peer.get
 
-    def counted(self: Pieces, piece: Any) -> bool:
-        if piece is not None and not isinstance(piece, Exception):
-            found.append(piece.ByteSize())
-        return put(self, piece)
+    def counted(self: Peer, *asked: Any) -> memoryview:
+        content = get(self, *asked)
+        found.append(len(content))
+        return content
 
-    monkeypatch.setattr(Pieces, "_put", counted)
+    monkeypatch.setattr(Peer, "get", counted)
     return found
 
 
@@ -94,7 +100,7 @@ def test_replicas_of_several_namespaces_wake_from_one_and_nobody_claims_it(
     ours = candidates(nodes("node-a"))
     for namespace, named in (("team-a", f"{OWN}/{NAME}"), ("team-b", f"{OWN}/{NAME}"), (OWN, NAME)):
         claimed = ours.claim(a_workload("replica", namespace=namespace), named)
-        assert ours.have(claimed, here).signature == gold.signature
+        assert ours.have(claimed, here, whole).signature == gold.signature
         ours.give_back(claimed)
     assert "claim" not in kube.get(GPUCHECKPOINTS, NAME, OWN)["status"]
 
@@ -105,11 +111,11 @@ def test_the_second_replica_on_a_node_reads_nothing_from_the_network(
 ) -> None:  # fmt: skip
     other = nodes("node-b")
     ours = candidates(other)
-    ours.have(ours.claim(a_workload("one", namespace="team-a"), f"{OWN}/{NAME}"), here)
-    assert gold.size < sum(came) < gold.size * 1.1 + 4096
+    ours.have(ours.claim(a_workload("one", namespace="team-a"), f"{OWN}/{NAME}"), here, whole)
+    assert gold.manifest.packed < sum(came) < gold.manifest.packed * 1.1 + 8192
     assert other.publisher.flush(30)
     came.clear()
-    ours.have(ours.claim(a_workload("two", namespace="team-b"), f"{OWN}/{NAME}"), here)
+    ours.have(ours.claim(a_workload("two", namespace="team-b"), f"{OWN}/{NAME}"), here, whole)
     assert (sum(came), bucket.read) == (0, 0)
 
 
@@ -125,7 +131,7 @@ def test_ten_that_come_at_once_from_the_store_read_it_once(
 
     def wake(number: int) -> str:
         pod = a_workload(f"replica-{number}", namespace="team-a")
-        return ours.have(ours.claim(pod, f"{OWN}/{NAME}"), here).signature
+        return ours.have(ours.claim(pod, f"{OWN}/{NAME}"), here, whole).signature
 
     with ThreadPoolExecutor(10) as threads:
         assert set(threads.map(wake, range(10))) == {gold.signature}

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from kybernate.ladder import reading
+from kybernate.artifacts import packs
+from kybernate.ladder import copying
 from kybernate.runtime.clock import SystemClock
 from kybernate.stores import places
 from kybernate.stores.places import BadPlace
 from kybernate.stores.port import Store as Objectstore
 from nodeagent.checkpoints.faults import Cancelled, PeerAway
+from nodeagent.checkpoints.fetching import Fetched, Wanted
 from nodeagent.checkpoints.objects import Given, NoStore, Objects
-from nodeagent.checkpoints.peers import Fetched, Wanted
 from nodeagent.checkpoints.store import Store
 from testbed.objectserver import KEY_ID, SECRET, ObjectServer
 
@@ -56,8 +57,9 @@ def test_it_goes_there_and_comes_back_over_outages(
     server: ObjectServer, new_store: Callable[..., Store], wrapping: Path,
     facts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(reading, "SPANS", 1)  # else all of it is on its way at once
-    bucket, given = store_at(server), Given(wrapping=wrapping)
+    monkeypatch.setattr(copying, "AT_ONCE", 1)  # else all of it is on its way at once
+    monkeypatch.setattr(packs, "FULL", 8 * MIB)
+    bucket, given = store_at(server), Given()
     one, other = (new_store(name, limit=256 * MIB) for name in ("node-a", "node-b"))
     with one.draft(NAMESPACE, NAME) as draft:
         draft.write("gpu/0", [BODY])
@@ -100,7 +102,7 @@ def test_it_goes_there_and_comes_back_over_outages(
     seen: list[Fetched] = []
     back = fetching.fetch(wanted, seen.append)
     assert seen[0].done > 20 * MIB  # what had come was there
-    assert (back.content, back.signature) == (sealed.content, sealed.signature)
+    assert (back.opened.blob, back.signature) == (sealed.opened.blob, sealed.signature)
     assert b"".join(back.read("gpu/0")) == BODY
     assert fetching.remove(wanted) is not None
     assert list(fetching.artifacts()) == []
@@ -117,7 +119,7 @@ def test_a_wrapping_key_that_is_none_is_told(
 ) -> None:
     sealed = seal(store)
     (wrapping / "wrapping.key").write_text(b64encode(b"short").decode())
-    given = Given(place=str(tmp_path / "bucket"), wrapping=wrapping)
+    given = Given(place=str(tmp_path / "bucket"))
     objects = Objects(given, store, SystemClock())
     with pytest.raises(NoStore, match=r"5 bytes \(expected 32, in base64\)"):
         objects.demote(Wanted(namespace=NAMESPACE, name=sealed.manifest.name))

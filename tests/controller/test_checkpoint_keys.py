@@ -14,6 +14,7 @@ from controller.signing import SECRET, Signing, Terms
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.errors import Conflict
 from kybernate.clients.resources import SECRETS
+from kybernate.stores.ram import Ram
 from kybernate.testing.clock import FakeClock
 from kybernate.testing.fakekube import FakeKube
 from nodeagent.checkpoints.signing import Keys
@@ -114,3 +115,44 @@ def test_what_another_leader_wrote_is_not_overwritten(world: World) -> None:
 def test_keys_are_never_printed(world: World) -> None:
     ring = signing.after(None, TERMS, 1.0, signing.make())
     assert "PRIVATE" not in repr(ring)
+    wrapping = signing.make_wrapping()
+    ring = signing.wrapped(ring, wrapping)
+    assert wrapping.decode() not in repr(ring)
+
+
+def test_a_key_that_wraps_is_made_once_and_outlives_every_rotation(world: World) -> None:
+    world.signing.look()
+    made = secrets.decoded(world.secret())["wrapping.key"]
+    store = Ram(2**20, world.clock.now)
+    key = world.mounted().ring().newest(store, "default")
+    for _ in range(55):
+        world.clock.advance(40.0)
+        world.signing.look()
+        assert secrets.decoded(world.secret())["wrapping.key"] == made
+    assert world.mounted().ring().open(store, "default", key.id) == key
+
+
+def test_a_secret_from_before_gets_a_key_that_wraps_and_keeps_what_people_put_there(
+    world: World,
+) -> None:
+    world.signing.look()
+    before = world.secret()
+    data = secrets.decoded(before)
+    del data["wrapping.key"]
+    data["note.txt"] = b"ours"
+    world.kube.replace(SECRETS, {**before, "data": secrets.encoded(data)})
+    world.signing.look()
+    after = secrets.decoded(world.secret())
+    assert after["signing.key"] == data["signing.key"]
+    assert after["note.txt"] == b"ours"
+    world.mounted().ring()
+    world.signing.look()
+    assert secrets.decoded(world.secret()) == after
+
+
+def test_two_nodes_that_share_it_have_one_key_for_a_domain_without_a_word(world: World) -> None:
+    world.signing.look()
+    one, other = (Ram(2**20, world.clock.now) for _ in range(2))
+    ring = world.mounted().ring()
+    assert ring.newest(one, "default") == world.mounted().ring().newest(other, "default")
+    assert ring.newest(one, "default") != ring.newest(one, "team-a")

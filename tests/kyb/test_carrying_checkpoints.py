@@ -36,7 +36,11 @@ class Machine:
         self.wrapping = folder / name / "wrapping"
         self.wrapping.mkdir(parents=True)
         (self.wrapping / "wrapping.key").write_text(b64encode(os.urandom(32)).decode())
-        self.store = Store(self.agent, Keys.own(self.keys), 2**30, spare=0)
+        self.start()
+
+    def start(self) -> None:
+        """The agent, anew."""
+        self.store = Store(self.agent, Keys.own(self.keys, self.wrapping), 2**30, spare=0)
 
     def seal(self, contents: dict[str, bytes], name: str = "llama-0") -> None:
         with self.store.draft("default", name) as draft:
@@ -170,8 +174,10 @@ def test_a_clone_is_another_name_for_the_same_contents(here: Machine, tmp_path: 
 
 def test_it_is_shown(here: Machine, tmp_path: Path) -> None:
     store = tmp_path / "store"
+    (tmp_path / "old/plain").mkdir(parents=True)  # of an agent that does not run
     _kyb("export", NAME, "--from", here.agent, "--to", store, *here.options)
-    for place, version in ((here.agent, "v0"), (store, "v1")):
+    _kyb("import", NAME, "--from", store, "--to", tmp_path / "old", *here.options)
+    for place, version in ((tmp_path / "old", "v0"), (here.agent, "v1"), (store, "v1")):
         said = _kyb("inspect", NAME, "--in", place, f"--keys={here.keys}")
         for word in (version, "statefulset.llama.0", "python serve.py", "image/core-1.img", "H200"):
             assert word in said
@@ -184,6 +190,7 @@ def test_wrapping_keys_are_rotated(here: Machine, tmp_path: Path) -> None:
     (here.wrapping / "wrapping.key").rename(here.wrapping / "old.key")
     (here.wrapping / "wrapping.key").write_text(b64encode(os.urandom(32)).decode())
     assert "1 key record changed" in _kyb("rewrap", "--in", store, f"--wrapping={here.wrapping}")
+    here.start()  # which does the same with its own
     (here.wrapping / "old.key").unlink()
     here.store.delete("default", "llama-0")
     _kyb("import", NAME, "--from", store, "--to", here.agent, *here.options)
@@ -206,11 +213,14 @@ def test_what_is_not_believed_is_not_carried(here: Machine, tmp_path: Path, what
     with pytest.raises(Refused):
         _kyb("import", NAME, "--from", store, "--to", there.agent, *options)
     assert not list((there.agent / "sealed").glob("default/*"))
-    assert not list((there.agent / "drafts").iterdir())
+    assert not list((there.agent / "plain").iterdir())
 
 
 def test_an_altered_file_of_the_agent_is_not_exported(here: Machine, tmp_path: Path) -> None:
-    (here.agent / "sealed/default/llama-0/files/image/core-1.img").write_bytes(b"altered")
+    [pack] = here.agent.glob("domains/*/packs/*/*")
+    content = bytearray(pack.read_bytes())
+    content[1000] ^= 1
+    pack.write_bytes(content)
     with pytest.raises(Refused):
         _kyb("export", NAME, "--from", here.agent, "--to", tmp_path / "store", *here.options)
     assert not list((tmp_path / "store").glob("manifests/*/*"))

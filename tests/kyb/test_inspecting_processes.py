@@ -70,13 +70,14 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    store = Store(tmp_path / "agent", Keys.own(tmp_path / "keys"), 2**30, spare=0)
+    (tmp_path / "wrapping").mkdir()
+    (tmp_path / "wrapping/wrapping.key").write_text(b64encode(os.urandom(32)).decode())
+    keys = Keys.own(tmp_path / "keys", tmp_path / "wrapping")
+    store = Store(tmp_path / "agent", keys, 2**30, spare=0)
     with store.draft("default", "llama-0") as draft:
         for name, body in files().items():
             draft.write(f"image/criu/{name}", [body])
         draft.seal(FACTS)
-    (tmp_path / "wrapping").mkdir()
-    (tmp_path / "wrapping/wrapping.key").write_text(b64encode(os.urandom(32)).decode())
     return tmp_path
 
 
@@ -148,12 +149,12 @@ def test_of_a_store_processes_need_a_wrapping_key(kyb: Kyb, place: Path) -> None
 
 
 def test_an_altered_file_of_pages_is_refused(kyb: Kyb, place: Path) -> None:
-    pages = place / "agent/sealed/default/llama-0/files/image/criu/pages-1.img"
-    pages.chmod(0o600)
-    content = bytearray(pages.read_bytes())
-    content[5] ^= 1
-    pages.write_bytes(content)
-    where = ["--in", str(place / "agent"), "--keys", str(place / "keys"), "--environment"]
+    [pack] = (place / "agent").glob("domains/*/packs/*/*")
+    whole = pack.read_bytes()
+    where = ["--in", str(place / "agent"), "--keys", str(place / "keys"), "--environment",
+             "--wrapping", str(place / "wrapping")]  # fmt: skip
+    assert "usr/bin" in kyb("checkpoint", "inspect", "default/llama-0", *where).output
+    pack.write_bytes(bytes(one ^ 1 for one in whole))
     answer = kyb("checkpoint", "inspect", "default/llama-0", *where)
     assert answer.exit_code != 0
     assert "usr/bin" not in answer.output

@@ -76,12 +76,10 @@ def agents(tmp_path: Path) -> Plain:
     return sealed(tmp_path / "agent")
 
 
-def back(
-    store: Ram, name: str = "one", begins: dict[str, int] | None = None
-) -> tuple[Manifest, dict[str, bytes]]:
+def back(store: Ram, name: str = "one") -> tuple[Manifest, dict[str, bytes]]:
     manifest = reading.opened(store, "default", name, TRUSTED).manifest
     key = OURS.ring.open(store, manifest.domain, manifest.key)
-    files = reading.in_order(store, manifest, key, course(), begins)
+    files = reading.in_order(store, manifest, key, course())
     return manifest, {file.path: b"".join(rest) for file, rest in files}
 
 
@@ -98,14 +96,6 @@ def test_it_comes_back_with_the_manifest_that_was_signed(agents: Plain) -> None:
     assert v0.decode(content) == agents.manifest
     assert manifest.size == agents.manifest.size == SIZE
     assert carrying.same(reading.opened(store, "default", "one", TRUSTED), agents.signature)
-
-
-def test_what_is_there_of_a_file_is_not_fetched_again(agents: Plain) -> None:
-    store = Breaking()
-    carrying.carry(agents, store, OURS, course())
-    begins = {"gpu/0": 41 * CHUNK, "image/core-1.img": 7, "gpu/1": CHUNK}
-    _, files = back(store, begins=begins)
-    assert files == {path: body[begins.get(path, 0) :] for path, body in BODIES.items()}
 
 
 def test_interrupted_anywhere_it_goes_on_and_sends_nothing_twice(agents: Plain) -> None:

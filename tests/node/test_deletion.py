@@ -54,7 +54,7 @@ def seal(seats, name, checkpoint):
 
 def drafts(seats):
     """What is in the agent's folder of checkpoints that nobody finished."""
-    return [*(seats.folder / seats.state_folder / "checkpoints").glob("drafts/*")]
+    return [*(seats.folder / seats.state_folder / "checkpoints").glob("plain/draft-*")]
 
 
 def pages(seats):

@@ -17,15 +17,15 @@ from testbed.pki import Authority
 
 
 def test_agents_lend_their_store_to_each_other(node: AgentNode) -> None:
-    """A folder's objects, to be read; to nobody else but agents."""
+    """Objects of their checkpoints, to be read; to nobody else but agents."""
     ours = Authority(node.folder / "pki")
     address = f"127.0.0.1:{ports.guess()}"
-    folder = node.folder / "objects"
-    Nvme(folder).put("domains/default/packs/ab/abcd", b"sealed")
+    folder = node.folder / "checkpoints"
     node.flags = [
-        f"--tls-dir={ours.mounted(SERVER)}", f"--listen={address}", f"--checkpoint-store={folder}",
+        f"--tls-dir={ours.mounted(SERVER)}", f"--listen={address}", f"--checkpoint-dir={folder}",
     ]  # fmt: skip
     node.start_agent()
+    Nvme(folder).put("domains/default/packs/ab/abcd", b"sealed")
     agents = TlsFiles(ours.mounted(names.AGENT_CLIENT))
     peer = Peer(address, agents.grpc_channel_credentials)
     assert [one.key for one in peer.list("domains")] == ["domains/default/packs/ab/abcd"]

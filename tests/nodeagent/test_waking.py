@@ -7,7 +7,9 @@ Real: journal, pool, store, notes. Faked: the card, runc and CRIU, claims, the c
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceNa
 from kybernate.model.workload import Desired, Wishes, Workload, WorkloadClass
 from kybernate.testing.agentnode import wait_for
 from kybernate.testing.builders import a_group
-from nodeagent.checkpoints.peers import Fetched
+from nodeagent.checkpoints.fetching import Fetched
 from nodeagent.disk.journal import BreakingJournal
 from nodeagent.disk.records import Mark
 from nodeagent.disk.woken import WokenNotes
@@ -71,6 +73,7 @@ class Candidates:
     fetched: int = 0
     misfits: list[Exception] = field(default_factory=list)
     namespace: str = "default"
+    elsewhere: list[Callable[[], None]] = field(default_factory=list)  # other copies: they mend it
 
     def __post_init__(self):
         self.comes.set()
@@ -84,7 +87,7 @@ class Candidates:
         known = SimpleNamespace(name=name.rpartition("/")[2], namespace=self.namespace)
         return Claimed(checkpoint=known, claim=Claim(pod_uid=pod.uid, node=NodeName("n")))
 
-    def have(self, claimed, here, told):
+    def have(self, claimed, here, use, told):
         name = claimed.checkpoint.name
         for error in self.stops.get(name, []):
             raise error
@@ -92,7 +95,15 @@ class Candidates:
         assert self.comes.wait(60.0)
         self.fetched += 1
         told(Fetched(done=1, total=2, rate=4.0))
-        return self.store.open(self.namespace, "sealed")
+        sealed = self.store.believed(self.namespace, "sealed")
+        try:
+            use(sealed)
+        except Unusable:
+            if not self.elsewhere:
+                raise
+            self.elsewhere.pop()()
+            use(sealed)
+        return sealed
 
     def check(self, sealed, here):
         assert here == HERE
@@ -293,6 +304,58 @@ def test_a_candidate_that_cannot_be_used_is_given_back_and_the_next_one_is_tried
     assert scene.failures == [[f"not from checkpoint first: {stop}"]]
 
 
+def flipped(desk: Desk, at: float) -> Callable[[], None]:
+    """A bit of what the checkpoint holds, so far into its pack; called, it is put right."""
+    [pack] = (desk.folder / "checkpoints").glob("domains/*/packs/*/*")
+    good = pack.read_bytes()
+    content = bytearray(good)
+    content[int(at * len(good))] ^= 1
+    pack.write_bytes(content)
+    return lambda: pack.write_bytes(good)
+
+
+def left_over(desk: Desk) -> list[Path]:
+    """Of process images that were taken out."""
+    return list((desk.folder / "checkpoints/plain").iterdir())
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_refused_before_anything_runs(scene, at):
+    flipped(scene.desk, at)
+    assert scene.create() == {"ok": "cold"}
+    told = "not from checkpoint first: a pack of its contents is not what was sealed"
+    assert scene.failures[0][0].startswith(told)
+    assert "restoration" not in scene.desk.images.log  # nothing was prepared
+    assert (scene.candidates.held, scene.desk.pool.slots()) == ([], {})
+    assert left_over(scene.desk) == []
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_where_one_copy_is_damaged_another_is_had(scene, at):
+    scene.candidates.elsewhere = [flipped(scene.desk, at)]
+    assert scene.create()["ok"] == "restore"
+    assert (scene.failures, scene.candidates.held) == ([], ["first"])
+    scene.held()
+    scene.awake()
+    slot = scene.desk.pool.slot(UID)
+    assert {p.name: b"".join(slot.read(p.name)) for p in slot.parts()} == CONTENTS
+
+
+def test_the_process_image_lies_in_a_folder_of_its_own_until_the_container_stands(scene):
+    assert scene.create()["ok"] == "restore"
+    [folder] = left_over(scene.desk)
+    [image] = folder.iterdir()
+    assert [path.read_bytes() for path in image.iterdir()] == [b"p" * 100]
+    scene.wakings = scene.agent()  # another one: what a container may be made from stays
+    stranger = folder.with_name("wake-uid-of-nobody")
+    stranger.mkdir()
+    scene.wakings.go_on([scene.lives.get(KEY)])
+    assert left_over(scene.desk) == [folder]
+    scene.held()
+    scene.awake()
+    wait_for(lambda: left_over(scene.desk) == [], "it is removed")
+
+
 def test_after_the_last_candidate_it_starts_cold_and_nothing_is_left(scene):
     scene.desk.images.breaks = [Unrestorable("another kernel"), Unrestorable("another kernel")]
     assert scene.create() == {"ok": "cold"}
@@ -339,8 +402,10 @@ def test_a_gold_image_of_another_namespace_is_kept_while_it_is_read(scene):
     scene.candidates.namespace = "models"
     store = scene.candidates.store
     with store.draft("models", "sealed") as draft:
-        shutil.copytree(store.folder("default", "sealed"), draft.folder, dirs_exist_ok=True)
-        draft.seal(store.peek("default", "sealed").manifest.facts.as_gold())
+        like = store.peek("default", "sealed")
+        for file in like.manifest.files:
+            draft.write(file.path, like.read(file.path))
+        draft.seal(like.manifest.facts.as_gold())
     assert scene.create()["ok"] == "restore"
     assert scene.lives.get(KEY).record.checkpoint == "models/sealed"
     scene.wakings.readings.end(UID)

@@ -124,14 +124,15 @@ def test_what_happens_to_a_copy_is_told(node: Callable[[str], Node], served: Any
     assert one.telling.flush(60)  # what was there before: nothing
     one.seal("c-1", gold=True)
     one.store.open("default", "c-1")
-    (one.store.folder("default", "c-1") / "gpu/0").write_bytes(b"altered")
+    [pack] = one.store.peek("default", "c-1").manifest.pack_keys
+    one.store.shelf.store.put(pack, b"altered")
     with pytest.raises(Unusable):
         one.store.open("default", "c-1")
     assert one.telling.flush(60)
     assert kinds(served) == [Kind.SEALED, Kind.VERIFIED, Kind.DAMAGED]
     [row] = served.catalogue.rows(Wanted())
     [check] = row.checks.values()
-    assert "a file has not the size it had" in check.flaw
+    assert "a pack of its contents is not what was sealed" in check.flaw
     one.store.delete("default", "c-1")
     assert one.telling.flush(60)
     assert kinds(served)[-1] is Kind.REMOVED

@@ -93,6 +93,7 @@ class Node:
             f"--advertise={self.reached_at or f'{address}:{PORT}'}",
             f"--criu-plugins={native.criu_plugins()}", f"--checkpoint-store=s3://{BUCKET}/cluster",
             f"--checkpoint-wrapping-keys={self.shared / 'wrapping'}",
+            "--image-dir=/run/kyb/images",  # as the DaemonSet has it
         ]  # fmt: skip
         given = {
             "AWS_ENDPOINT_URL": self.objects.url,
@@ -321,7 +322,7 @@ def _spec(shared: Path, number: int) -> NodeSpec:
 
 def _certificates(shared: Path) -> None:
     """Keys to sign with, and certificates for agents among each other."""
-    from nodeagent.checkpoints.peers import SERVER
+    from kybernate.clients.reaching import SERVER
     from nodeagent.checkpoints.signing import Keys
 
     Keys.own(shared / "keys")

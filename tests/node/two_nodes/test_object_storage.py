@@ -50,7 +50,7 @@ def where(pair, name):
 def lost(node):
     """The node's disk: its agent is dead, and so is every checkpoint on it."""
     node.kill_agent()
-    node.real.run("rm", "-rf", str(node.folder / "state/checkpoints/sealed/default"))
+    node.real.run("rm", "-rf", str(node.folder / "state/checkpoints/manifests/default"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ COUNT = 4
 
 def used(node) -> int:
     """Bytes of the checkpoints on its disk, by the disk."""
-    folder = str(node.folder / "state/checkpoints/sealed")
+    folder = str(node.folder / "state/checkpoints")
     return int(node.real.run("du", "-sB1", folder).split()[0])
 
 
@@ -59,9 +59,9 @@ def test_each_snapshot_adds_its_difference_and_any_of_them_wakes(pair):
         assert pause["seconds"] > 0
         assert {"copy out", "dump", "contents", "copy in"} <= {p["name"] for p in pause["phases"]}
     first, others = said[0], said[1:]
-    assert first["addedBytes"] == first["sizeBytes"]
+    assert first["addedBytes"] < 1.01 * first["sizeBytes"]
     for before, after, status in zip(disk, disk[1:], others, strict=False):
-        assert status["addedBytes"] < status["sizeBytes"]
+        assert status["addedBytes"] < first["addedBytes"] / 2
         assert after - before < status["addedBytes"] + 2 * MIB
 
     puts = [put_into_the_store(pair, one, f"s{number}") for number in range(1, COUNT + 1)]
