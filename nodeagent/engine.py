@@ -41,7 +41,7 @@ from nodeagent.mechanisms.none import NoMechanism
 from nodeagent.mechanisms.real import Real
 from nodeagent.reporting.teller import KubeTeller
 from nodeagent.settings import Settings
-from nodeagent.sources import Cards, by_wish, cellar_of, mechanism_of, pool_of
+from nodeagent.sources import Cards, by_wish, cellar_of, depot_of, mechanism_of, pool_of
 from nodeagent.steady import ByTheWall, SteadyClock
 from nodeagent.stories import recovery
 from nodeagent.stories.bandwidth import Bandwidths
@@ -106,6 +106,7 @@ class Engine:
         self._file_journal = FileJournal(settings.state_dir / "journal")
         self.pool = pool_of(settings)
         self.cellar = cellar_of(settings, self.pool, clock)
+        self.depot = depot_of(settings, self.pool, self.artifacts.objects, self.node, clock)
         self._watch = CardWatch(
             self._cards.inventory,
             self.groups,
@@ -120,6 +121,7 @@ class Engine:
             journal=_breaking(self._file_journal),
             pool=self.pool,
             cellar=self.cellar,
+            depot=self.depot,
             mechanism=by_wish(self.usual, inventory, freezer, clock),
             cards=self._watch,
             clock=self.steady,
@@ -129,17 +131,19 @@ class Engine:
 
     def _below(self) -> Below:
         """The tiers below the cards."""
-        rates = self.bandwidths.all()
+        nvme = self.cellar.room()
         return Below(
             pool_free=self.pool.room().free,
-            bus=rates.get(Tier.RAM),
-            nvme_free=self.cellar.room().free,
-            nvme=rates.get(Tier.NVME),
+            nvme_size=nvme.capacity,
+            nvme_free=nvme.free,
+            object_free=self.depot.room().free,
+            rates=self.bandwidths.all(),
         )
 
     def rooms(self) -> dict[Tier, Room]:
         """What the tiers below the cards hold, and could."""
-        return {Tier.RAM: self.pool.room(), Tier.NVME: self.cellar.room()}
+        rooms = {Tier.RAM: self.pool.room(), Tier.NVME: self.cellar.room()}
+        return {**rooms, Tier.OBJECT: self.depot.room()} if self.depot.given else rooms
 
     def _build_telling(self) -> None:
         self.events = EventRecorder(self.kube, CONTROLLER, self.node, self._clock)
@@ -215,6 +219,7 @@ class Engine:
             announcements=Announcements(self._settings.state_dir / "announced", boot),
             pool=self.pool,
             cellar=self.cellar,
+            depot=self.depot,
             clock=self.steady,
             pod_of=self.watching.pod,
             pods=self.watching.pods,
@@ -266,11 +271,13 @@ class Engine:
         self.coordinator.start()
         self.containers.start()
         self.demand.start()
+        self.depot.start()
         self.tiering.start()
 
     def stop(self) -> None:
         """Begin no more switches; those under way have ended when this returns."""
         self.tiering.stop()
+        self.depot.stop()
         self.demand.stop()
         self.containers.stop()
         self.coordinator.stop(self._settings.drain_limit + SETTLE)

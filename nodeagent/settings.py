@@ -52,6 +52,12 @@ class Settings(ProcessSettings):
         unit="percent",
         help="of that disk, left to others: below 10 the kubelet evicts pods where it is its own",
     )
+    object_limit: int = setting(
+        1024 * GIB,
+        unit="bytes",
+        help="VRAM contents of parked workloads kept in --checkpoint-store, encrypted, once they "
+        "leave NVMe; 0: none do. Without a store none do either",
+    )
     pool_pressing: bool = setting(
         True,
         help="make what the pool holds of real GPUs smaller, on the card, while nothing moves: "

@@ -15,11 +15,13 @@ from kybernate.clients.gpus.choosing import (
     simulated_socket,
 )
 from kybernate.model.gpu import Gpu
-from kybernate.model.ids import GpuUuid
+from kybernate.model.ids import GpuUuid, NodeName
 from kybernate.model.workload import ParkMechanism
 from kybernate.runtime import textfile
 from kybernate.runtime.logs import get_logger
 from nodeagent.cellar import Cellar, secret_in, sparing
+from nodeagent.checkpoints.objects import Objects
+from nodeagent.depot import Depot
 from nodeagent.disk.pool import Pool
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.freezer import Freezing
@@ -95,6 +97,15 @@ def cellar_of(settings: Settings, pool: Pool, clock: Clock) -> Cellar:
     folder = settings.nvme_dir or settings.state_dir / "parked"
     free = sparing(settings.nvme_keep_free)
     return Cellar(folder, settings.nvme_limit, secret_in(pool.folder), clock, free=free)
+
+
+def depot_of(
+    settings: Settings, pool: Pool, objects: Objects, node: NodeName, clock: Clock
+) -> Depot:
+    """Where contents go that leave NVMe: into the store of checkpoints, where there is one. Raises
+    OSError, BadKey."""
+    limit, secret = settings.object_limit, secret_in(pool.folder)
+    return Depot(objects.store, node, limit, secret, clock, objects.link)
 
 
 def mechanism_of(

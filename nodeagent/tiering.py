@@ -1,11 +1,13 @@
 """
-Moving parked contents between the RAM pool and NVMe: what `decisions.tiers` says, one at a time.
+Moving parked contents between the RAM pool, NVMe and the object store: what `decisions.tiers` says,
+one at a time.
 
 Called by the engine; one thread of its own. Rule: a move can be put off. Whoever wants the workload
 meanwhile calls it off, and finds its contents where they were. Rule: what failed is left alone for
 a while, longer each time.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,12 +19,12 @@ from kybernate.decisions.tiers import Move
 from kybernate.model.ids import WorkloadKey
 from kybernate.model.tier import Tier
 from kybernate.model.workload import State
-from nodeagent.disk.records import Record
+from nodeagent.disk.records import Mark, Record
 from nodeagent.lives.feed import Doing
-from nodeagent.lives.life import Life, Lives
+from nodeagent.lives.life import Life, Lives, tier_of
 from nodeagent.lives.telling import Teller
 from nodeagent.looking import Looking
-from nodeagent.stories import demote, promote
+from nodeagent.stories import demote, fetch, promote, store
 from nodeagent.stories.stage import Endings, Stage
 from nodeagent.stories.story import Story
 from nodeagent.turns.coordinator import Coordinator
@@ -30,6 +32,24 @@ from nodeagent.turns.coordinator import Coordinator
 LOOK_S = 1.0  # between two looks at whether anything changed; policy is asked only then
 BUSY_S = 1.0  # after one that was called off
 AGAIN_FIRST_S, AGAIN_MOST_S = 5.0, 600.0  # after one that failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A story, the phase in which bytes are read, and the tier whose rate that tells."""
+
+    tell: Callable[[Story, threading.Event], Record]
+    read: str
+    rate: Tier
+
+
+_WAYS = {
+    (Tier.RAM, Tier.NVME): _Way(demote.demote, demote.VERIFY, Tier.NVME),
+    (Tier.NVME, Tier.OBJECT): _Way(store.store, store.VERIFY, Tier.OBJECT),
+    (Tier.OBJECT, Tier.NVME): _Way(fetch.fetch, fetch.READ, Tier.OBJECT),
+    (Tier.NVME, Tier.RAM): _Way(promote.promote, promote.READ, Tier.NVME),
+    (Tier.OBJECT, Tier.RAM): _Way(promote.promote, promote.READ_STORED, Tier.OBJECT),
+}
 
 
 @dataclass(slots=True)
@@ -92,11 +112,13 @@ class Tiering:
         life = self.lives.get(move.key)
         if life is None:
             return
-        down = move.to is Tier.NVME
-        story = self.stage.story(life, Doing.DEMOTING if down else Doing.PROMOTING)
+        way = _WAYS[move.of, move.to]
+        story = self.stage.story(life, Doing.DEMOTING if move.down else Doing.PROMOTING)
 
         def run() -> Record:
-            return (demote.demote if down else promote.promote)(story, life.hurry)
+            if story.record.mark is not Mark.PARKED or tier_of(story.record) is not move.of:
+                raise story.undone(None, f"it is not parked in {move.of} any more")
+            return way.tell(story, life.hurry)
 
         endings = Endings(happening=None, tell=lambda one, why: self._undone(one, move, story, why))
         if self.stage.run_aside(life, story, run, _Quiet(self.coordinator), endings):
@@ -107,13 +129,14 @@ class Tiering:
     def _done(self, life: Life, move: Move, story: Story) -> None:
         self._failed.pop(move.key, None)
         self.coordinator.moved(life, move.to)
-        read = story.watch.of(demote.VERIFY if move.to is Tier.NVME else promote.READ)
+        way = _WAYS[move.of, move.to]
+        read = story.watch.of(way.read)
         size = read.size if read else 0
         if read is not None:
-            self.stage.bandwidths.measured(Tier.NVME, read.size, read.seconds)
+            self.stage.bandwidths.measured(way.rate, read.size, read.seconds)
         self.moved(move.to, "ok", size, story.watch.seconds)
         phases = story.watch.phases()
-        (self.teller.demoted if move.to is Tier.NVME else self.teller.promoted)(life, move, phases)
+        (self.teller.demoted if move.down else self.teller.promoted)(life, move, phases)
 
     def _undone(self, life: Life, move: Move, story: Story, why: str) -> None:
         """Called off, or it failed: that is told, and not tried again at once."""
@@ -149,4 +172,4 @@ def _matters(books: Books) -> tuple[object, ...]:
         for key, t in sorted(books.tenancies.items())
         if t.state is State.PARKED or t.in_vram
     )
-    return (there, books.pool_free, books.nvme_free > 0)
+    return (there, books.pool_free, books.nvme_free > 0, books.object_free > 0)

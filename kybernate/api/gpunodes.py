@@ -214,7 +214,8 @@ def _summary(node: NodeState, gpus: int, mechanisms: Sequence[str]) -> dict[str,
         "waiting": sum(one.waits for one in node.tenants),
         "mechanisms": ", ".join(mechanisms),
     }
-    return _with(written, ram=_used(node, Tier.RAM), nvme=_used(node, Tier.NVME))
+    used = {tier.value: _used(node, tier) for tier in (Tier.RAM, Tier.NVME, Tier.OBJECT)}
+    return _with(written, **used)
 
 
 def _used(node: NodeState, tier: Tier) -> str | None:

@@ -248,6 +248,9 @@ def _parked(parked: ParkedFacts) -> Document:
         "ram_short": parked.ram_short,
         "ram_to_come": parked.ram_to_come,
         "nvme_free": parked.nvme_free,
+        "nvme_capacity": parked.nvme_capacity,
+        "nvme_short": parked.nvme_short,
+        "object_free": parked.object_free,
     }
 
 
@@ -267,10 +270,9 @@ def read_tiering(result: object, revision: Revision) -> TieringVerdict:
 
 
 def _tier(value: object, faults: Faults) -> Tier:
-    """Not object storage: nothing in place is demoted that far."""
-    if value in (Tier.VRAM, Tier.RAM, Tier.NVME):
+    if value in tuple(Tier):
         return Tier(str(value))
-    faults.add("tier", value, "vram, ram or nvme")
+    faults.add("tier", value, "vram, ram, nvme or object")
     return Tier.VRAM
 
 

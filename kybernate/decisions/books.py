@@ -40,8 +40,11 @@ class Books:
     pool_size: int = 0
     pool_free: int = 0
     bus: Bandwidth | None = None
+    nvme_size: int = 0
     nvme_free: int = 0  # bytes left on NVMe for contents that leave the pool
     nvme: Bandwidth | None = None
+    object_free: int = 0  # bytes left in the object store for contents that leave NVMe
+    store: Bandwidth | None = None
     switch_seconds: float = 5.0  # how long a switch may take, for the bound on waiting
 
     def ledger(self) -> Ledger:
@@ -61,19 +64,30 @@ class Books:
 
     def rates(self) -> dict[Tier, Bandwidth]:
         """What is measured."""
-        measured = {Tier.RAM: self.bus, Tier.NVME: self.nvme}
+        measured = {Tier.RAM: self.bus, Tier.NVME: self.nvme, Tier.OBJECT: self.store}
         return {tier: rate for tier, rate in measured.items() if rate is not None}
 
-    def demotable(self, but: Iterable[WorkloadKey] = ()) -> int:
-        """Bytes of the pool that could be on NVMe instead."""
-        skip = frozenset(but)
-        there = (t for key, t in self.tenancies.items() if key not in skip and self.may_go_down(t))
-        return min(self.nvme_free, sum(t.vram for t in there))
+    def demotable(self) -> int:
+        """Bytes of the pool that could be on NVMe instead, once others there have made room by
+        going on into the object store."""
+        in_ram, on_nvme = (
+            sum(t.vram for t in self.tenancies.values() if self.may_go_down(t, tier))
+            for tier in (Tier.RAM, Tier.NVME)
+        )
+        return min(self.nvme_free + min(self.object_free, on_nvme), in_ram)
 
-    def may_go_down(self, tenancy: Tenancy) -> bool:
-        """Whether its contents could be on NVMe: who comes back by way of the pool needs a place
-        there beside those that are parked for it, or it would never come back."""
-        if tenancy.state is not State.PARKED or tenancy.tier is not Tier.RAM:
+    def nvme_short(self, short: int) -> int:
+        """Bytes that NVMe lacks for the next one that has to leave the pool, where the pool is
+        short of so many."""
+        there = (t for t in self.tenancies.values() if self.may_go_down(t, Tier.RAM))
+        needed = [t.vram for t in there if t.vram <= self.nvme_size]
+        return max(0, min(needed) - self.nvme_free) if short and needed else 0
+
+    def may_go_down(self, tenancy: Tenancy, tier: Tier) -> bool:
+        """Whether it is parked in this tier, and its contents could leave it: who comes back by way
+        of the pool needs a place there beside those that are parked for it, or it would never come
+        back."""
+        if tenancy.state is not State.PARKED or tenancy.tier is not tier:
             return False
         beside = sum(self.memory.get(gpu, 0) for gpu in tenancy.gpus)
         fits = not tenancy.through_ram or tenancy.vram + beside <= self.pool_size

@@ -21,6 +21,7 @@ class Happening(StrEnum):
     PARK = "park"
     PARKED = "parked"
     PARK_FAILED = "park failed"  # undone; it still holds its VRAM
+    KEPT = "kept"  # it was to be parked for one that cannot come; nothing was tried
     SEAL = "seal"
     SEALED = "sealed"
     SEAL_FAILED = "seal failed"
@@ -56,11 +57,13 @@ TRANSITIONS: Mapping[State, Mapping[Happening, State]] = {
     S.PARKING: {
         H.PARKED: S.PARKED,
         H.PARK_FAILED: S.ACTIVE,
+        H.KEPT: S.ACTIVE,
         H.LOST: S.QUARANTINED,
         H.GONE: S.ABSENT,
     },
     S.PARKED: {
         H.GRANTED: S.ACTIVATING,
+        H.ACTIVATION_FAILED: S.PARKED,
         H.SEAL: S.SEALING,
         H.GONE: S.ABSENT,
         H.LOST: S.QUARANTINED,

@@ -90,10 +90,15 @@ def _outlook(state: NodeState, group: Group, bound: tuple[Arrival, ...]) -> Grou
 
 
 def _ram(state: NodeState) -> int:
-    """Bytes of host memory that are free, or would be once those in it are demoted."""
-    ram, nvme = (state.rooms.get(tier, Room(capacity=0)) for tier in (Tier.RAM, Tier.NVME))
-    parked = (t.vram for t in state.tenants if t.state is State.PARKED and t.tier is Tier.RAM)
-    return ram.free + min(nvme.free, sum(parked))
+    """Bytes of host memory that are free, or would be once those in it are demoted, and others
+    before them."""
+    tiers = (Tier.RAM, Tier.NVME, Tier.OBJECT)
+    ram, nvme, store = (state.rooms.get(tier, Room(capacity=0)).free for tier in tiers)
+    in_ram, on_nvme = (
+        sum(t.vram for t in state.tenants if t.state is State.PARKED and t.tier is tier)
+        for tier in (Tier.RAM, Tier.NVME)
+    )
+    return ram + min(nvme + min(store, on_nvme), in_ram)
 
 
 def _shares_gpu(state: NodeState, tenant: Tenant, group: Group) -> bool:

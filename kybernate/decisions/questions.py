@@ -102,6 +102,7 @@ def parked_question(line: Line, parked: Tenancy, short: int) -> TieringQuestion:
     """In which tier should its contents be? `short`: bytes of the pool that a plan lacks."""
     books = line.books
     ahead = [w.key for w in rivals(line, parked)] if parked.waits else []
+    below = Tier.OBJECT if parked.tier is Tier.OBJECT else Tier.NVME
     return TieringQuestion(
         workload=facts(parked, line, None),
         waiting=sum(w.shares_gpu(parked) for w in line.waiters),
@@ -111,11 +112,14 @@ def parked_question(line: Line, parked: Tenancy, short: int) -> TieringQuestion:
             tier=parked.tier,
             seconds=max(0.0, line.now - parked.since),
             place=ahead.index(parked.key) if parked.key in ahead else None,
-            fetch_seconds=estimates.rate(books.rates(), Tier.NVME).seconds(parked.vram),
+            fetch_seconds=estimates.rate(books.rates(), below).seconds(parked.vram),
             ram_capacity=books.pool_size,
             ram_short=short,
             ram_to_come=to_come(books, parked),
             nvme_free=books.nvme_free,
+            nvme_capacity=books.nvme_size,
+            nvme_short=books.nvme_short(short),
+            object_free=books.object_free,
         ),
     )
 

@@ -16,7 +16,7 @@ from kybernate.decisions.turns import Line
 from kybernate.model.estimate import Estimate, Item, Step
 from kybernate.model.ids import NO_REVISION, GroupName, Revision, WorkloadKey
 from kybernate.model.policy import HolderTerms, PreemptionVerdict, TimesliceVerdict
-from kybernate.model.tier import Tier
+from kybernate.model.tier import BELOW_RAM, Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
 
@@ -308,7 +308,7 @@ class _Pass:
             if not holder.parkable or holder.not_before > self.now:
                 return turns.immovable(holder, self.now)
         needed = sum(t.vram for t in parked)
-        if waiter is not None and waiter.tier is Tier.NVME and waiter.through_ram:
+        if waiter is not None and waiter.tier in BELOW_RAM and waiter.through_ram:
             needed += waiter.vram
         lacking = needed - self.books.pool_free
         if lacking <= 0:
@@ -316,7 +316,7 @@ class _Pass:
         detail = f"{needed / 2**30:.0f} GiB needed, {self.books.pool_free / 2**30:.0f} left"
         if lacking <= self.books.demotable():
             self.short = max(self.short, lacking)
-            detail += "; others are demoted to NVMe first"
+            detail += "; others are demoted first"
         return Refusal(reason=Reason.NO_HOST_MEMORY, detail=detail)
 
     def _still_no_room(self, waiter: Tenancy, parked: tuple[Tenancy, ...]) -> Refusal | None:
@@ -340,9 +340,9 @@ class _Pass:
 
     def _fetch(self, waiter: Tenancy) -> list[Item]:
         """Up from where it is. Contents come in while they are fetched, so it takes no longer."""
-        if waiter.tier is not Tier.NVME:
+        if waiter.tier not in BELOW_RAM:
             return []
-        rate = estimates.rate(self.books.rates(), Tier.NVME)
+        rate = estimates.rate(self.books.rates(), waiter.tier)
         what = f"{waiter.tier} {estimates.size_text(waiter.vram)}"
         return [Item(Step.FETCH, rate.seconds(waiter.vram), what)]
 

@@ -111,7 +111,7 @@ class TimesliceVerdict:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TieringQuestion:
     """In which tier should a workload's contents be? Of a holder that nobody asks for: may it leave
-    its GPU? Of a parked one: in RAM or on NVMe? Bytes are the card's."""
+    its GPU? Of a parked one: in RAM, on NVMe or in object storage? Bytes are the card's."""
 
     workload: TenantFacts
     waiting: int  # others that wait for any of its GPUs
@@ -127,11 +127,14 @@ class ParkedFacts:
     tier: Tier
     seconds: float  # since it was parked
     place: int | None  # how many of those that wait for its GPUs go before it; None: it waits not
-    fetch_seconds: float  # from NVMe to RAM, by the measured rate
+    fetch_seconds: float  # to RAM from where it is, or would be next, by the measured rate
     ram_capacity: int
     ram_short: int  # what a plan lacks that would park somebody
     ram_to_come: int  # what the holders of its GPUs need when they are parked for it
     nvme_free: int
+    nvme_capacity: int
+    nvme_short: int  # what NVMe lacks for the next one that has to leave RAM
+    object_free: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,10 @@ class Tier(StrEnum):
     OBJECT = "object"
 
 
+BELOW_RAM = frozenset({Tier.NVME, Tier.OBJECT})
+"""From these contents are fetched before or while they come in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bandwidth:
     """A measured rate. `spread` is its relative uncertainty (0.1 = ten per cent)."""

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     # between the tiers of a node
     NOT_DEMOTABLE = "contents cannot leave host memory"
     NO_NVME_ROOM = "no room on NVMe for the contents"
+    CONTENTS_AWAY = "the object store does not give the contents now"
+    NO_OBJECT_ROOM = "no room in object storage for the contents"
     # making checkpoints
     NOT_STARTED = "workload has not started yet, so there is nothing to seal"
     NOT_SEALABLE = "no checkpoint can be made of the workload"

@@ -90,6 +90,7 @@ class AgentNode:
     profiles: str = PROFILES
     pool_limit: str = "400Gi"
     flags: list[str] = field(default_factory=list)  # for the agent, beside its usual ones
+    environment: dict[str, str] = field(default_factory=dict)  # likewise
     bus: float = 400e9
     own_networks: bool = False  # of containers; needs root
     serve: tuple[str, ...] = ("testbed.models", "serve")  # what the next pod runs
@@ -151,7 +152,8 @@ class AgentNode:
             "--metrics-listen=127.0.0.1:0", "--switch-seconds=5s", "--nvme-keep-free=0",
             *self.flags,
         ]  # fmt: skip
-        self._agent = self._run(argv, "agent.log", {"KYB_FAULT": fault} if fault else {})
+        faulty = {"KYB_FAULT": fault} if fault else {}
+        self._agent = self._run(argv, "agent.log", {**self.environment, **faulty})
         if wait:
             begun = self._agent
             wait_for(lambda: self.view() or begun.poll() is not None, "the agent serves")

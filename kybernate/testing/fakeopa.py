@@ -20,6 +20,7 @@ class FakeOpa:
         self.ignored: dict[str, list[Any]] = {}  # addresses, ports
         self.metrics: dict[str, Any] = {"requests": ["vllm:num_requests_running"], "steps": []}
         self.demotes = False  # whoever is parked, at once
+        self.places: dict[str, str] = {}  # in which tier somebody's parked contents should be
         self.shared: set[tuple[str, str]] = set()  # gold images' namespaces, and with which
         self.away = False
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -43,6 +44,8 @@ class FakeOpa:
             return self._preemption(question["holder"])
         if package == "tiering":
             parked = question.get("parked")
+            if parked and (tier := self.places.get(question["workload"]["key"])):
+                return {"tier": tier, "reason": "Placed"}
             return self._parked(parked) if parked else _tiering(question["workload"])
         if package == "sharing":
             allow = (question["image"]["namespace"], question["namespace"]) in self.shared

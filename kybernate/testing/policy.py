@@ -93,6 +93,8 @@ class FakePolicy:
     park_idle: str = "asked"  # or always, contested
     demote_after_seconds: float = 600.0
     keep_ram_free_percent: float = 20.0
+    store_after_seconds: float = 3600.0
+    keep_nvme_free_percent: float = 20.0
     stage_ahead: int = 1
     expect_percent: float = 80.0
     keep_newest: int | None = None
@@ -182,9 +184,21 @@ class FakePolicy:
         if usual is not None:
             left = usual * self.expect_percent / 100 - parked.seconds
         spare = question.ram_free - one.vram >= kept
-        expected = one.desired is Desired.AUTO and left is not None and left <= 0 and spare
+        due = one.desired is Desired.AUTO and left is not None and left <= 0
+        expected = due and spare
         next_one = parked.place is not None and parked.place < self.stage_ahead
-        # In the order of `_in_ram` and `_on_nvme` in parked.rego.
+        store_left = self.store_after_seconds - parked.seconds
+        nvme_kept = parked.nvme_capacity * self.keep_nvme_free_percent / 100
+        scarce, waits = parked.nvme_free < nvme_kept, parked.place is not None
+        stored = one.vram <= parked.object_free
+        ram_room = one.vram + parked.ram_to_come <= question.ram_free
+        above = Tier.OBJECT
+        if ram_room and not parked.ram_short and (next_one or expected):
+            above = Tier.RAM
+        elif one.vram <= parked.nvme_free and not parked.nvme_short:
+            fits = parked.nvme_free - one.vram >= nvme_kept
+            above = Tier.NVME if next_one or fits else above
+        # In the order of `_in_ram`, `_on_nvme` and `_in_object` in parked.rego.
         in_ram = (
             ("NoNvmeRoom", Tier.RAM, one.vram > parked.nvme_free),
             ("RoomNeeded", Tier.NVME, parked.ram_short > 0),
@@ -193,20 +207,33 @@ class FakePolicy:
             ("ParkedLately", Tier.RAM, long_left > 0),
             ("ParkedLong", Tier.NVME, True),
         )
+        long = store_left <= 0 and scarce and stored and not waits and not due
         on_nvme = (
-            ("NoRamRoom", Tier.NVME, one.vram + parked.ram_to_come > question.ram_free),
+            ("NvmeNeeded", Tier.OBJECT, parked.nvme_short > 0 and stored),
+            ("LongOnNvme", Tier.OBJECT, long),
+            ("NoRamRoom", Tier.NVME, not ram_room),
             ("RoomNeeded", Tier.NVME, parked.ram_short > 0),
             ("Next", Tier.RAM, next_one),
             ("Expected", Tier.RAM, expected),
             ("NotExpected", Tier.NVME, True),
         )
-        rules = in_ram if parked.tier is Tier.RAM else on_nvme
+        in_object = (
+            ("NotExpected", Tier.OBJECT, not next_one and not due),
+            ("NoRoomAbove", Tier.OBJECT, above is Tier.OBJECT),
+            ("Next", above, next_one),
+            ("Expected", above, True),
+        )
+        rules = {Tier.RAM: in_ram, Tier.NVME: on_nvme, Tier.OBJECT: in_object}[parked.tier]
         why, tier = next((why, tier) for why, tier, holds in rules if holds)
-        again = {"ParkedLately": long_left, "NotExpected": left if left and left > 0 else None}
+        again = {long_left} if why == "ParkedLately" else set()
+        if why == "NotExpected" and left is not None and left > 0:
+            again.add(left)
+        if parked.tier is Tier.NVME and scarce and store_left > 0:
+            again.add(store_left)
         return TieringVerdict(
             tier=tier,
             reason=why,
-            after_seconds=again.get(why),
+            after_seconds=min(again, default=None),
             value=parked.fetch_seconds / _every(one, parked),
             revision=self.in_force,
         )

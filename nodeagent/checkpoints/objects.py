@@ -89,6 +89,11 @@ class Objects:
         """Whether there is a store at all."""
         return self._store is not None
 
+    @property
+    def store(self) -> stores.Store | None:
+        """Itself, one try each, for whoever keeps other things there and shares `link`."""
+        return self._store
+
     def demote(
         self,
         wanted: Wanted,

@@ -17,6 +17,7 @@ from kybernate.model.workload import Desired, Workload
 from kybernate.runtime.logs import get_logger
 from nodeagent.cellar import Cellar
 from nodeagent.containers.podresources import KubeletAway, Seats
+from nodeagent.depot import Depot
 from nodeagent.disk.announcements import Announcements, Created
 from nodeagent.disk.journal import Journal
 from nodeagent.disk.pool import Pool
@@ -45,6 +46,7 @@ class Node:
     announcements: Announcements
     pool: Pool
     cellar: Cellar
+    depot: Depot
     clock: Clock
     pod_of: Callable[[WorkloadKey], Workload | None]
     pods: Callable[[], tuple[Workload, ...]]
@@ -237,6 +239,7 @@ class Containers:
             get_logger(uid=uid).warning("of an unreadable record the pod is gone; so is its copy")
             self._node.pool.free(uid)
             self._node.cellar.drop(uid)
+            self._node.depot.drop(uid)
             self._node.journal.forget(uid)
             del self._unreadable[uid]
 
@@ -261,6 +264,7 @@ class Containers:
             self._node.forget(life)
             self._node.pool.free(life.record.uid)
             self._node.cellar.drop(life.record.uid)
+            self._node.depot.drop(life.record.uid)
             self._node.journal.forget(life.record.uid)
         self._lives.drop(life)
         self._wake.set()  # its pod's next container may wait to be let in

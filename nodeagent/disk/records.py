@@ -31,8 +31,12 @@ class Mark(StrEnum):
     PARKED = "parked"
     DEMOTING = "demoting"  # a copy is being made in the cellar; the pool's is whole
     DEMOTED = "demoted"  # the cellar's copy is durable and verified; the pool's is going
-    PROMOTING = "promoting"  # a copy is being made in the pool; the cellar's is whole
-    PROMOTED = "promoted"  # the pool's copy is sealed; the cellar's is going
+    PROMOTING = "promoting"  # a copy is being made in the pool; the one below is whole
+    PROMOTED = "promoted"  # the pool's copy is sealed; the one below is going
+    STORING = "storing"  # a copy is being made in the depot; the cellar's is whole
+    STORED = "stored"  # every byte of the depot's was read back; the cellar's is going
+    FETCHING = "fetching"  # a copy is being made in the cellar; the depot's is whole
+    FETCHED = "fetched"  # the cellar's copy is durable and verified; the depot's is going
     RESUMING = "resuming"  # contents are coming in; the copy they come from is whole
     VERIFIED = "verified"  # VRAM is whole again; unlocked or about to be
     SEALING = "sealing"  # a draft is being made; parked beneath
@@ -53,6 +57,10 @@ STATES: Mapping[Mark, State] = {
     Mark.DEMOTED: State.PARKED,
     Mark.PROMOTING: State.PARKED,
     Mark.PROMOTED: State.PARKED,
+    Mark.STORING: State.PARKED,
+    Mark.STORED: State.PARKED,
+    Mark.FETCHING: State.PARKED,
+    Mark.FETCHED: State.PARKED,
     Mark.RESUMING: State.ACTIVATING,
     Mark.VERIFIED: State.ACTIVATING,
     Mark.SEALING: State.SEALING,
@@ -111,11 +119,12 @@ class Record:
     seconds_in: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str = ""  # the name of the one that is being sealed, or that it is woken from
     gpu_state: str = ""  # what the mechanism needs to adopt its processes, while they are made
-    lowered: str = ""  # the token of the copy in the cellar; empty: its contents are not there
+    lowered: str = ""  # the token of the copy below the pool; empty: its contents are not there
+    stored: bool = False  # that copy is in the depot, not in the cellar
 
 
 # Not written while empty: the bytes stay those of the records before there were such fields.
-_OPTIONAL = ("cards", "checkpoint", "gpu_state", "lowered")
+_OPTIONAL = ("cards", "checkpoint", "gpu_state", "lowered", "stored")
 
 
 def encode(record: Record) -> bytes:

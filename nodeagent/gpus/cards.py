@@ -17,7 +17,7 @@ from kybernate.clients.gpus import GpuProcess, Inventory, InventoryAway
 from kybernate.decisions.grouping import group_health
 from kybernate.model.gpu import Gpu, Group, Health
 from kybernate.model.ids import GpuUuid, GroupName, WorkloadKey
-from kybernate.model.tier import Bandwidth
+from kybernate.model.tier import Bandwidth, Tier
 from nodeagent.linux.cgroups import Cgroups
 from nodeagent.linux.processes import of_container, owner
 from nodeagent.lives.life import Lives
@@ -35,14 +35,15 @@ class Below:
     """The tiers below the cards: bytes left, and measured rates up to the next hotter one."""
 
     pool_free: int = 0
-    bus: Bandwidth | None = None
+    nvme_size: int = 0
     nvme_free: int = 0
-    nvme: Bandwidth | None = None
+    object_free: int = 0
+    rates: Mapping[Tier, Bandwidth] = field(default_factory=dict)
 
-    def matters(self) -> tuple[int, bool]:
+    def matters(self) -> tuple[int, bool, bool]:
         """What may change a decision by itself. Of NVMe only whether there is room: others write
-        to the same disk all the time."""
-        return (self.pool_free, self.nvme_free > 0)
+        to the same disk all the time; of the object store likewise."""
+        return (self.pool_free, self.nvme_free > 0, self.object_free > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

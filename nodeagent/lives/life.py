@@ -109,8 +109,15 @@ class Life:
             last_active=record.last_active,
             asked_to_park=record.asked_to_park,
             barred=self.barred(),
-            tier=Tier.NVME if record.lowered else Tier.RAM,
+            tier=tier_of(record),
         )
+
+
+def tier_of(record: Record) -> Tier:
+    """Where its contents are while it is parked."""
+    if record.stored:
+        return Tier.OBJECT
+    return Tier.NVME if record.lowered else Tier.RAM
 
 
 class Lives:

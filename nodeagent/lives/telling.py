@@ -60,10 +60,10 @@ class Teller(Protocol):
         """It was to be made from a checkpoint, and is not made from that one."""
 
     def demoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
-        """Its contents left the pool for NVMe."""
+        """Its contents left the pool for NVMe, or NVMe for the object store."""
 
     def promoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
-        """Its contents are in the pool again."""
+        """Its contents are in the pool again, or on NVMe."""
 
     def move_failed(self, life: Life, move: Move, why: str) -> None:
         """They were to go to another tier, and are where they were."""

@@ -21,6 +21,7 @@ from nodeagent.lives.phases import PhaseTime
 from nodeagent.stories.stage import phases_text
 
 _Life = tuple[WorkloadKey, PodUid]
+_PLACES = {Tier.RAM: "RAM", Tier.NVME: "NVMe", Tier.OBJECT: "object storage"}
 
 REFUSED = frozenset(
     {
@@ -178,11 +179,15 @@ class KubeTeller:
 
     def demoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
         """As the port says."""
-        self._moved(life, move, EventReason.DEMOTED, "demoted to NVMe", tuple(phases))
+        self._moved(
+            life, move, EventReason.DEMOTED, f"demoted to {_PLACES[move.to]}", tuple(phases)
+        )
 
     def promoted(self, life: Life, move: Move, phases: Iterable[PhaseTime]) -> None:
         """As the port says."""
-        self._moved(life, move, EventReason.PROMOTED, "promoted to RAM", tuple(phases))
+        self._moved(
+            life, move, EventReason.PROMOTED, f"promoted to {_PLACES[move.to]}", tuple(phases)
+        )
 
     def _moved(
         self, life: Life, move: Move, reason: EventReason, did: str, phases: tuple[PhaseTime, ...]
@@ -195,8 +200,7 @@ class KubeTeller:
 
     def move_failed(self, life: Life, move: Move, why: str) -> None:
         """As the port says."""
-        down = move.to is Tier.NVME
-        reason = EventReason.DEMOTE_FAILED if down else EventReason.PROMOTE_FAILED
+        reason = EventReason.DEMOTE_FAILED if move.down else EventReason.PROMOTE_FAILED
         self._tell(_of(life), reason, why, "Tiering", warning=True)
 
     def quarantined(self, life: Life, why: str) -> None:

@@ -50,8 +50,8 @@ def demote(story: Story, ended: threading.Event) -> Record:
 
 def undo(story: Story) -> Record:
     """From DEMOTING back to PARKED in the pool."""
-    story.tools.cellar.drop(story.record.uid)
-    return story.mark(Mark.PARKED, lowered="")
+    story.drop_below()
+    return story.mark(Mark.PARKED, lowered="", stored=False)
 
 
 def finish(story: Story) -> Record:

@@ -1,10 +1,10 @@
 """
-The story of promoting: a parked workload's contents from the cellar back into the pool, before
-anybody asks for them or because its mechanism takes them from nowhere else. The cellar's copy goes
+The story of promoting: a parked workload's contents from cellar or depot back into the pool, before
+anybody asks for them or because its mechanism takes them from nowhere else. The copy below goes
 when the pool's is sealed.
 
 Called by `tiering`, by resuming, and by recovery with what a dead agent left. Until PROMOTED the
-cellar's copy is the one that counts.
+copy below is the one that counts.
 """
 
 import threading
@@ -18,6 +18,7 @@ from nodeagent.mechanisms import Stands
 from nodeagent.stories.story import Story
 
 READ = "read nvme"
+READ_STORED = "read object"
 _NEVER = threading.Event()
 
 
@@ -26,9 +27,10 @@ class CalledOff(Refused):
 
 
 def promote(story: Story, ended: threading.Event = _NEVER) -> Record:
-    """From PARKED in the cellar to PARKED in the pool. Raises Undone (parked as before), Lost."""
+    """From PARKED below the pool to PARKED in it. Raises Undone (parked as before), Lost."""
+    below, what = _below(story, ended)
     try:
-        kept = story.contents().parts()
+        kept = below.parts()
         size = sum(part.size for part in kept)
         slot = story.tools.pool.reserve(story.record.uid, size)
     except Damaged as error:
@@ -37,8 +39,8 @@ def promote(story: Story, ended: threading.Event = _NEVER) -> Record:
         raise story.undone(_reason(error), str(error)) from error
     try:
         story.mark(Mark.PROMOTING)
-        with story.watch.phase(READ):
-            slot.seal(tuple(_read(story, kept, slot, ended)))
+        with story.watch.phase(what):
+            slot.seal(tuple(_read(story, below, slot, ended)))
         story.mark(Mark.PROMOTED)
     except Damaged as error:
         undo(story)
@@ -50,25 +52,32 @@ def promote(story: Story, ended: threading.Event = _NEVER) -> Record:
 
 
 def undo(story: Story) -> Record:
-    """From PROMOTING back to PARKED in the cellar."""
+    """From PROMOTING back to PARKED below."""
     story.tools.pool.free(story.record.uid)
     return story.mark(Mark.PARKED)
 
 
 def finish(story: Story) -> Record:
     """From PROMOTED to PARKED in the pool."""
-    story.tools.cellar.drop(story.record.uid)
-    return story.mark(Mark.PARKED, lowered="")
+    story.drop_below()
+    return story.mark(Mark.PARKED, lowered="", stored=False)
 
 
-def _read(story: Story, kept: tuple[Kept, ...], slot: Slot, ended: threading.Event) -> list[Kept]:
-    cellar = story.contents()
-    moved = story.moving(READ, sum(part.size for part in kept))
+def _below(story: Story, ended: threading.Event) -> tuple[Slot, str]:
+    """Where it comes from, and how that is told. Who cannot be called off is waited for."""
+    what = READ_STORED if story.record.stored else READ
+    return story.contents(hurried=ended is _NEVER), what
+
+
+def _read(story: Story, below: Slot, slot: Slot, ended: threading.Event) -> list[Kept]:
+    kept = below.parts()
+    what = READ_STORED if story.record.stored else READ
+    moved = story.moving(what, sum(part.size for part in kept))
     in_files = story.tools.mechanism.stands(story.body) is Stands.SLOT
 
     def brought(part: Kept) -> Kept:
         content, digest = story.tools.pool.bulk.brought(
-            slot, part.name, _until(cellar.read(part.name), ended)
+            slot, part.name, _until(below.read(part.name), ended)
         )
         if in_files and (content, digest) != (part.content, part.digest):
             raise Damaged(f"part {part.name} is not what was demoted")

@@ -13,6 +13,7 @@ from kybernate.clients.errors import Refused, Retry
 from kybernate.model.gpu import Group
 from kybernate.model.ids import GpuUuid, GroupName
 from kybernate.runtime.logs import get_logger
+from nodeagent.depot import Named
 from nodeagent.disk.journal import Corrupt, FileJournal
 from nodeagent.disk.pool import Damaged, Slot
 from nodeagent.disk.records import Mark, Record
@@ -20,7 +21,7 @@ from nodeagent.linux import processes
 from nodeagent.lives.life import Life
 from nodeagent.lives.phases import Stopwatch
 from nodeagent.mechanisms import Body, BodyGone
-from nodeagent.stories import demote, park, promote, resume, seal, start
+from nodeagent.stories import demote, fetch, park, promote, resume, seal, start, store
 from nodeagent.stories.story import Lost, Story, Tools, Undone
 
 _DUMP_S = 60.0
@@ -65,11 +66,23 @@ def recover(
         lives.append(life)
         if why:
             lost.append((life, why))
-    kept = {life.record.uid for life in lives} | {one.uid for one in stranded}
-    _clear_slots(tools, kept | {one.uid for one in corrupt})
+    kept = [*(life.record for life in lives), *stranded]
+    unreadable = {one.uid for one in corrupt}
+    _clear_slots(tools, {one.uid for one in kept} | unreadable)
+    tools.depot.known(map(_named, filter(_is_lowered, kept)), unreadable)
     return Recovered(
         lives=tuple(lives), corrupt=corrupt, lost=tuple(lost), stranded=tuple(stranded)
     )
+
+
+def _is_lowered(record: Record) -> bool:
+    return bool(record.lowered)
+
+
+def _named(record: Record) -> Named:
+    """A copy in the depot, or one that may have been begun there."""
+    size = record.terms.vram
+    return Named(uid=record.uid, token=record.lowered, size=size, counts=record.stored)
 
 
 def _lives_on(record: Record, boot: str) -> bool:
@@ -122,28 +135,35 @@ def _active(story: Story) -> Record:
     Frozen it is of no use to anybody, whoever did that."""
     story.thaw()
     story.tools.pool.retire(story.record.uid)
-    story.tools.cellar.drop(story.record.uid)
+    story.drop_below()
     return story.record
 
 
 def _parked(story: Story) -> Record:
-    """Its copy must be there, and nothing of it in VRAM nor in the other tier."""
+    """Its copy must be there, and nothing of it in VRAM nor in another tier. The object store is
+    not asked: it may be away, and its next resume sees more."""
+    record, tools = story.record, story.tools
+    if record.stored:
+        tools.pool.free(record.uid)
+        tools.cellar.drop(record.uid)
+        return _stands_still(story)
     try:
         story.contents().parts()
     except Damaged as error:
         raise story.lost(str(error)) from error
     except (Refused, Retry, OSError) as error:  # the disk's fault: its next resume sees more
         get_logger(workload=str(story.record.key)).warning("not looked at", why=str(error))
-    if story.record.lowered:
-        story.tools.pool.free(story.record.uid)
+    if record.lowered:
+        tools.pool.free(record.uid)
     else:
-        story.tools.cellar.drop(story.record.uid)
+        story.drop_below()
     return _stands_still(story)
 
 
 def _between(story: Story) -> Record:
-    """On its way between pool and cellar: the pool's copy counts until DEMOTED, the cellar's until
-    PROMOTED. A copy is only ever given up where the other one is whole."""
+    """On its way between two tiers: the pool's copy counts until DEMOTED, the one below until
+    PROMOTED, the cellar's until STORED, the depot's until FETCHED. A copy is only ever given up
+    where the other one is whole; what was read back from the depot is, and is not asked for."""
     uid, token = story.record.uid, story.record.lowered
     pool, cellar = story.tools.pool.slot(uid), story.tools.cellar.slot(uid, token)
     _BETWEEN[story.record.mark](story, _is_whole(pool), _is_whole(cellar))
@@ -157,6 +177,10 @@ _BETWEEN: Mapping[Mark, Callable[[Story, bool, bool], Record]] = {
     ),
     Mark.PROMOTING: lambda story, *_: promote.undo(story),
     Mark.PROMOTED: lambda story, pool, _: promote.finish(story) if pool else promote.undo(story),
+    Mark.STORING: lambda story, *_: store.undo(story),
+    Mark.STORED: lambda story, _, cellar: store.undo(story) if cellar else store.finish(story),
+    Mark.FETCHING: lambda story, *_: fetch.undo(story),
+    Mark.FETCHED: lambda story, _, cellar: fetch.finish(story) if cellar else fetch.undo(story),
 }
 
 
@@ -192,6 +216,10 @@ _STEPS: Mapping[Mark, Callable[[Story], Record]] = {
     Mark.DEMOTED: _between,
     Mark.PROMOTING: _between,
     Mark.PROMOTED: _between,
+    Mark.STORING: _between,
+    Mark.STORED: _between,
+    Mark.FETCHING: _between,
+    Mark.FETCHED: _between,
     Mark.RESUMING: resume.undo,  # still wanted: the coordinator tries again
     Mark.VERIFIED: resume.finish,
     Mark.SEALING: _sealing,
@@ -219,12 +247,13 @@ def _discard(tools: Tools, record: Record) -> None:
     with suppress(OSError):
         tools.pool.free(record.uid)
     tools.cellar.drop(record.uid)
+    tools.depot.drop(record.uid)
     tools.journal.forget(record.uid)
 
 
 def _clear_slots(tools: Tools, owned: Collection[str]) -> None:
-    """Slots nobody owns go, in both tiers; those of an unreadable record stay for people to look
-    at."""
+    """Slots nobody owns go, in pool and cellar; those of an unreadable record stay for people to
+    look at."""
     for name in tools.pool.slots():
         if name not in owned:
             get_logger(slot=name).warning("a slot without an owner is cleared")

@@ -1,6 +1,6 @@
 """
 The story of resuming: verify room, thaw, copy in, verify contents, unlock. Then the copy may go.
-Contents come from the pool, or straight out of the cellar where the mechanism takes them there.
+Contents come from the pool, or straight out of cellar or depot where the mechanism takes them so.
 
 Called by `switching`, by parking that has to come back, and by recovery.
 Rule: it is never tried where it could run out of memory (a driver does not forgive that): room is
@@ -11,9 +11,9 @@ import threading
 
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
-from nodeagent.cellar import Lowered
 from nodeagent.disk.pool import Damaged, Kept, Slot
 from nodeagent.disk.records import Mark, Record
+from nodeagent.lowered import Lowered
 from nodeagent.mechanisms import BodyGone, CardFull, Stands
 from nodeagent.stories import promote
 from nodeagent.stories.story import Story
@@ -55,10 +55,22 @@ def finish(story: Story) -> Record:
     except (Refused, Retry) as error:
         raise story.lost(f"it stays locked: {error}") from error
     now = story.tools.clock.now()
-    record = story.mark(Mark.ACTIVE, active_since=now, wanted_since=None, lowered="")
+    record = story.mark(Mark.ACTIVE, active_since=now, wanted_since=None, lowered="", stored=False)
     story.tools.pool.retire(record.uid)
-    story.tools.cellar.drop(record.uid)
+    story.drop_below()
     return record
+
+
+def reach(story: Story) -> Record:
+    """Before anybody is parked for it: whether the depot gives what it has of it. What comes by way
+    of the pool comes now, while others work. Raises Undone (parked as before), Lost."""
+    try:
+        with story.watch.phase("reach"):
+            story.tools.depot.reach(story.record.uid, story.record.lowered)
+    except (Refused, Retry, OSError) as error:
+        raise story.undone(Reason.CONTENTS_AWAY, str(error)) from error
+    _within_reach(story)
+    return story.record
 
 
 def _within_reach(story: Story) -> None:
@@ -115,7 +127,7 @@ def _fill(story: Story) -> None:
     """Every part back in VRAM, each verified. Parts that are there already are checked only."""
     mechanism = story.tools.mechanism
     story.thaw()
-    slot = story.contents()
+    slot = story.contents(hurried=True)
     kept = slot.parts()
     there = {part.name: part.digest for part in mechanism.parts(story.body) if part.backed}
     moved = story.moving("copy in", sum(part.size for part in kept))

@@ -17,12 +17,14 @@ from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
 from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
-from nodeagent.cellar import Cellar, Lowered
+from nodeagent.cellar import Cellar
+from nodeagent.depot import Depot
 from nodeagent.disk.journal import Journal
 from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.disk.records import STATES, Mark, Record
 from nodeagent.linux.freezer import Freezing, NotFrozen
 from nodeagent.lives.phases import Stopwatch
+from nodeagent.lowered import Lowered
 from nodeagent.mechanisms import Body, Mechanism, Part
 
 _NEVER = threading.Event()
@@ -93,6 +95,7 @@ class Tools:
     clock: Clock
     freezer: Freezing
     cellar: Cellar
+    depot: Depot
     limits: Limits = field(default_factory=Limits)
 
 
@@ -129,16 +132,19 @@ class Story:
                 return record
             raise JournalAway(f"the journal cannot be written: {error}") from error
 
-    def contents(self) -> Slot:
-        """What it has while it is parked, in the pool or in the cellar: to be read."""
+    def contents(self, *, hurried: bool = False) -> Slot:
+        """What it has while it is parked, in the pool, the cellar or the depot: to be read.
+        `hurried`: somebody waits for it."""
         record = self.record
+        if record.stored:
+            return self.tools.depot.slot(record.uid, record.lowered, hurried=hurried)
         if record.lowered:
             return self.tools.cellar.slot(record.uid, record.lowered)
         return self.tools.pool.slot(record.uid)
 
     def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
-        """A part of its contents as one stream, to be kept elsewhere: what the cellar has is that
-        already. Raises Damaged, Refused, Retry, OSError."""
+        """A part of its contents as one stream, to be kept elsewhere: what is below the pool is
+        that already. Raises Damaged, Refused, Retry, OSError."""
         if isinstance(slot, Lowered):
             return slot.read(part.name)
         return self.tools.pool.bulk.carried(slot, part)
@@ -148,6 +154,11 @@ class Story:
         if isinstance(slot, Lowered):
             return slot.weight(part)
         return self.tools.pool.bulk.weight(slot, part)
+
+    def drop_below(self) -> None:
+        """Nothing of it is needed below the pool any more."""
+        self.tools.cellar.drop(self.record.uid)
+        self.tools.depot.drop(self.record.uid)
 
     def moving(self, what: str, total: int) -> Callable[[int], None]:
         """A counter of bytes that tells as it goes. Thread safe."""

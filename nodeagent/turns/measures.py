@@ -41,7 +41,7 @@ class Measures:
                 f"Workloads that are {state.value}.",
                 _count(coordinator, state),
             )
-        for tier in (Tier.RAM, Tier.NVME):
+        for tier in rooms():
             metrics.observed(
                 f"agent_tier_{tier}_used_bytes",
                 f"VRAM contents of parked workloads in the tier {tier}.",

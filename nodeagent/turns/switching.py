@@ -20,7 +20,7 @@ from kybernate.model.tier import Tier
 from kybernate.runtime.logs import get_logger
 from nodeagent.disk.records import Mark
 from nodeagent.lives.feed import Doing, Ended
-from nodeagent.lives.life import Life, Lives
+from nodeagent.lives.life import Life, Lives, tier_of
 from nodeagent.lives.phases import PhaseTime, Stopwatch
 from nodeagent.lives.telling import Teller
 from nodeagent.mechanisms import Body, Mechanism, Stands
@@ -51,7 +51,10 @@ class Books(Protocol):
         """So many bytes of its cards stay its own while it is parked."""
 
     def lies(self, key: WorkloadKey, *, movable: bool, through_ram: bool) -> None:
-        """Whether its parked contents may go to NVMe, and how they come back from there."""
+        """Whether its parked contents may leave RAM, and how they come back from there."""
+
+    def moved(self, life: Life, tier: Tier) -> None:
+        """Its parked contents are in this tier now."""
 
     def switched(self, plan: SwitchPlan) -> None:
         """The GPUs are free for the next decision."""
@@ -87,7 +90,9 @@ class Switches:
         watch = Stopwatch(self.stage.tools.clock)
         try:
             with self.locks.held(plan.gpus):
-                if self._park_all(plan, books, watch) and plan.resume is not None:
+                if not self._in_reach(plan, books, watch):
+                    self._keep(plan, books)
+                elif self._park_all(plan, books, watch) and plan.resume is not None:
                     self._bring_in(plan, books, watch)
         except Exception:
             log.exception("a switch ended in an error")
@@ -101,6 +106,28 @@ class Switches:
             life = self.lives.get(key)
             if life is not None and (happening := _NOT_REACHED.get(life.record.mark)) is not None:
                 books.happened(life, happening)
+
+    # nobody is parked for one whose contents cannot be had
+
+    def _in_reach(self, plan: SwitchPlan, books: Books, watch: Stopwatch) -> bool:
+        """Whether who is to come in can: contents in the object store may be away."""
+        life = self.lives.get(plan.key)
+        if plan.resume is None or life is None or not life.record.stored:
+            return True
+        story = self.stage.story(life, Doing.RESUMING)
+        failed = Endings(happening=Happening.ACTIVATION_FAILED, tell=self.teller.resume_failed)
+        if not self.stage.run(life, story, lambda: resume.reach(story), books, failed):
+            return False
+        books.moved(life, tier_of(life.record))
+        for phase in story.watch.phases()[:-1]:
+            watch.add(phase.name, phase.seconds, phase.size)
+        return True
+
+    def _keep(self, plan: SwitchPlan, books: Books) -> None:
+        """They hold their VRAM as if nothing had been planned."""
+        for key in plan.park:
+            if (life := self.lives.get(key)) is not None:
+                books.happened(life, Happening.KEPT)
 
     # moving out
 
@@ -177,8 +204,8 @@ class Switches:
 
 
 def how_it_lies(mechanism: Mechanism, body: Body) -> tuple[bool, bool]:
-    """Of one that is parked: whether its contents may go to NVMe, and whether they come back from
-    there by way of the pool. What cannot be told does not move."""
+    """Of one that is parked: whether its contents may leave RAM, and whether they come back from
+    below by way of the pool. What cannot be told does not move."""
     try:
         stands = mechanism.stands(body)
     except (Refused, Retry, OSError):

@@ -14,6 +14,7 @@ from kybernate.decisions.switching import SwitchPlan
 from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.demand import SILENT, Demand
 from kybernate.model.ids import PodUid, WorkloadKey
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason, Refusal
 from kybernate.model.workload import Desired, State
 from nodeagent.gpus.cards import Picture
@@ -189,9 +190,12 @@ def seen(books: Books, picture: Picture, now: float) -> Books:
         foreign=dict(picture.foreign),
         health=dict(picture.health),
         pool_free=picture.below.pool_free,
-        bus=picture.below.bus,
+        nvme_size=picture.below.nvme_size,
         nvme_free=picture.below.nvme_free,
-        nvme=picture.below.nvme,
+        object_free=picture.below.object_free,
+        bus=picture.below.rates.get(Tier.RAM),
+        nvme=picture.below.rates.get(Tier.NVME),
+        store=picture.below.rates.get(Tier.OBJECT),
     )
 
 

@@ -71,6 +71,7 @@ class Unborn:
         with life.held():
             self.stage.tools.pool.free(life.record.uid)
             self.stage.tools.cellar.drop(life.record.uid)
+            self.stage.tools.depot.drop(life.record.uid)
             self.stage.tools.journal.forget(life.record.uid)
         self.coordinator.gone(life)
         self.lives.drop(life)

@@ -50,7 +50,7 @@ def test_only_an_end_leads_out_of_quarantine() -> None:
 
 
 def test_nothing_becomes_active_without_being_granted_the_gpu() -> None:
-    """ACTIVATING is the only way in, save for a park that was undone."""
+    """ACTIVATING is the only way in, save for a park that was undone, or never begun."""
     ways = {
         (state, happening)
         for state, row in TRANSITIONS.items()
@@ -60,6 +60,7 @@ def test_nothing_becomes_active_without_being_granted_the_gpu() -> None:
     assert ways == {
         (State.ACTIVATING, Happening.RUNS),
         (State.PARKING, Happening.PARK_FAILED),
+        (State.PARKING, Happening.KEPT),
     }
     granted = {state for state, row in TRANSITIONS.items() if Happening.GRANTED in row}
     assert granted == {State.WAITING, State.PARKED}

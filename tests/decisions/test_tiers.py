@@ -40,7 +40,7 @@ def _active(name: str, **facts: Any) -> Tenancy:
 def _books(*tenancies: Tenancy, **fields: Any) -> Books:
     books = Books(
         memory={0: 80 * GIB}, groups={G0.name: G0}, pool_size=100 * GIB, pool_free=100 * GIB,
-        nvme_free=1000 * GIB, nvme=Bandwidth(bytes_per_second=GIB),
+        nvme_free=1000 * GIB, nvme_size=1000 * GIB, nvme=Bandwidth(bytes_per_second=GIB),
     )  # fmt: skip
     return replace(books, tenancies={one.key: one for one in tenancies}, **fields)
 
@@ -118,7 +118,7 @@ def test_a_full_pool_refuses_and_says_what_it_lacks_where_others_can_go() -> Non
     decided = _switched(waiter, _active("b"), _parked("c"), pool_free=10 * GIB)
     assert decided.plan is None
     assert decided.waits[_key("a")].reason is Reason.NO_HOST_MEMORY
-    assert "others are demoted to NVMe first" in decided.waits[_key("a")].detail
+    assert "others are demoted first" in decided.waits[_key("a")].detail
     assert decided.short == 30 * GIB
     full = _switched(waiter, _active("b"), _parked("c"), pool_free=10 * GIB, nvme_free=0)
     assert (full.plan, full.short) == (None, 0)
@@ -134,3 +134,75 @@ def test_who_comes_back_through_the_pool_needs_its_room() -> None:
     assert _switched(waiter, _active("b"), pool_free=80 * GIB).plan is not None
     lacks = _switched(waiter, _active("b"), _parked("c"), pool_free=60 * GIB)
     assert (lacks.plan, lacks.short) == (None, 20 * GIB)
+
+
+OBJECTS: dict[str, Any] = {"object_free": 1000 * GIB, "store": Bandwidth(bytes_per_second=GIB // 2)}
+
+
+def test_where_nvme_is_full_the_least_valuable_there_goes_on_first() -> None:
+    often = _parked("a", tier=Tier.NVME, asked_every=60.0)
+    seldom = _parked("b", tier=Tier.NVME, asked_every=600.0)
+    books = _books(often, seldom, _parked("c"), pool_free=0, nvme_free=39 * GIB, **OBJECTS)
+    assert _moved(_decide(books, short=GIB)) == ("b", Tier.OBJECT, "NvmeNeeded")
+    after = replace(books.change(_key("b"), tier=Tier.OBJECT), nvme_free=79 * GIB)
+    assert _moved(_decide(after, short=GIB)) == ("c", Tier.NVME, "RoomNeeded")
+
+
+def test_where_nvme_is_scarce_who_was_parked_for_long_goes_on() -> None:
+    long, lately = (_parked(n, tier=Tier.NVME, since=NOW - s) for n, s in (("a", 3601), ("b", 100)))
+    books = _books(long, lately, nvme_free=199 * GIB, **OBJECTS)
+    decided = _decide(books)
+    assert _moved(decided) == ("a", Tier.OBJECT, "LongOnNvme")
+    assert decided.again_at == NOW + 3500
+    for none in ({"nvme_free": 200 * GIB}, {"object_free": 39 * GIB}):
+        assert _moved(_decide(replace(books, **none))) is None
+
+
+def test_a_full_nvme_and_a_full_pool_still_make_room_where_there_is_a_store() -> None:
+    waiter, below = _parked("a", wanted_since=NOW - 99), _parked("d", tier=Tier.NVME)
+    facts: dict[str, Any] = {"pool_free": 10 * GIB, "nvme_free": 0, "nvme_size": 40 * GIB}
+    decided = _switched(waiter, _active("b"), _parked("c"), below, **facts, **OBJECTS)
+    assert (decided.plan, decided.short) == (None, 30 * GIB)
+    none = _switched(waiter, _active("b"), _parked("c"), below, **facts)
+    assert (none.plan, none.short) == (None, 0)
+
+
+def test_nothing_goes_on_for_one_that_nvme_could_never_hold() -> None:
+    big = _parked("c", vram=90 * GIB)
+    books = _books(big, _parked("d", tier=Tier.NVME), pool_free=0, nvme_free=10 * GIB,
+                   nvme_size=50 * GIB, **OBJECTS)  # fmt: skip
+    assert _moved(_decide(books, short=GIB)) is None
+
+
+def test_the_next_in_line_comes_back_from_object_storage_to_ram_or_else_to_nvme() -> None:
+    stored = _parked("a", tier=Tier.OBJECT, wanted_since=NOW - 5)
+    holder = _active("b", vram=60 * GIB)
+    assert _moved(_decide(_books(stored, holder, **OBJECTS))) == ("a", Tier.RAM, "Next")
+    full = _books(stored, holder, pool_free=99 * GIB, **OBJECTS)
+    assert _moved(_decide(full)) == ("a", Tier.NVME, "Next")
+    assert _moved(_decide(replace(full, nvme_free=39 * GIB))) is None
+
+
+def test_into_object_storage_it_goes_by_way_of_nvme() -> None:
+    policy = FakePolicy()
+    policy.say(TieringVerdict, TieringVerdict(tier=Tier.OBJECT, reason="Because"))
+    books = _books(_parked("a"), **OBJECTS)
+    assert _moved(tiers.decide(books, NOW, policy, 0)) == ("a", Tier.NVME, "Because")
+    below = books.change(_key("a"), tier=Tier.NVME)
+    assert _moved(tiers.decide(below, NOW, policy, 0)) == ("a", Tier.OBJECT, "Because")
+    none = replace(below, object_free=0)
+    assert tiers.decide(none, NOW, policy, 0).move is None, "without a store nothing changes"
+
+
+def test_a_policy_that_does_not_know_object_storage_leaves_it_there() -> None:
+    policy = FakePolicy()
+    for tier in (Tier.VRAM, Tier.OBJECT):
+        policy.say(TieringVerdict, TieringVerdict(tier=tier, reason="MinRuntime"))
+        books = _books(_parked("a", tier=Tier.OBJECT), **OBJECTS)
+        assert tiers.decide(books, NOW, policy, 0).move is None
+
+
+def test_a_plan_says_what_fetching_from_object_storage_takes() -> None:
+    stored = _parked("a", tier=Tier.OBJECT, wanted_since=NOW - 99)
+    plan = _switched(stored, _active("b"), **OBJECTS).plan
+    assert str(plan).startswith("84.0 s = park b 2.0 + fetch object 40 GiB 80.0 + resume a 2.0")

@@ -15,10 +15,11 @@ import traceback
 from pathlib import Path
 
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import GpuUuid, PodUid, ResourceName, WorkloadKey
+from kybernate.model.ids import GpuUuid, NodeName, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from kybernate.testing.builders import a_group
 from nodeagent.cellar import Cellar
+from nodeagent.depot import Depot
 from nodeagent.disk.journal import FileJournal
 from nodeagent.disk.pool import Pool
 from nodeagent.disk.records import Mark, Record, Terms
@@ -96,6 +97,7 @@ def tools(step):
         journal=FileJournal(FOLDER / "journal"),
         pool=pool,
         cellar=Cellar(FOLDER / "cellar", 0, b"", clock, free=lambda _: 0),  # nothing is demoted
+        depot=Depot(None, NodeName("node"), 0, b"", clock),
         mechanism=Deep(guest, Mortal(guest.worker, step), lambda _: 0, Notes(pool)),
         cards=Cards(), clock=clock, freezer=freezer,
     )  # fmt: skip

@@ -35,6 +35,7 @@ from kybernate.runtime.clock import SystemClock
 from nodeagent.cellar import Cellar
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
+from nodeagent.depot import Depot
 from nodeagent.disk.journal import FileJournal
 from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.images import Dumped, fitness
@@ -165,6 +166,7 @@ class Stage:
             mechanism=Deep(self.node.mechanism, states, lambda _: 0, notes),
             cards=Cards(self.node), clock=clock, freezer=Freezer(clock, Cgroups()),
             cellar=Cellar(self.folder / "cellar", 0, b"", clock, free=lambda _: 0),
+            depot=Depot(None, NodeName("node"), 0, b"", clock),
         )  # fmt: skip
         body = Body(key=record.key, uid=record.uid, pid=record.pid, gpus=(card,))
         return Story(

@@ -3,9 +3,10 @@
 import pytest
 
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
+from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceName, WorkloadKey
 from kybernate.runtime.clock import SystemClock
 from nodeagent.cellar import Cellar
+from nodeagent.depot import Depot
 from nodeagent.disk.journal import FileJournal
 from nodeagent.disk.records import Mark, Record, Terms
 from nodeagent.linux import processes
@@ -52,6 +53,7 @@ def story(node, told, tmp_path):
         cards=Cards(node.card), clock=clock, freezer=Freezer(clock, Cgroups()),
         limits=Limits(drain=0.5),
             cellar=Cellar(tmp_path / "cellar", 0, b"", clock, free=lambda _: 0),
+            depot=Depot(None, NodeName("node"), 0, b"", clock),
     )  # fmt: skip
     pid = told.process.pid
     first = Record(

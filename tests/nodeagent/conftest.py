@@ -6,6 +6,7 @@
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,17 @@ import orjson
 import pytest
 
 from kybernate.model.gpu import Seat
-from kybernate.model.ids import GpuUuid, GroupName, PodUid, ResourceName, WorkloadKey
+from kybernate.model.ids import GpuUuid, GroupName, NodeName, PodUid, ResourceName, WorkloadKey
 from kybernate.stores.disk import Disk
+from kybernate.stores.port import Store as AnyStore
+from kybernate.stores.ram import Ram
 from kybernate.testing.agentnode import PROFILES, AgentNode
 from kybernate.testing.clock import FakeClock
 from nodeagent import images
 from nodeagent.cellar import Cellar, secret_in
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.store import Store
+from nodeagent.depot import Depot
 from nodeagent.disk.journal import FileJournal, Journal
 from nodeagent.disk.pool import Kept, Pool, Slot
 from nodeagent.disk.records import Mark, Record, Terms
@@ -216,6 +220,15 @@ class FakeFreezer:
         return self.stands
 
 
+class Passing(FakeClock):
+    """Whoever waits finds that the time has passed."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """At once."""
+        self.advance(seconds)
+        return event.is_set()
+
+
 class Desk:
     """Everything a story needs, on a fake card and a real disk."""
 
@@ -228,7 +241,16 @@ class Desk:
         self.journal = FileJournal(folder / "journal")
         self.pool = Pool(folder / "pool", limit=100 * 2**30)
         self.told: list[tuple[str, int, int]] = []
+        self.store_below: AnyStore = Ram(2**40, self.clock.now)
+        self.use_depot()
         self.use_cellar()
+
+    def use_depot(self, store: AnyStore | None = None, limit: int = 100 * 2**30) -> None:
+        """Another one over this store, or the one that there is, as an agent finds it that starts
+        now."""
+        self.store_below = store or self.store_below
+        secret = secret_in(self.folder / "pool")
+        self.depot = Depot(self.store_below, NodeName("node"), limit, secret, Passing())
 
     def use_cellar(
         self, limit: int = 100 * 2**30, free: int = 2**40, disk: Disk | None = None
@@ -247,7 +269,7 @@ class Desk:
     def use_journal(self, journal: Journal) -> None:
         """Write into this one."""
         self.tools = Tools(
-            journal=journal, pool=self.pool, cellar=self.cellar,
+            journal=journal, pool=self.pool, cellar=self.cellar, depot=self.depot,
             mechanism=self.mechanism, cards=self.cards,
             clock=self.clock, freezer=self.freezer, limits=Limits(room=0.0, pause=0.0, let_go=0.0),
         )  # fmt: skip
@@ -294,6 +316,7 @@ class Desk:
     def restart(self) -> None:
         """Everything as an agent finds it that starts now."""
         self.pool = Pool(self.folder / "pool", limit=self.pool.limit)
+        self.use_depot()
         self.use_cellar()
 
     def now(self, **changes: Any) -> Record:

@@ -230,7 +230,7 @@ def tenants(draw: st.DrawFn, name: str) -> dict[str, Any]:
 _BYTES = st.sampled_from([0, 39 * GIB, 40 * GIB, 80 * GIB, 400 * GIB])
 _PARKED = st.builds(
     ParkedFacts,
-    tier=st.sampled_from([Tier.RAM, Tier.NVME]),
+    tier=st.sampled_from([Tier.RAM, Tier.NVME, Tier.OBJECT]),
     seconds=st.sampled_from([0.0, 59.0, 60.0, 600.0, 5000.0]),
     place=st.none() | st.integers(0, 2),
     fetch_seconds=st.sampled_from([0.0, 2.5, 40.0]),
@@ -238,6 +238,9 @@ _PARKED = st.builds(
     ram_short=st.sampled_from([0, GIB]),
     ram_to_come=_BYTES,
     nvme_free=_BYTES,
+    nvme_capacity=_BYTES,
+    nvme_short=st.sampled_from([0, GIB]),
+    object_free=_BYTES,
 )
 
 

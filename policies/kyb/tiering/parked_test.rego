@@ -8,6 +8,8 @@ settings := {"tiering": {
 	"keep_ram_free_percent": 20,
 	"stage_ahead": 1,
 	"expect_percent": 80,
+	"store_after_seconds": {"inference": 3600},
+	"keep_nvme_free_percent": 20,
 }}
 
 workload := {
@@ -18,6 +20,7 @@ workload := {
 facts := {
 	"tier": "ram", "seconds": 10, "place": null, "fetch_seconds": 2, "ram_capacity": 200,
 	"ram_short": 0, "ram_to_come": 0, "nvme_free": 1000,
+	"nvme_capacity": 1000, "nvme_short": 0, "object_free": 5000,
 }
 
 asked(ram_free, of_it, parked) := verdict if {
@@ -95,6 +98,49 @@ test_who_is_asked_for_about_this_often_is_brought_up if {
 	is(asked(79, often, {"tier": "nvme", "seconds": 80}), "nvme", "NotExpected")
 	wanted_parked := object.union(often, {"desired": "Parked"})
 	is(asked(80, wanted_parked, {"tier": "nvme", "seconds": 80}), "nvme", "NotExpected")
+}
+
+test_it_goes_on_into_object_storage_for_whoever_has_to_leave_ram if {
+	is(asked(0, {}, {"tier": "nvme", "ram_short": 1, "nvme_short": 1}), "object", "NvmeNeeded")
+	full := {"tier": "nvme", "ram_short": 1, "nvme_short": 1, "object_free": 39}
+	is(asked(200, {}, full), "nvme", "RoomNeeded")
+}
+
+test_where_nvme_is_scarce_it_goes_on_after_a_while if {
+	early := asked(200, {}, {"tier": "nvme", "nvme_free": 199, "seconds": 3000})
+	is(early, "nvme", "NotExpected")
+	early.after_seconds == 600
+	late := {"tier": "nvme", "nvme_free": 199, "seconds": 3600}
+	is(asked(200, {}, late), "object", "LongOnNvme")
+	is(asked(200, {}, object.union(late, {"nvme_free": 200})), "nvme", "NotExpected")
+	is(asked(200, {}, object.union(late, {"object_free": 0})), "nvme", "NotExpected")
+	is(asked(200, {}, object.union(late, {"place": 3})), "nvme", "NotExpected")
+	is(asked(0, {"asked_every_seconds": 100}, late), "nvme", "NoRamRoom")
+}
+
+test_it_comes_back_from_object_storage_when_it_is_next_or_expected if {
+	stored := {"tier": "object"}
+	is(asked(200, {}, stored), "object", "NotExpected")
+	is(asked(40, {}, object.union(stored, {"place": 0})), "ram", "Next")
+	is(asked(39, {}, object.union(stored, {"place": 0})), "nvme", "Next")
+	none := {"place": 0, "nvme_free": 39}
+	is(asked(39, {}, object.union(stored, none)), "object", "NoRoomAbove")
+	often := {"asked_every_seconds": 100}
+	is(asked(80, often, object.union(stored, {"seconds": 80})), "ram", "Expected")
+	is(asked(79, often, object.union(stored, {"seconds": 80})), "nvme", "Expected")
+	scarce := {"seconds": 80, "nvme_free": 239}
+	is(asked(79, often, object.union(stored, scarce)), "object", "NoRoomAbove")
+}
+
+test_settings_that_do_not_know_object_storage_leave_it_on_nvme if {
+	question := {
+		"workload": workload, "waiting": 0, "ram_free": 200,
+		"calendar": {"weekday": 0, "hour": 9, "minute": 0},
+		"parked": object.union(facts, {"tier": "nvme", "nvme_free": 100, "seconds": 100000}),
+	}
+	bare := {"tiering": {"keep_ram_free_percent": 20, "stage_ahead": 1, "expect_percent": 80}}
+	verdict := tiering.verdict with input as question with data.kyb.settings as bare
+	is(verdict, "nvme", "NotExpected")
 }
 
 test_value_is_what_a_reload_costs_by_how_often_it_is_asked_for if {

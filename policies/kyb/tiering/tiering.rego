@@ -23,10 +23,13 @@
 #     RamIsFree: it is parked in RAM, which nobody else needs
 #     ParkedLately: it was parked in RAM a moment ago
 #     ParkedLong: it was parked in RAM for long, and RAM is scarce
+#     NvmeNeeded: it is on NVMe, which is full, and others have to leave RAM for somebody to be parked
+#     LongOnNvme: it was parked for long, and NVMe is scarce
 #     NoRamRoom: it is on NVMe, and the RAM pool has no room for it beside those to be parked for it
-#     Next: it is on NVMe, and one of the next in line
-#     Expected: it is on NVMe, and asked for about this often
-#     NotExpected: it is on NVMe, and nobody asks for it
+#     NoRoomAbove: it is in object storage, and neither RAM nor NVMe has room for it
+#     Next: it is on NVMe or in object storage, and one of the next in line
+#     Expected: it is on NVMe or in object storage, and asked for about this often
+#     NotExpected: it is on NVMe or in object storage, and nobody asks for it
 # schemas:
 #   - input: schema.tiering
 #   - data.kyb.settings.tiering: schema.settings.tiering
