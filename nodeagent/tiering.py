@@ -93,7 +93,7 @@ class Tiering:
         """One look, and a move where there is one to make; seconds until the next."""
         now, coordinator = self.stage.tools.clock.now(), self.coordinator
         books, short = coordinator.books, coordinator.short
-        seen = (short, _matters(books))
+        seen = (short, coordinator.revision, _matters(books))
         if seen == self._seen and now < self._again_at:
             return LOOK_S
         self._seen = seen

@@ -45,7 +45,7 @@ class FakeOpa:
         if package == "tiering":
             parked = question.get("parked")
             if parked and (tier := self.places.get(question["workload"]["key"])):
-                return {"tier": tier, "reason": "Placed"}
+                return {"tier": tier, "reason": "Placed", "after_seconds": 1}
             return self._parked(parked) if parked else _tiering(question["workload"])
         if package == "sharing":
             allow = (question["image"]["namespace"], question["namespace"]) in self.shared

@@ -15,6 +15,7 @@ import pytest
 
 from kybernate.clients.pb import peerstore_pb2_grpc as rpc
 from kybernate.runtime.clock import SystemClock
+from kybernate.stores.below import Below
 from kybernate.stores.bucket import Access, Bucket
 from kybernate.stores.limited import Limited
 from kybernate.stores.link import Link, Yielding
@@ -95,6 +96,7 @@ def _ram() -> Ram:
         "verified",
         "metered",
         "yielding",
+        "below",
     ]
 )
 def store(
@@ -122,6 +124,7 @@ def store(
         "limited": lambda: Limited(_ram(), clock, ended, at_once=2, rate=1e12),
         "verified": lambda: Verified(_ram()),
         "yielding": lambda: Yielding(_ram(), Link()),
+        "below": lambda: Below(_ram(), "a-part"),
         "metered": lambda: Metered(_ram(), clock, lambda _: None),
     }
     return made[request.param]()
