@@ -42,8 +42,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """Objects and bytes by kind (`manifests`, `packs`, `keys`, `others`), and uploads that are not
-    finished."""
+    """Objects and bytes by kind (`manifests`, `packs`, `keys`, `parked`, which are contents of what
+    is parked on nodes, `others`), and uploads that are not finished."""
 
     objects: Mapping[str, int]
     sizes: Mapping[str, int]
@@ -201,8 +201,8 @@ def _prefix(rule: Mapping[str, Any]) -> str:
 
 def _kind(key: str) -> str:
     parts = key.split("/")
-    if parts[0] == "manifests":
-        return "manifests"
+    if parts[0] in ("manifests", "parked"):
+        return parts[0]
     return parts[2] if len(parts) > 3 and parts[2] in ("packs", "keys") else "others"
 
 

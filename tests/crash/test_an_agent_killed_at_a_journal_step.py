@@ -75,6 +75,40 @@ def test_nothing_is_lost_wherever_it_dies_between_the_tiers(
         assert answer == answer | {"intact": True, "counter": asked[pod.key] + 1}
 
 
+STORED = [Mark.STORING, Mark.STORED, Mark.FETCHING, Mark.FETCHED]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("mark", STORED)
+def test_nothing_is_lost_wherever_it_dies_between_nvme_and_the_object_store(
+    node: AgentNode, when: str, mark: Mark
+) -> None:
+    """a is parked, goes down both steps, and comes back to NVMe."""
+    node.flags = [f"--checkpoint-store={node.folder / 'store'}"]
+    node.start_agent(fault=f"{when}:{mark}")
+    a, b = node.create_pod("a", "G0/0", vram="60Gi"), node.create_pod("b", "G0/1", vram="60Gi")
+    asked = dict.fromkeys((a.key, b.key), 0)
+    with suppress(AgentAway, AssertionError, _Died):
+        node.opa.places = {str(a.key): "object"}
+        for pod in (a, b):
+            node.tell_created(pod)
+            _active(node, pod)
+            asked[pod.key] = pod.predict()["counter"]
+        wait_for(lambda: _tier(node, a) == "object" or not node.agent_runs, "a is stored")
+        node.opa.places = {str(a.key): "nvme"}
+    assert node.await_agent_end() == KILLED
+
+    node.opa.places = {}
+    node.start_agent()
+    for pod in (a, b):
+        _asked_for(node, pod)
+        _everything_is_in_order(node, a, b)
+        answer = pod.predict()
+        assert answer == answer | {"intact": True, "counter": asked[pod.key] + 1}
+    below = node.folder / "store" / "parked" / "node"
+    wait_for(lambda: not [p for p in below.rglob("*") if p.is_file()], "nothing of a is left there")
+
+
 def _tier(node: AgentNode, pod: Pod) -> str:
     view = node.view()
     found = view.workload(pod.key) if view else None

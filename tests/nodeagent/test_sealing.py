@@ -4,6 +4,7 @@ A checkpoint of a parked workload is whole or is not there, and the workload sta
 Real: journal, pool and store on a disk. Faked: the card, runc and CRIU.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Fingerprint
 from kybernate.model.ids import GpuUuid, NodeName
 from kybernate.model.verdict import Reason
+from kybernate.stores.ram import Ram
 from kybernate.testing.builders import a_group
 from nodeagent import images
 from nodeagent.disk.journal import BreakingJournal
@@ -22,12 +24,13 @@ from nodeagent.disk.records import Mark, Record
 from nodeagent.images import DumpFailed, Unfit, Unfitness
 from nodeagent.linux import processes
 from nodeagent.mechanisms import BodyGone, NotYet
-from nodeagent.stories import park, recovery, resume, seal
+from nodeagent.stories import demote, park, recovery, resume, seal, store
 from nodeagent.stories.seal import Means
 from nodeagent.stories.story import Undone
 
 Desk = Any  # tests/nodeagent/conftest.py
 NAME = "a-1"
+NEVER = threading.Event()
 CONTENTS = {"weights": b"w" * 4096, "cache": b"c" * 1024}
 IN_THE_WAY = Unfit(pid=7, command="serve", reason=Unfitness.IO_URING)
 MADE_IN = Fingerprint(
@@ -74,6 +77,21 @@ def test_a_checkpoint_holds_image_and_contents_and_the_workload_is_parked_as_bef
     assert b"".join(found.read("image/pages")) == b"p" * 100
     names = [phase.name for phase in story.watch.phases()]
     assert names == ["journal", "let go", "freeze", "dump", "contents", "sign", "unaccounted"]
+
+
+def test_what_is_in_the_object_store_is_sealed_from_there(desk):
+    lowered = demote.demote(desk.story(desk.parked()), NEVER)
+    stored = store.store(desk.story(lowered), NEVER)
+    record, _ = seal.seal(desk.story(stored), means(desk), NAME)
+    assert (record.mark, record.stored) == (Mark.PARKED, True)
+    facts = desk.store().open("default", NAME).manifest.facts
+    sealed = desk.store().open("default", NAME)
+    assert {p.name: b"".join(layers.read(sealed, p)) for p in facts.parts} == CONTENTS
+    desk.use_depot(Ram(0, desk.clock.now))
+    desk.use_cellar()
+    with pytest.raises(Undone, match="object store"):
+        seal.seal(desk.story(record), means(desk), "a-2")
+    assert (desk.on_disk(), desk.now().stored) == (Mark.PARKED, True)
 
 
 def test_a_workload_that_goes_on_is_sealed_at_the_cost_of_its_difference(desk):

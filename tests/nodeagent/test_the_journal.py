@@ -1,5 +1,6 @@
 """Records on disk: sealed, versioned, believed only when whole."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ RECORD = Record(
     mark=Mark.PARKED, generation=17, since=1763800000.5, wanted_since=1763800001.0,
     last_active=1763800000.5, seconds_in={"Active": 61.25, "Waiting": 0.5},
 )  # fmt: skip
+
+
+LOWERED = replace(RECORD, lowered="9f86d081884c7d659a2feaa0c55ad015", generation=19)
+STORED = replace(LOWERED, stored=True, generation=21)
+SINCE = {"record-v1": RECORD, "record-v1-lowered": LOWERED, "record-v1-stored": STORED}
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_what_is_below_the_pool_is_read_and_written_as_ever(name: str) -> None:
+    golden = GOLDEN.with_name(f"{name}.json").read_bytes()
+    assert records.decode(golden) == SINCE[name]
+    assert records.encode(SINCE[name]) + b"\n" == golden
 
 
 def test_a_record_of_version_1_is_readable_for_ever() -> None:

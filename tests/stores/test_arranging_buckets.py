@@ -91,11 +91,12 @@ def test_what_is_there_is_counted_by_kind(s3: Any) -> None:
     s3.create_bucket(Bucket="models")
     for number in range(1005):
         s3.put_object(Bucket="models", Key=f"kyb/domains/d/packs/aa/{number}", Body=b"xy")
-    for key in ("kyb/manifests/d/one", "kyb/domains/d/keys/k.json", "kyb/odd", "elsewhere"):
+    parked = "kyb/parked/node-a/uid.copy/domains/parked/packs/aa/1"
+    for key in ("kyb/manifests/d/one", parked, "kyb/domains/d/keys/k.json", "kyb/odd", "elsewhere"):
         s3.put_object(Bucket="models", Key=key, Body=b"x")
     s3.create_multipart_upload(Bucket="models", Key="kyb/half")
     found = Arranging(ACCESS).inventory()
-    assert found.objects == {"packs": 1005, "manifests": 1, "keys": 1, "others": 1}
+    assert found.objects == {"packs": 1005, "manifests": 1, "keys": 1, "parked": 1, "others": 1}
     assert found.sizes["packs"] == 2010
     assert found.uploads == 1
 
