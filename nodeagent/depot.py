@@ -13,7 +13,7 @@ used again. Rule: whoever waits goes before whatever is carried in the backgroun
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ from nodeagent.lowered import Keys, Lowered, Lying, Place
 
 PARKED = "parked"  # beside `manifests` and `domains`
 LOOK_S, AGAIN_S = 1.0, 15.0  # between two looks at what is to go; and where the store is away
+REACH_S = 10.0  # for a manifest and a listing of some thousand packs
 _TRIES = 6  # of each object, in the background
 _TRIES_WAITED = 4  # where somebody waits: three seconds, then its turn passes and comes again
 _PACE = Pace(first=0.25, longest=15.0)
@@ -172,15 +173,25 @@ class Depot:
             return self._keys.lying(self._yielding(_name(uid, token), course), token)
 
     def reach(self, uid: str, token: str) -> None:
-        """Whether it could be had now: its manifest is right, its packs are there. Raises
-        OutOfReach, Refused."""
-        with self._told():
-            store = self._trying(_name(uid, token), _NEVER, _TRIES_WAITED)
-            manifest = self._keys.lying(store, token).opened.manifest
-            there = {one.key: one.size for one in store.list(names.DOMAINS)}
-            for pack in manifest.packs:
-                if not is_there(manifest.domain, pack, there):
-                    raise Unusable(Flaw.PACK_MISSING, pack.name)
+        """Whether it could be had now: its manifest is right, its packs are there. Who waits for
+        the same GPU does not wait for a store that hangs. Raises OutOfReach, Refused."""
+        asked = ThreadPoolExecutor(1, "depot-reach")
+        try:
+            with self._told():
+                asked.submit(self._reached, _name(uid, token), token).result(REACH_S)
+        except TimeoutError:
+            self._away = True
+            raise OutOfReach(f"the object store does not answer within {REACH_S:g} s") from None
+        finally:
+            asked.shutdown(wait=False)
+
+    def _reached(self, name: str, token: str) -> None:
+        store = self._trying(name, _NEVER, _TRIES_WAITED)
+        manifest = self._keys.lying(store, token).opened.manifest
+        there = {one.key: one.size for one in store.list(names.DOMAINS)}
+        for pack in manifest.packs:
+            if not is_there(manifest.domain, pack, there):
+                raise Unusable(Flaw.PACK_MISSING, pack.name)
 
     def slot(self, uid: str, token: str, *, hurried: bool) -> Lowered:
         """The copy as it is; nothing is read yet. `hurried`: somebody waits for it."""

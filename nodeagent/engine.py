@@ -193,12 +193,16 @@ class Engine:
             wall=self._clock,
         )
         self.sealings = checkpointing.sealings_of(parts)
-        self.tiering = Tiering(
-            stage=stage,
-            lives=self.lives,
-            coordinator=self.coordinator,
-            asks=ByTheWall(self.policy, self._clock),
-            teller=self.teller,
+        self.tierings = tuple(
+            Tiering(
+                stage=stage,
+                lives=self.lives,
+                coordinator=self.coordinator,
+                asks=ByTheWall(self.policy, self._clock),
+                teller=self.teller,
+                far=far,
+            )
+            for far in ((False, True) if self.depot.given else (False,))
         )
         self._keeper = Keeper(self.lives, self.tools.journal, lambda: self.coordinator.books)
         self._lifelines = Lifelines()
@@ -272,11 +276,13 @@ class Engine:
         self.containers.start()
         self.demand.start()
         self.depot.start()
-        self.tiering.start()
+        for tiering in self.tierings:
+            tiering.start()
 
     def stop(self) -> None:
         """Begin no more switches; those under way have ended when this returns."""
-        self.tiering.stop()
+        for tiering in self.tierings:
+            tiering.stop()
         self.depot.stop()
         self.demand.stop()
         self.containers.stop()

@@ -65,7 +65,8 @@ class Process:
         engine.feed.attach(tickets)
         measures = Measures(self.metrics, engine.coordinator, engine.rooms)
         engine.feed.attach(measures)
-        engine.tiering.moved = measures.moved
+        for tiering in engine.tierings:
+            tiering.moved = measures.moved
         agent = AgentService(
             Serving(
                 node=engine.node,

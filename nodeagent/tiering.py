@@ -1,8 +1,9 @@
 """
 Moving parked contents between the RAM pool, NVMe and the object store: what `decisions.tiers` says,
-one at a time.
+one at a time between RAM and NVMe, and one to or from the object store beside it.
 
-Called by the engine; one thread of its own. Rule: a move can be put off. Whoever wants the workload
+Called by the engine; one thread for each of the two, since who needs the pool's room must not wait
+for a network. Rule: a move can be put off. Whoever wants the workload
 meanwhile calls it off, and finds its contents where they were. Rule: what failed is left alone for
 a while, longer each time.
 """
@@ -62,14 +63,16 @@ class _Failed:
 
 @dataclass(slots=True, kw_only=True)
 class Tiering:
-    """`start` and `stop` once. `moved` is told of each move that ended: the tier it went to,
-    "ok" or "failed", bytes of the card, seconds."""
+    """Of one of the two ways: `far` is that of the object store. `start` and `stop` once. `moved`
+    is told of each move that ended: the tier it went to, "ok" or "failed", bytes of the card,
+    seconds."""
 
     stage: Stage
     lives: Lives
     coordinator: Coordinator
     asks: Asks
     teller: Teller
+    far: bool = False
     moved: Callable[[Tier, str, int, float], None] = lambda *_: None
     _failed: dict[WorkloadKey, _Failed] = field(default_factory=dict)
     _seen: object = None
@@ -77,7 +80,8 @@ class Tiering:
     _looking: Looking = field(init=False)
 
     def __post_init__(self) -> None:
-        self._looking = Looking("tiering", self.look, self.stage.tools.clock, tiers.RETRY_SECONDS)
+        name, clock = "storing" if self.far else "tiering", self.stage.tools.clock
+        self._looking = Looking(name, self.look, clock, tiers.RETRY_SECONDS)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -98,7 +102,7 @@ class Tiering:
             return LOOK_S
         self._seen = seen
         left_alone = [key for key, one in self._failed.items() if one.until > now]
-        decided = tiers.decide(books, now, self.asks, short, left_alone)
+        decided = tiers.decide(books, now, self.asks, short, left_alone, far=self.far)
         again = [self._failed[key].until for key in left_alone]
         again += [decided.again_at] if decided.again_at is not None else []
         self._again_at = min(again, default=float("inf"))
@@ -113,7 +117,8 @@ class Tiering:
         if life is None:
             return
         way = _WAYS[move.of, move.to]
-        story = self.stage.story(life, Doing.DEMOTING if move.down else Doing.PROMOTING)
+        doing = Doing.DEMOTING if move.down else Doing.PROMOTING
+        story = self.stage.story(life, doing, way.rate)
 
         def run() -> Record:
             if story.record.mark is not Mark.PARKED or tier_of(story.record) is not move.of:

@@ -50,10 +50,17 @@ class Decided:
 
 
 def decide(
-    books: Books, now: float, asks: Asks, short: int, not_these: Collection[WorkloadKey] = ()
+    books: Books,
+    now: float,
+    asks: Asks,
+    short: int,
+    not_these: Collection[WorkloadKey] = (),
+    *,
+    far: bool = False,
 ) -> Decided:
-    """The next move. `short` is what a plan lacks of the pool; while that is so nothing comes up.
-    Down goes the least valuable first, up the most valuable."""
+    """The next move, to or from the object store where it is `far`, else between the others.
+    `short` is what a plan lacks of the pool; while that is so nothing comes up. Down goes the least
+    valuable first, up the most valuable."""
     line = Line(books, now)
     moves: list[Move] = []
     again: list[float] = []
@@ -67,7 +74,8 @@ def decide(
         if verdict.after_seconds is not None:
             again.append(now + max(0.1, verdict.after_seconds))
         to = _step(tenancy.tier, verdict.tier)
-        if _possible(books, tenancy, to, short):
+        is_far = Tier.OBJECT in (tenancy.tier, to)
+        if is_far is far and _possible(books, tenancy, to, short):
             moves.append(
                 Move(
                     key=tenancy.key,

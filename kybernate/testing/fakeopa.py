@@ -78,6 +78,8 @@ class FakeOpa:
 
     def _parked(self, parked: dict[str, Any]) -> dict[str, Any]:
         """Down when somebody needs the room, or as a test says; up when it is next in line."""
+        if parked["nvme_short"] > 0 and parked["tier"] == "nvme":
+            return {"tier": "object", "reason": "NvmeNeeded", "value": 1.0}
         if parked["ram_short"] > 0 or self.demotes:
             return {"tier": "nvme", "reason": "RoomNeeded", "value": 1.0}
         if parked["place"] == 0:

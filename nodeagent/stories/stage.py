@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kybernate.decisions.lifecycle import Happening
+from kybernate.model.tier import Tier
 from kybernate.model.verdict import Reason
 from kybernate.runtime.logs import get_logger
 from nodeagent.disk.records import STATES, Mark, Record
@@ -60,11 +61,11 @@ class Stage:
     teller: Teller
     bandwidths: Bandwidths
 
-    def story(self, life: Life, doing: Doing) -> Story:
-        """A new one about this life, that tells how far it is."""
+    def story(self, life: Life, doing: Doing, tier: Tier = Tier.RAM) -> Story:
+        """A new one about this life, that tells how far it is, by the rate of `tier`."""
 
         def tell(_: str, done: int, total: int) -> None:
-            rate = self.bandwidths.bus()
+            rate = self.bandwidths.all().get(tier)
             left = rate.seconds(max(0, total - done)) if rate else 0.0
             self.progress(life, story, doing, Far(done=done, total=total, left=left))
 

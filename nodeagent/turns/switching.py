@@ -114,7 +114,7 @@ class Switches:
         life = self.lives.get(plan.key)
         if plan.resume is None or life is None or not life.record.stored:
             return True
-        story = self.stage.story(life, Doing.RESUMING)
+        story = self.stage.story(life, Doing.RESUMING, Tier.OBJECT)
         failed = Endings(happening=Happening.ACTIVATION_FAILED, tell=self.teller.resume_failed)
         if not self.stage.run(life, story, lambda: resume.reach(story), books, failed):
             return False
@@ -180,7 +180,7 @@ class Switches:
         if plan.park and not books.happened(life, Happening.GRANTED):
             return
         first = life.record.mark is Mark.HELD
-        story = self.stage.story(life, Doing.RESUMING)
+        story = self.stage.story(life, Doing.RESUMING, tier_of(life.record))
         failed = Endings(
             happening=Happening.START_FAILED if first else Happening.ACTIVATION_FAILED,
             tell=self.teller.resume_failed,

@@ -126,6 +126,24 @@ def test_a_reason_text_never_holds_a_number() -> None:
     assert answer.detail == "81 GiB of 80 GiB"
 
 
+@pytest.mark.parametrize(("object_storage", "fits"), [(40 * GIB, True), (39 * GIB, False)])
+def test_a_full_ram_and_nvme_make_room_as_far_as_object_storage_has(
+    object_storage: int, fits: bool
+) -> None:
+    """llama-b is active and has to be parked; 40 GiB each are in RAM and on NVMe."""
+    parked = {"state": State.PARKED, "vram": 40 * GIB}
+    tenants = [
+        a_tenant("llama-b", vram=40 * GIB),
+        a_tenant("c", tier=Tier.RAM, **parked),
+        a_tenant("d", tier=Tier.NVME, **parked),
+    ]
+    rooms = {tier: Room(capacity=40 * GIB, used=40 * GIB) for tier in (Tier.RAM, Tier.NVME)}
+    rooms[Tier.OBJECT] = Room(capacity=object_storage)
+    answer = assess(a_workload(), a_node(tenants=tenants, rooms=rooms))
+    refused = isinstance(answer, Refusal) and answer.reason is Reason.NO_HOST_MEMORY
+    assert refused is not fits, answer
+
+
 def test_policy_denies_a_class_of_nodes() -> None:
     answer = assess(a_workload(), a_node(), PlacementVerdict(deny={"c": "quota"}))
     assert answer == Refusal(reason=Reason.POLICY_DENIED, detail="quota")

@@ -45,8 +45,8 @@ def _books(*tenancies: Tenancy, **fields: Any) -> Books:
     return replace(books, tenancies={one.key: one for one in tenancies}, **fields)
 
 
-def _decide(books: Books, short: int = 0, **terms: Any) -> Decided:
-    return tiers.decide(books, NOW, FakePolicy(**terms), short)
+def _decide(books: Books, short: int = 0, *, far: bool = False, **terms: Any) -> Decided:
+    return tiers.decide(books, NOW, FakePolicy(**terms), short, far=far)
 
 
 def _moved(decided: Decided) -> tuple[str, Tier, str] | None:
@@ -143,7 +143,8 @@ def test_where_nvme_is_full_the_least_valuable_there_goes_on_first() -> None:
     often = _parked("a", tier=Tier.NVME, asked_every=60.0)
     seldom = _parked("b", tier=Tier.NVME, asked_every=600.0)
     books = _books(often, seldom, _parked("c"), pool_free=0, nvme_free=39 * GIB, **OBJECTS)
-    assert _moved(_decide(books, short=GIB)) == ("b", Tier.OBJECT, "NvmeNeeded")
+    assert _moved(_decide(books, short=GIB)) is None, "that is for the other way"
+    assert _moved(_decide(books, short=GIB, far=True)) == ("b", Tier.OBJECT, "NvmeNeeded")
     after = replace(books.change(_key("b"), tier=Tier.OBJECT), nvme_free=79 * GIB)
     assert _moved(_decide(after, short=GIB)) == ("c", Tier.NVME, "RoomNeeded")
 
@@ -151,11 +152,11 @@ def test_where_nvme_is_full_the_least_valuable_there_goes_on_first() -> None:
 def test_where_nvme_is_scarce_who_was_parked_for_long_goes_on() -> None:
     long, lately = (_parked(n, tier=Tier.NVME, since=NOW - s) for n, s in (("a", 3601), ("b", 100)))
     books = _books(long, lately, nvme_free=199 * GIB, **OBJECTS)
-    decided = _decide(books)
+    decided = _decide(books, far=True)
     assert _moved(decided) == ("a", Tier.OBJECT, "LongOnNvme")
     assert decided.again_at == NOW + 3500
     for none in ({"nvme_free": 200 * GIB}, {"object_free": 39 * GIB}):
-        assert _moved(_decide(replace(books, **none))) is None
+        assert _moved(_decide(replace(books, **none), far=True)) is None
 
 
 def test_a_full_nvme_and_a_full_pool_still_make_room_where_there_is_a_store() -> None:
@@ -171,16 +172,16 @@ def test_nothing_goes_on_for_one_that_nvme_could_never_hold() -> None:
     big = _parked("c", vram=90 * GIB)
     books = _books(big, _parked("d", tier=Tier.NVME), pool_free=0, nvme_free=10 * GIB,
                    nvme_size=50 * GIB, **OBJECTS)  # fmt: skip
-    assert _moved(_decide(books, short=GIB)) is None
+    assert _moved(_decide(books, short=GIB, far=True)) is None
 
 
 def test_the_next_in_line_comes_back_from_object_storage_to_ram_or_else_to_nvme() -> None:
     stored = _parked("a", tier=Tier.OBJECT, wanted_since=NOW - 5)
     holder = _active("b", vram=60 * GIB)
-    assert _moved(_decide(_books(stored, holder, **OBJECTS))) == ("a", Tier.RAM, "Next")
+    assert _moved(_decide(_books(stored, holder, **OBJECTS), far=True)) == ("a", Tier.RAM, "Next")
     full = _books(stored, holder, pool_free=99 * GIB, **OBJECTS)
-    assert _moved(_decide(full)) == ("a", Tier.NVME, "Next")
-    assert _moved(_decide(replace(full, nvme_free=39 * GIB))) is None
+    assert _moved(_decide(full, far=True)) == ("a", Tier.NVME, "Next")
+    assert _moved(_decide(replace(full, nvme_free=39 * GIB), far=True)) is None
 
 
 def test_into_object_storage_it_goes_by_way_of_nvme() -> None:
@@ -189,9 +190,11 @@ def test_into_object_storage_it_goes_by_way_of_nvme() -> None:
     books = _books(_parked("a"), **OBJECTS)
     assert _moved(tiers.decide(books, NOW, policy, 0)) == ("a", Tier.NVME, "Because")
     below = books.change(_key("a"), tier=Tier.NVME)
-    assert _moved(tiers.decide(below, NOW, policy, 0)) == ("a", Tier.OBJECT, "Because")
+    assert _moved(tiers.decide(below, NOW, policy, 0, far=True)) == ("a", Tier.OBJECT, "Because")
     none = replace(below, object_free=0)
-    assert tiers.decide(none, NOW, policy, 0).move is None, "without a store nothing changes"
+    assert tiers.decide(none, NOW, policy, 0, far=True).move is None, (
+        "without a store nothing changes"
+    )
 
 
 def test_a_policy_that_does_not_know_object_storage_leaves_it_there() -> None:
@@ -199,7 +202,7 @@ def test_a_policy_that_does_not_know_object_storage_leaves_it_there() -> None:
     for tier in (Tier.VRAM, Tier.OBJECT):
         policy.say(TieringVerdict, TieringVerdict(tier=tier, reason="MinRuntime"))
         books = _books(_parked("a", tier=Tier.OBJECT), **OBJECTS)
-        assert tiers.decide(books, NOW, policy, 0).move is None
+        assert tiers.decide(books, NOW, policy, 0, far=True).move is None
 
 
 def test_a_plan_says_what_fetching_from_object_storage_takes() -> None:

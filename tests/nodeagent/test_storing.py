@@ -12,7 +12,7 @@ import pytest
 
 from kybernate.artifacts.chunks import Bytes
 from kybernate.model.ids import GpuUuid
-from kybernate.model.tier import Tier
+from kybernate.model.tier import Room, Tier
 from kybernate.model.verdict import Reason
 from kybernate.stores.errors import Away
 from kybernate.stores.port import Listed
@@ -477,3 +477,31 @@ def test_the_store_has_nothing_that_can_be_read(desk: Desk, server: Broken, tmp_
     lowered = demote.demote(desk.story(park.park(desk.story())), NEVER)
     store.store(desk.story(lowered), NEVER)
     assert all(b"secret weights" not in bytes(server.get(key)) for key in _keys(desk))
+
+
+def test_an_agent_that_was_given_no_store_any_more_says_so(desk: Desk, server: Broken) -> None:
+    _stored(desk)
+    desk.depot = depots.Depot(None, "node", 0, b"", desk.clock)
+    desk.use_cellar()
+    assert _restarted(desk).stored
+    for story in (resume.reach, resume.resume):
+        with pytest.raises(Undone, match="was given no object store"):
+            story(desk.story(desk.now()))
+    assert desk.depot.room() == Room(capacity=4 * GIB, used=4 * GIB)
+    desk.use_depot(server)
+    desk.use_cellar()
+    _runs_as_before(desk, _restarted(desk))
+
+
+def test_who_waits_for_the_same_gpu_does_not_wait_for_a_store_that_hangs(
+    desk: Desk, server: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, free = _stored(desk), threading.Event()
+    monkeypatch.setattr(depots, "REACH_S", 0.2)
+    server.does = {"*": lambda _: free.wait(60.0) and None}
+    with pytest.raises(Undone, match="does not answer within") as caught:
+        resume.reach(desk.story(record))
+    assert caught.value.reason is Reason.CONTENTS_AWAY
+    free.set()
+    server.does = {}
+    _runs_as_before(desk, desk.now())

@@ -169,3 +169,21 @@ def test_what_is_deleted_while_it_is_there_leaves_nothing(
 ) -> None:
     stored.end_pod(_pod(stored, "a"))
     wait_for(lambda: not _there(server), "nothing of it is left")
+
+
+def test_where_ram_and_nvme_are_full_the_longest_parked_goes_on_and_all_run_on(
+    node: AgentNode, server: ObjectServer
+) -> None:
+    node.pool_limit = "70Gi"
+    node.flags = [f"--checkpoint-store={STORE}", "--nvme-limit=70Gi"]
+    node.environment = _who(server)
+    node.start_agent()
+    pods = []
+    for number, name in enumerate("abcd"):
+        pod = node.start_pod(name, f"G0/{number}", vram="60Gi")
+        node.await_state(pod, State.ACTIVE)
+        assert pod.predict()["counter"] == 1
+        pods.append(pod)
+    assert [_tier(node, pod) for pod in pods] == ["object", "nvme", "ram", "vram"]
+    for pod in pods:
+        _ask(node, pod, 2)
