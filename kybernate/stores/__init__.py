@@ -6,7 +6,8 @@ Where objects are kept, one port (`port.Store`) and an adapter for each place:
     bucket.Bucket    an S3 bucket
     peer.Peer        what another node's agent lends, over gRPC and mutual TLS
 
-and decorators, which make a Store of a Store: `retrying`, `limited`, `verified`, `metered`, `below`.
+and decorators, which make a Store of a Store: `retrying`, `limited`, `verified`, `metered`,
+`below`.
 
 Called by: `kybernate/ladder`, `kyb`. Rule: an object is there whole or not at all, and is
 durable when `put` has returned. Rule: foreign errors stop here; `errors.py` is all there is.

@@ -129,6 +129,15 @@ def test_an_agent_that_does_not_report_is_not_ready(ready: bool | None) -> None:
     assert not read_node(obj).agent_ready
 
 
+def test_each_tier_below_the_cards_has_its_column_where_there_is_one() -> None:
+    seen = Observed(at=1.0, ready_since=1.0)
+    rooms = {tier: Room(capacity=2 * GIB, used=GIB) for tier in (Tier.RAM, Tier.NVME, Tier.OBJECT)}
+    summary = write_status(a_node(rooms=rooms), seen)["summary"]
+    assert {tier: summary[tier.value] for tier in rooms} == dict.fromkeys(rooms, "1 GiB of 2 GiB")
+    without = write_status(a_node(rooms={Tier.RAM: Room(capacity=GIB)}), seen)["summary"]
+    assert not {"nvme", "object"} & without.keys()
+
+
 def test_a_node_before_its_agents_first_report_is_empty_and_not_ready() -> None:
     node = read_node(gpunodes.new_object(NodeName("node-a")))
     assert (node.groups, node.tenants, node.agent_ready) == ({}, (), False)
