@@ -84,9 +84,9 @@ def test_what_is_in_the_object_store_is_sealed_from_there(desk):
     stored = store.store(desk.story(lowered), NEVER)
     record, _ = seal.seal(desk.story(stored), means(desk), NAME)
     assert (record.mark, record.stored) == (Mark.PARKED, True)
-    facts = desk.store().open("default", NAME).manifest.facts
-    sealed = desk.store().open("default", NAME)
-    assert {p.name: b"".join(layers.read(sealed, p)) for p in facts.parts} == CONTENTS
+    found = desk.store().open("default", NAME)
+    parts = found.manifest.facts.parts
+    assert {p.name: b"".join(found.read(p.path)) for p in parts} == CONTENTS
     desk.use_depot(Ram(0, desk.clock.now))
     desk.use_cellar()
     with pytest.raises(Undone, match="object store"):
