@@ -11,17 +11,16 @@ from huge pages, as ours are; for the bucket obstore alone, with the same object
 once, the object server on cores of its own. Ratios are of rates, but for
 `second_snapshot_bytes`, `second_scattered_bytes` (moved for it, of the first), `gold_10_bytes` (a
 gold image and ten replicas that diverged by 5 %, of the image) and `bf16_left`, which are of bytes;
-`wake_of_slowest_stage`, of seconds; `seal_memory` and `wake_memory`, of 512 MiB. Rates by size
-justify the sizes of chunks and packs.
+`demote_of_bound` and `promote_of_bound` are of contents of a parked workload, from the pool of a
+real GPU; `wake_of_slowest_stage`, of seconds; `seal_memory` and `wake_memory`, of 512 MiB. Rates by
+size justify the sizes of chunks and packs.
 """
 
 import argparse
-import json
 import mmap
 import os
 import queue
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -33,8 +32,9 @@ import obstore
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from obstore.store import S3Store
 
+from benchmarks.harness import lowered as moved
 from benchmarks.harness import pressed as harness_pressed
-from benchmarks.harness import report
+from benchmarks.harness import rawdisk, report
 from kybernate.api.quantity import parse_bytes
 from kybernate.artifacts import chunks
 from kybernate.artifacts.chunks import CHUNK, DomainKey
@@ -53,7 +53,6 @@ from kybernate.testing.artifacts import FACTS
 from testbed.objectserver import KEY_ID, SECRET, ObjectServer
 
 T = TypeVar("T")
-_BLOCK, _DEPTH = 4 * 2**20, 8  # as the store asks its disk
 _AT_ONCE = 4  # objects
 _STAGES = ("fetch", "open", "put")
 _FILLER = memoryview(bytes(CHUNK))
@@ -68,7 +67,7 @@ def main() -> None:
     asked = _arguments()
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="kyb-tiers-") as folder:
         bench = Bench(Path(folder), asked.size)
-        core = _core_rate(CHUNK)
+        core = rawdisk.core_rate(CHUNK)
         cores = len(os.sched_getaffinity(0))
         disk = _best([bench.disk() for _ in range(asked.rounds)])
         bound = {name: min(rate, cores * core) for name, rate in disk.items() if "raw" in name}
@@ -76,11 +75,12 @@ def main() -> None:
         kept = bench.kept()
         woken = bench.wake(asked.rounds)
         memory = bench.memory()
+        lowered = moved.seconds(Path(folder) / "lowered", asked.size // 4, asked.rounds)
     pressed = harness_pressed.measured()
     rows = [[name, f"{rate / 1e9:.2f}"] for name, rate in (disk | objects).items()]
     rows += [["one core, name and seal", f"{core / 1e9:.2f}"]]
     report.table(f"{asked.size / 2**30:.2f} GiB, best of {asked.rounds}", ["", "GB/s"], rows)
-    sizes = [[f"{size >> 10} KiB", f"{_core_rate(size) / 1e9:.2f}"] for size in _SIZES]
+    sizes = [[f"{size >> 10} KiB", f"{rawdisk.core_rate(size) / 1e9:.2f}"] for size in _SIZES]
     report.table("one core, by the size of a chunk", ["chunk", "GB/s"], sizes)
     ways = [
         [one.name, f"{one.left:.3f}", f"{one.press / 1e9:.2f}", f"{one.back / 1e9:.2f}"]
@@ -89,6 +89,8 @@ def main() -> None:
     report.table("bf16 weights, one core", ["", "left", "press GB/s", "back GB/s"], ways)
     stages = [[name, f"{seconds:.3f}"] for name, seconds in woken.items()]
     report.table("wake from the disk", ["stage alone, then all", "seconds"], stages)
+    rows = [[name, f"{seconds:.3f}"] for name, seconds in lowered.items()]
+    report.table(f"{asked.size / 2**32:.2f} GiB parked, to NVMe and back", ["", "seconds"], rows)
     smallest = min(pressed, key=lambda one: one.left)
     ratios = {
         "nvme_write_of_bound": disk["seal"] / bound["raw write"],
@@ -100,6 +102,7 @@ def main() -> None:
         "wake_of_slowest_stage": woken["wake"] / max(woken[name] for name in _STAGES),
         **kept,
         **memory,
+        **_of_bound(lowered, bound, asked.size // 4),
         "bf16_left": smallest.left,
         "bf16_press_of_seal": smallest.press / core,
         "bf16_back_of_seal": smallest.back / core,
@@ -107,8 +110,17 @@ def main() -> None:
     report.table("", ["", "ratio"], [[name, f"{value:.3f}"] for name, value in ratios.items()])
     rates = {name: rate / 1e9 for name, rate in (disk | objects).items()}
     report.last_line(
-        "tiers", ratios, {}, size=asked.size, gigabytes_per_second=rates, raw_by=_raw_name()
+        "tiers", ratios, {}, size=asked.size, gigabytes_per_second=rates, raw_by=rawdisk.raw_name()
     )
+
+
+def _of_bound(lowered: dict[str, float], bound: dict[str, float], size: int) -> dict[str, float]:
+    """Rates of what was parked, of the bounds: a demotion is a write and a read."""
+    write, read = (size / bound[f"raw {way}, huge pages"] for way in ("write", "read"))
+    return {
+        "demote_of_bound": (write + read) / lowered["demote"],
+        "promote_of_bound": read / lowered["promote"],
+    }
 
 
 def _arguments() -> argparse.Namespace:
@@ -153,7 +165,7 @@ class Bench:
         """Rates of one round, raw and ours in turn."""
         contents = Contents(self._size)
         store = Nvme(self._folder / "store")
-        raw = _raw(self._folder / "raw", self._size)
+        raw = rawdisk.raw(self._folder / "raw", self._size)
         began = time.perf_counter()
         manifest = self._seal(store, contents, "one")
         sealed = self._size / (time.perf_counter() - began)
@@ -307,17 +319,6 @@ def _bytes(store: Store) -> int:
     return sum(one.size for one in store.list())
 
 
-def _core_rate(size: int) -> float:
-    """Bytes a second of processor time that one core names and seals, in chunks of this size."""
-    key, content = DomainKey(os.urandom(32)), os.urandom(size)
-    room = memoryview(bytearray(size + chunks.TAG))
-    done, began = 0, time.process_time()
-    while time.process_time() - began < 1.0:
-        key.seal(key.name(content), content, room)
-        done += size
-    return done / (time.process_time() - began)
-
-
 def _bucket_rates(url: str, size: int, rounds: int) -> dict[str, float]:
     access = Access(bucket="bench", endpoint=url, key_id=KEY_ID, secret=SECRET)
     ours = Bucket(access)
@@ -355,53 +356,6 @@ def _rate(size: int, call: Callable[[str], object], each: int = FULL) -> float:
 
 def _best(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: max(one[name] for one in rounds) for name in rounds[0]}
-
-
-def _raw_name() -> str:
-    return "fio" if shutil.which("fio") else "pwrite"
-
-
-def _raw(path: Path, size: int) -> dict[str, float]:
-    """The disk's own rates."""
-    small = [memoryview(mmap.mmap(-1, _BLOCK)) for _ in range(_DEPTH)]
-    huge = [pages.taken(_BLOCK) for _ in range(_DEPTH)]
-    try:
-        found = _fio(path, size) if shutil.which("fio") else _pwrite(path, size, small)
-        path.unlink()
-        of_huge = _pwrite(path, size, huge)
-        return found | {f"{name}, huge pages": rate for name, rate in of_huge.items()}
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _fio(path: Path, size: int) -> dict[str, float]:
-    found = {}
-    for way in ("write", "read"):
-        words = [f"--filename={path}", f"--size={size}", f"--rw={way}", f"--bs={_BLOCK}",
-                 f"--iodepth={_DEPTH}", "--ioengine=libaio", "--direct=1", "--end_fsync=1",
-                 "--name=raw", "--output-format=json"]  # fmt: skip
-        done = subprocess.run(["fio", *words], capture_output=True, text=True, check=True)
-        found[f"raw {way}"] = float(json.loads(done.stdout)["jobs"][0][way]["bw_bytes"])
-    return found
-
-
-def _pwrite(path: Path, size: int, rooms: list[memoryview]) -> dict[str, float]:
-    for room in rooms:
-        room[:] = os.urandom(_BLOCK)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
-    ats = range(0, size, _BLOCK)
-    try:
-        with ThreadPoolExecutor(_DEPTH) as threads:
-            began = time.perf_counter()
-            os.posix_fallocate(fd, 0, size)
-            list(threads.map(lambda at: os.pwrite(fd, rooms[at // _BLOCK % _DEPTH], at), ats))
-            os.fsync(fd)
-            wrote = time.perf_counter() - began
-            began = time.perf_counter()
-            list(threads.map(lambda at: os.preadv(fd, [rooms[at // _BLOCK % _DEPTH]], at), ats))
-            return {"raw write": size / wrote, "raw read": size / (time.perf_counter() - began)}
-    finally:
-        os.close(fd)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from kybernate.artifacts.chunks import CHUNK
+from kybernate.artifacts import chunks
+from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.clock import Clock
 from kybernate.ladder import reading
@@ -61,7 +62,7 @@ class Content:
 
     part: Kept
     weight: int
-    stream: Iterator[bytes]
+    stream: Iterator[Bytes]
 
 
 class Cellar:
@@ -111,7 +112,7 @@ class Cellar:
             key = self._keys.domain(token)
             with _told(), Writing(store, NAMESPACE, key, course) as made:
                 for number, one in enumerate(contents):
-                    made.add(f"{number}", _cut(one.stream))
+                    made.add(f"{number}", chunks.cut(one.stream))
                 facts = facts_of(name, [one.part for one in contents])
                 made.seal(NAMESPACE, NAME, facts, self._keys.signer(token))
 
@@ -211,22 +212,6 @@ def secret_in(folder: Path) -> bytes:
     seal(path, made)
     path.chmod(0o600)
     return made
-
-
-def _cut(stream: Iterable[bytes]) -> Iterator[bytearray]:
-    """In chunks of the format's size."""
-    chunk = bytearray()
-    for piece in stream:
-        left = memoryview(piece)
-        while left:
-            count = min(len(left), CHUNK - len(chunk))
-            chunk += left[:count]
-            left = left[count:]
-            if len(chunk) == CHUNK:
-                yield chunk
-                chunk = bytearray()
-    if chunk:
-        yield chunk
 
 
 def _found(folder: Path) -> Iterator[tuple[str, int]]:

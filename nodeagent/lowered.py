@@ -17,7 +17,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kybernate.artifacts import names, signing
-from kybernate.artifacts.chunks import DomainKey, derived
+from kybernate.artifacts.chunks import Bytes, DomainKey, derived
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.manifest import File
 from kybernate.clients.clock import Clock
@@ -120,13 +120,13 @@ class Lowered(Slot):
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"the copy does not say what it is of: {error}") from error
 
-    def read(self, name: str) -> Iterator[bytes]:
+    def read(self, name: str) -> Iterator[Bytes]:
         """A part's stream in order. Raises Damaged, Refused, Retry."""
         file = self._file(name)
         with self._place.told(), self._place.way():
             chunks = self._lying.stream(file, self._place.clock)
             while (chunk := self._next(chunks)) is not None:
-                yield bytes(chunk)
+                yield chunk
 
     def _next(self, chunks: Iterator[memoryview]) -> memoryview | None:
         began = self._place.clock.monotonic()
@@ -140,7 +140,7 @@ class Lowered(Slot):
         """Bytes of its stream. Raises as `read`."""
         return self._file(part.name).size
 
-    def write(self, name: str, chunks: Iterator[bytes]) -> tuple[int, str]:  # noqa: ARG002
+    def write(self, name: str, chunks: Iterator[Bytes]) -> tuple[int, str]:  # noqa: ARG002
         """Never: what is below the pool is whole."""
         raise Refused(f"part {name} is to be written below the pool")
 

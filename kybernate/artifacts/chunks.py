@@ -6,7 +6,7 @@ domain, so sealing twice, here or elsewhere, is harmless. Rule: contents are giv
 both their tag and their name are right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -70,6 +70,14 @@ class DomainKey:
 def derived(context: str, secret: bytes) -> bytes:
     """BLAKE3's key derivation, 32 bytes."""
     return blake3(secret, derive_key_context=context).digest()
+
+
+def cut(pieces: Iterable[Bytes]) -> Iterator[Bytes]:
+    """As they come, where they are not larger than a chunk may be: what did not change is cut as it
+    was before."""
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
 
 
 def is_zero(contents: Bytes) -> bool:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from kybernate.artifacts.chunks import CHUNK, Bytes
+from kybernate.artifacts import chunks
+from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import File
@@ -92,7 +93,7 @@ class Draft:
         Raises Unusable for a path that is not allowed, NoRoom, NotSealed; then the draft is gone.
         """
         with self._whole_or_gone():
-            return self._pipeline().add(path, _cut(pieces))
+            return self._pipeline().add(path, chunks.cut(pieces))
 
     def take(self, path: str, source: Path) -> File:
         """A copy of a file, likewise."""
@@ -218,10 +219,3 @@ class _Counted:
 
 class _Room(Protocol):
     def __call__(self, more: int, /) -> None: ...
-
-
-def _cut(pieces: Iterable[Bytes]) -> Iterator[Bytes]:
-    """As they come, where they are not larger than a chunk may be."""
-    for piece in pieces:
-        view = memoryview(piece)
-        yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import orjson
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.clients.errors import Refused
 from kybernate.model.tier import Room
 from nodeagent.disk.durable import seal
@@ -74,10 +75,10 @@ class Bulk(Protocol):
     def weight(self, slot: "Slot", part: Kept) -> int:
         """Bytes of `carried`, about."""
 
-    def carried(self, slot: "Slot", part: Kept) -> Iterator[bytes]:
+    def carried(self, slot: "Slot", part: Kept) -> Iterator[Bytes]:
         """A part's contents as one stream, to be kept elsewhere. Raises Damaged, OSError."""
 
-    def brought(self, slot: "Slot", name: str, content: Iterator[bytes]) -> tuple[int, str]:
+    def brought(self, slot: "Slot", name: str, content: Iterator[Bytes]) -> tuple[int, str]:
         """A part out of such a stream, in a slot that is not sealed: as `Slot.write`. Raises
         Damaged, NoRoom, OSError."""
 
@@ -111,11 +112,11 @@ class NoBulk:
         """That of its file."""
         return part.content
 
-    def carried(self, slot: "Slot", part: Kept) -> Iterator[bytes]:
+    def carried(self, slot: "Slot", part: Kept) -> Iterator[Bytes]:
         """Its file."""
         return slot.checked(part)
 
-    def brought(self, slot: "Slot", name: str, content: Iterator[bytes]) -> tuple[int, str]:
+    def brought(self, slot: "Slot", name: str, content: Iterator[Bytes]) -> tuple[int, str]:
         """Its file."""
         return slot.write(name, content)
 
@@ -137,7 +138,7 @@ class Slot:
         """Where it stands, for a mechanism that has files of its own beside the parts."""
         return self._folder
 
-    def write(self, name: str, chunks: Iterator[bytes]) -> tuple[int, str]:
+    def write(self, name: str, chunks: Iterator[Bytes]) -> tuple[int, str]:
         """Store a part. Real bytes and their BLAKE2b-256."""
         digest = hashlib.blake2b(digest_size=32)
         count = 0
@@ -148,7 +149,7 @@ class Slot:
                 file.write(chunk)
         return count, digest.hexdigest()
 
-    def read(self, name: str) -> Iterator[bytes]:
+    def read(self, name: str) -> Iterator[Bytes]:
         """A part's contents in order. Raises Damaged when it is not there."""
         try:
             with self._part(name).open("rb") as file:
@@ -175,7 +176,7 @@ class Slot:
             raise Damaged(f"parts {', '.join(short)} are cut short")
         return kept
 
-    def checked(self, part: Kept) -> Iterator[bytes]:
+    def checked(self, part: Kept) -> Iterator[Bytes]:
         """As `read`. Raises Damaged at the end where it is not what was written."""
         digest = hashlib.blake2b(digest_size=32)
         for chunk in self.read(part.name):

@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.clients.errors import Retry
 from nodeagent.disk.durable import seal
 from nodeagent.disk.pool import SEALED, Damaged, Kept, NoRoom, Slot
@@ -108,7 +109,7 @@ class BulkOfChunks:
         """As the port says."""
         return carrying.size(part.content, self._listed(slot.name, part.name))
 
-    def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
+    def carried(self, slot: Slot, part: Kept) -> Iterator[Bytes]:
         """As the port says. Of every part, also where its file is all there is."""
         with self.chunks.lock:
             copy = self._listed(slot.name, part.name)
@@ -120,7 +121,7 @@ class BulkOfChunks:
         finally:
             self.chunks.let(held)
 
-    def brought(self, slot: Slot, name: str, content: Iterator[bytes]) -> tuple[int, str]:
+    def brought(self, slot: Slot, name: str, content: Iterator[Bytes]) -> tuple[int, str]:
         """As the port says."""
         found = carrying.opened(content)
         if found.copy is not None:
@@ -129,7 +130,7 @@ class BulkOfChunks:
             raise Damaged(f"there is more of part {name} than it has chunks")
         return slot.write(name, iter([found.index]))
 
-    def _bring(self, name: str, file: str, copy: Copy, chunks: Iterator[bytes]) -> None:
+    def _bring(self, name: str, file: str, copy: Copy, chunks: Iterator[Bytes]) -> None:
         """Into fresh chunks, kept as a copy."""
         places: list[int] = []
         try:

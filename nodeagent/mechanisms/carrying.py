@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kybernate.artifacts.chunks import Bytes
+from kybernate.stores.pages import taken
 from nodeagent.disk.pool import Damaged
 from nodeagent.gpuworker import places
 from nodeagent.gpuworker.driver import GRAIN
@@ -29,11 +31,12 @@ class Opened:
 
     index: bytes
     copy: Copy | None
-    chunks: Iterator[bytes]
+    chunks: Iterator[Bytes]
 
 
-def stream(index: bytes, copy: Copy | None, slabs: Slabs) -> Iterator[bytes]:
-    """The bytes of a part. Raises OSError, Damaged."""
+def stream(index: bytes, copy: Copy | None, slabs: Slabs) -> Iterator[Bytes]:
+    """The bytes of a part: what comes before the chunks, then each of them. Raises OSError,
+    Damaged."""
     stored = sorted(set(copy.stored)) if copy else []
     listed = copies.encode(_renumbered(copy, stored)) if copy else b""
     yield _HEAD.pack(_MAGIC, len(index), len(listed)) + index + listed
@@ -45,13 +48,14 @@ def size(index: int, copy: Copy | None) -> int:
     return _HEAD.size + index + (sum(map(places.size, set(copy.stored))) if copy else 0)
 
 
-def opened(content: Iterable[bytes]) -> Opened:
+def opened(content: Iterable[Bytes]) -> Opened:
     """The beginning is read, the chunks follow. Raises Damaged."""
     flow = _Flow(iter(content))
     magic, index, listed = _HEAD.unpack(flow.take(_HEAD.size))
     if magic != _MAGIC or max(index, listed) > _LARGEST:
         raise Damaged("these are not the contents of a part")
-    head, copy = flow.take(index), copies.decode(flow.take(listed)) if listed else None
+    head = bytes(flow.take(index))
+    copy = copies.decode(bytes(flow.take(listed))) if listed else None
     return Opened(head, copy, flow.chunks(numbered(copy) if copy else []))
 
 
@@ -69,17 +73,17 @@ def placed(copy: Copy, ours: Sequence[int]) -> Copy:
     return replace(copy, places=array("Q", found))
 
 
-def read(slabs: Slabs, some: Iterable[int]) -> Iterator[bytes]:
-    """Chunks of the pool, pressed ones as they are. Raises OSError, Damaged."""
+def read(slabs: Slabs, some: Iterable[int]) -> Iterator[Bytes]:
+    """Chunks of the pool, pressed ones as they are: copies, for who gets them has them longer than
+    they are held. Raises OSError, Damaged."""
     for place, file, at in _where(slabs, some, os.O_RDONLY):
-        size = places.size(place)
-        chunk = os.pread(file, size, at)
-        if len(chunk) != size:
+        chunk = taken(places.size(place))
+        if os.preadv(file, [chunk], at) != len(chunk):
             raise Damaged(f"chunk {place} of the pool is cut short")
         yield chunk
 
 
-def write(slabs: Slabs, some: Iterable[int], chunks: Iterator[bytes]) -> None:
+def write(slabs: Slabs, some: Iterable[int], chunks: Iterator[Bytes]) -> None:
     """Chunks of the pool, of which nobody needs what they held. Raises OSError, Damaged."""
     for place, file, at in _where(slabs, some, os.O_WRONLY):
         if os.pwrite(file, next(chunks), at) != places.size(place):
@@ -119,25 +123,39 @@ def _as_number(number: int, place: int) -> int:
 
 
 class _Flow:
-    """Bytes in pieces of any size, taken in pieces of ours."""
+    """Bytes in pieces of any size, taken in pieces of ours. A piece that is just as large as what
+    is asked for is not copied."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces, self._held = pieces, bytearray()
+    def __init__(self, pieces: Iterator[Bytes]) -> None:
+        self._pieces, self._held = pieces, memoryview(b"")
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> Bytes:
         """Exactly so many. Raises Damaged at an early end."""
-        while len(self._held) < count:
-            piece = next(self._pieces, b"")
-            if not piece:
+        self._more()
+        if len(self._held) >= count:
+            taken, self._held = self._held[:count], self._held[count:]
+            return taken
+        joined = bytearray()
+        while len(joined) < count:
+            if not self._more():
                 raise Damaged("the contents of a part are cut short")
-            self._held += piece
-        taken = bytes(self._held[:count])
-        del self._held[:count]
-        return taken
+            part = self._held[: count - len(joined)]
+            joined += part
+            self._held = self._held[len(part) :]
+        return joined
 
-    def chunks(self, sizes: Iterable[int]) -> Iterator[bytes]:
+    def chunks(self, sizes: Iterable[int]) -> Iterator[Bytes]:
         """Chunks of so many bytes, and then the end, which may have to be seen. Raises Damaged."""
         for size in sizes:
             yield self.take(size)
-        if self._held or next(self._pieces, b""):
+        if self._more():
             raise Damaged("the contents of a part go on after their end")
+
+    def _more(self) -> bool:
+        """Whether there is any; a piece may be empty."""
+        while not self._held:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            self._held = memoryview(piece)
+        return True

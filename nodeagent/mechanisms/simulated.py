@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.clients import simgpu
 from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
@@ -187,7 +188,7 @@ class Simulated:
         raise BodyGone(f"the workload has no context {identity!r}")
 
 
-def _counted(chunks: Iterator[bytes], size: int, content: int, moved: Moved) -> Iterator[bytes]:
+def _counted(chunks: Iterator[Bytes], size: int, content: int, moved: Moved) -> Iterator[Bytes]:
     """Tell the card's bytes of every chunk on its way."""
     for chunk in chunks:
         yield chunk

@@ -10,6 +10,7 @@ copy below is the one that counts.
 import threading
 from collections.abc import Iterator
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.clients.errors import Refused, Retry
 from kybernate.model.verdict import Reason
 from nodeagent.disk.pool import Damaged, Kept, NoRoom, Slot
@@ -87,7 +88,7 @@ def _read(story: Story, below: Slot, slot: Slot, ended: threading.Event) -> list
     return story.by_card(kept, brought)
 
 
-def _until(chunks: Iterator[bytes], ended: threading.Event) -> Iterator[bytes]:
+def _until(chunks: Iterator[Bytes], ended: threading.Event) -> Iterator[Bytes]:
     for chunk in chunks:
         if ended.is_set():
             raise CalledOff("somebody wants it")

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import Retry
 from kybernate.model.ids import GpuUuid
@@ -142,7 +143,7 @@ class Story:
             return self.tools.cellar.slot(record.uid, record.lowered)
         return self.tools.pool.slot(record.uid)
 
-    def carried(self, slot: Slot, part: Kept) -> Iterator[bytes]:
+    def carried(self, slot: Slot, part: Kept) -> Iterator[Bytes]:
         """A part of its contents as one stream, to be kept elsewhere: what is below the pool is
         that already. Raises Damaged, Refused, Retry, OSError."""
         if isinstance(slot, Lowered):

@@ -17,7 +17,7 @@ CHUNK_BYTES = 512 * 1024
 class Contents:
     """A segment's contents on their way in. `failed` is what reading them raised."""
 
-    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+    def __init__(self, chunks: Iterable[bytes | bytearray | memoryview]) -> None:
         self.failed: Exception | None = None
         self._chunks = iter(chunks)
         self._reading = threading.Lock()
@@ -38,7 +38,7 @@ class Contents:
         with self._reading:
             self._closed = True
 
-    def _read(self) -> bytes | memoryview | None:
+    def _read(self) -> bytes | bytearray | memoryview | None:
         with self._reading:
             if self._closed:
                 return None
