@@ -312,6 +312,6 @@ def _kill() -> None:
 
 
 def test_no_sequence_loses_contents_or_serves_wrong_bytes(desk: Any) -> None:
-    few = settings(max_examples=60, stateful_step_count=15, deadline=None)
+    few = settings(max_examples=50, stateful_step_count=15, deadline=None)
     here = type("Here", (Moves,), {"a_desk": staticmethod(type(desk))})
     run_state_machine_as_test(here, settings=few)
