@@ -173,7 +173,7 @@ class Scene:
         containers: Any = SimpleNamespace(
             ended=self._ended, watch=lambda life: self.watched.append(life.id)
         )
-        nobody: Any = SimpleNamespace(bus=lambda: None)
+        nobody: Any = SimpleNamespace(bus=lambda: None, all=dict)
         stage = Stage(tools=tools, feed=Feed(), teller=self.teller, bandwidths=nobody)
         candidates: Any = self.candidates
         coordinator: Any = self.coordinator
