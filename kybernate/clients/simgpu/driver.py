@@ -170,7 +170,9 @@ class Driver:
         with translated():
             self._device.Release(pb.SegmentRef(context=context, segment=segment), timeout=timeout)
 
-    def copy_in(self, context: str, segment: str, chunks: Iterable[bytes | bytearray | memoryview]) -> str:
+    def copy_in(
+        self, context: str, segment: str, chunks: Iterable[bytes | bytearray | memoryview]
+    ) -> str:
         """Put contents in place, whole or not at all; their digest. OutOfMemory when no room.
 
         Raises what `chunks` raises, and then nothing changed. gRPC reads ahead of what is in place;
