@@ -10,10 +10,11 @@ interrupted goes on; what a collector took meanwhile is noticed before it is nam
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 
@@ -147,9 +148,10 @@ class Writing:
             self._settle(*waiting.popleft(), pieces)
         return File(path=path, size=size, content=tuple(pieces))
 
-    def take(self, path: str, source: Path) -> File:
-        """A copy of a regular file. Raises OSError too, for a link as well."""
-        return self.add(path, cut(source))
+    def take(self, path: str, source: Path, pieces: Sequence[int] = ()) -> File:
+        """A copy of a regular file, which begins with chunks of so many bytes. Raises OSError too,
+        for a link as well."""
+        return self.add(path, cut(source, pieces))
 
     def settle(self) -> None:
         """Put what is left of the packs: what they cost is known then. Raises as `add`."""
@@ -247,13 +249,15 @@ def _chunks_of(content: Bytes) -> Iterator[Bytes]:
     yield from (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
 
 
-def cut(source: Path) -> Iterator[bytes]:
-    """A regular file's chunks. Raises OSError, for a link too."""
+def cut(source: Path, pieces: Sequence[int] = ()) -> Iterator[bytes]:
+    """A regular file's chunks, the first of so many bytes each. Raises OSError, for a link too."""
     fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb", buffering=0) as file:
         with suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while content := _full(file.read, CHUNK):
+        for size in chain(pieces, repeat(CHUNK)):
+            if not (content := _full(file.read, min(size, CHUNK))):
+                return
             yield content
 
 

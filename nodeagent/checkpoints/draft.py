@@ -9,7 +9,7 @@ Rule: packs are on the disk, then the manifest, which is the checkpoint.
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,9 @@ from nodeagent.checkpoints.holdings import is_pack
 from nodeagent.checkpoints.plainly import DRAFT, Plainly
 from nodeagent.checkpoints.sealed import Sealed, Shelf
 from nodeagent.checkpoints.space import FULL, Space
+
+Cuts = Mapping[str, Sequence[int]]
+"""Bytes of the first chunks of files, by path."""
 
 
 class Keeper(Protocol):
@@ -100,16 +103,16 @@ class Draft:
         with self._whole_or_gone():
             return self._pipeline().take(path, source)
 
-    def seal(self, facts: Facts) -> Sealed:
+    def seal(self, facts: Facts, cuts: Cuts | None = None) -> Sealed:
         """Make it a checkpoint: whole and visible, or an error and nothing. What it cost is in its
-        facts then.
+        facts then. `cuts`: how files of `folder` are cut where they are not at every 2 MiB.
 
         Raises NoRoom, NotSealed (something in it is not allowed, or the disk failed),
         AlreadySealed.
         """
         with self._whole_or_gone():
             try:
-                return self._sealed(facts)
+                return self._sealed(facts, cuts or {})
             except Unusable as problem:
                 raise NotSealed(str(problem)) from problem
 
@@ -124,12 +127,12 @@ class Draft:
         self._keeper.given_up(self)
         self._keeper.space.give_back(self)
 
-    def _sealed(self, facts: Facts) -> Sealed:
+    def _sealed(self, facts: Facts, cuts: Cuts) -> Sealed:
         found = surveying.survey(self.folder)
         writing = self._pipeline()
         on_disk = found.size if self._keeper.plainly.is_on_disk(self.folder) else 0
         for path in sorted(found.files, key=lambda path: -found.files[path]):
-            writing.take(path, self.folder / path)
+            writing.take(path, self.folder / path, cuts.get(path, ()))
         if not writing.files:
             raise NotSealed("there is nothing in it")
         writing.settle()

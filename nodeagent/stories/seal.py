@@ -23,7 +23,7 @@ from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 from nodeagent.disk.pool import Slot
 from nodeagent.disk.records import Mark, Record
-from nodeagent.images import ProcessImages, Unfit, Unfitness
+from nodeagent.images import ProcessImages, Unfit, Unfitness, windows
 from nodeagent.linux import processes
 from nodeagent.mechanisms import BodyGone
 from nodeagent.stories.story import Story
@@ -127,7 +127,11 @@ def _make(story: Story, means: Means, name: str, gold: bool) -> Sealed:
         parts = _contents(story, draft, slot)
         with story.watch.phase("sign"):
             more = {**facts.more, GPU_STATE: state}
-            return draft.seal(replace(facts, parts=tuple(parts), more=more))
+            cuts = windows.cuts(draft.folder / IMAGE)
+            return draft.seal(
+                replace(facts, parts=tuple(parts), more=more),
+                {f"{IMAGE}/{name}": pieces for name, pieces in cuts.items()},
+            )
 
 
 def _let_go(story: Story, means: Means, body: images.Body) -> str:

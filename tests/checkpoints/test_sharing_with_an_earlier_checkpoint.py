@@ -12,12 +12,15 @@ import pytest
 
 from kybernate.artifacts.faults import Unusable
 from kybernate.model.checkpoint import Flaw
+from kybernate.testing.imagefiles import LAZY, PAGE, PRESENT, image
 from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
+from nodeagent.images import windows
 
 NAMESPACE = "default"
 PIECE, COUNT = 4096, 64
+WINDOW, HERE = windows.SMALLEST, LAZY | PRESENT
 Seal = Callable[..., Sealed]
 
 
@@ -65,6 +68,23 @@ def test_what_stands_elsewhere_now_is_found_all_the_same(store: Store, snapshot:
     second = snapshot(store, "two", moved)
     assert second.manifest.facts.added < 400
     assert read(store, "two") == b"".join(moved)
+
+
+def test_memory_that_grew_is_found_by_its_addresses(
+    store: Store, facts: Callable[..., Any]
+) -> None:
+    """One page more at the beginning of a process shifts its file of pages, and nothing else."""
+    chance, told = random.Random(3), {}
+    low, high = chance.randbytes(WINDOW), chance.randbytes(8 * WINDOW)
+    for name, some in (("one", low[: 4 * PAGE]), ("two", low[: 5 * PAGE])):
+        with store.draft(NAMESPACE, name, like=facts()) as draft:
+            draft.write("gpu/0", [b"gpu"])
+            image(draft.folder, (0, some, HERE), (64 * WINDOW, high, HERE))
+            told[name] = draft.seal(facts(), windows.cuts(draft.folder))
+    assert told["one"].manifest.facts.added > 8 * WINDOW
+    assert told["two"].manifest.facts.added < 6 * PAGE
+    found = store.open(NAMESPACE, "two").read("pages-1.img")
+    assert b"".join(found) == low[: 5 * PAGE] + high
 
 
 def test_any_of_many_is_read_after_all_others_are_gone(store: Store, snapshot: Seal) -> None:

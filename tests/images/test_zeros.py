@@ -11,34 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from kybernate.testing.imagefiles import LAZY, PARENT, PRESENT, entry, image
 from nodeagent.images import pages, wire, zeros
 from nodeagent.images.wire import Message
 from testbed.node import programs
 
 MIB = 2**20
 PIECE = 16 * pages.PAGE
-LAZY, PRESENT, PARENT = 2, 4, 1
-HEAD = b"HEADHEAD"
-
-
-def entry(address, count, flags=LAZY | PRESENT, *, long=False):
-    made = Message()
-    made.put(1, address)
-    made.put(2, count)
-    made.put(4, flags)
-    if long:
-        made.put(5, count)
-    return made.raw()
-
-
-def image(folder, *runs, number=1):
-    """`runs`: address, contents, flags."""
-    head = Message()
-    head.put(1, number)
-    entries = [entry(at, len(content) // pages.PAGE, flags) for at, content, flags in runs]
-    wire.write(folder / f"pagemap-{number}.img", HEAD, [head.raw(), *entries])
-    content = b"".join(some for _, some, flags in runs if flags & PRESENT)
-    (folder / f"pages-{number}.img").write_bytes(content)
 
 
 def memory(folder, number=1):
