@@ -104,6 +104,19 @@ class Manifest:
         """Bytes of its packs; other checkpoints may share some of them."""
         return sum(pack.size for pack in self.packs)
 
+    def needed_packs(self, share: float) -> Iterator[Pack]:
+        """Those of which it needs at least so much of their bytes."""
+        needed: dict[int, set[int]] = {}
+        for file in self.files:
+            for piece in file.content:
+                if isinstance(piece, Chunks):
+                    numbers = range(piece.first, piece.first + piece.count)
+                    needed.setdefault(piece.pack, set()).update(numbers)
+        for number, pack in enumerate(self.packs):
+            of_it = sum(pack.chunks[one].size for one in needed.get(number, ()))
+            if of_it >= share * sum(chunk.size for chunk in pack.chunks):
+                yield pack
+
     def checkpoint(self, signature: str) -> Checkpoint:
         """As the cluster knows it."""
         return self.facts.checkpoint(self.namespace, self.name, self.size, signature)

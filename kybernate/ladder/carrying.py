@@ -7,7 +7,7 @@ manifest of format v0 along, as it was signed, so that a node that fetches it ha
 checkpoint again. Rule: done again after an interruption, it goes on from what is there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,21 +82,30 @@ class Carried:
     was_there: bool = False
 
 
-def carry(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
-    """Have it in the store.
+def carry(
+    one: Plain,
+    store: Store,
+    ours: Authority,
+    course: Course,
+    unsound: Collection[str] = (),
+) -> Carried:
+    """Have it in the store. `unsound`: keys of packs there that nothing is shared with.
 
     Raises AnotherThere, Unusable (what lies in the folder is not what was sealed), Ended,
     Collected, and what the store raises; what was put stays, for the next time.
     """
-    return putting_again(lambda: _carried(one, store, ours, course))
+    return putting_again(lambda: _carried(one, store, ours, course, unsound))
 
 
-def _carried(one: Plain, store: Store, ours: Authority, course: Course) -> Carried:
+def _carried(
+    one: Plain, store: Store, ours: Authority, course: Course, unsound: Collection[str]
+) -> Carried:
     namespace = one.manifest.namespace
     course.expect(one.manifest.size + len(one.content))
     before = there_already(store, one, ours.trusted)
     domain = before.domain if before else domain_of(one.manifest, store, ours.trusted)
-    there = writing.there(store, domain)
+    listed = writing.there(store, domain)
+    there = {key: size for key, size in listed.items() if key not in unsound}
     if before is not None and is_whole(before, there):
         course.had(one.manifest.size + len(one.content))
         return Carried(manifest=before, written=0, was_there=True)

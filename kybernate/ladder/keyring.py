@@ -56,13 +56,15 @@ class KeyRing:
         return keys.unwrap(self._record(store, domain, key), self._wrapping)
 
     def newest(self, store: Store, domain: str) -> DomainKey:
-        """For sealing: the key of this domain that was made last, or its first.
-
-        Raises Unusable where the last one cannot be opened.
-        """
+        """For sealing: the key of this domain that was made last of those that can be opened, or
+        its first. Raises Unusable for a record that was altered."""
         found = sorted(store.list(f"{names.DOMAINS}/{domain}/keys"), key=lambda one: one.put_at)
-        if found:
-            return self.open(store, domain, Path(found[-1].key).stem)
+        for one in reversed(found):
+            try:
+                return self.open(store, domain, Path(one.key).stem)
+            except Unusable as problem:  # its wrapping key was lost: what it sealed is, too
+                if problem.reason is not Flaw.KEY_ABSENT:
+                    raise
         return self._put(store, domain, DomainKey(derived(_FIRST, self._current + domain.encode())))
 
     def made(self, store: Store, domain: str) -> DomainKey:
@@ -95,21 +97,31 @@ class KeyRing:
     def rewrap(self, store: Store) -> int:
         """Have every record of a store wrapped by the current key alone; how many were changed.
 
-        Interrupted and done again it goes on. Raises Unusable where one cannot be opened.
+        Interrupted and done again it goes on. Raises Unusable where one cannot be opened, once all
+        others are done.
         """
-        changed = 0
+        changed, failed = 0, None
         for listed in list(store.list(names.DOMAINS)):
             parts = listed.key.split("/")
             if len(parts) != 4 or parts[2] != "keys":
                 continue
-            domain, key_id = parts[1], Path(parts[3]).stem
-            record = self._record(store, domain, key_id)
-            if [one.by for one in record.wrapped] != [keys.wrapping_id(self._current)]:
-                key = keys.unwrap(record, self._wrapping)
-                fresh = keys.new_record(domain, key, self._current, self._random(NONCE))
-                store.put(listed.key, keys.encode(fresh))
-                changed += 1
+            try:
+                changed += self._rewrapped(store, parts[1], Path(parts[3]).stem)
+            except Unusable as problem:
+                failed = failed or problem
+        if failed is not None:
+            raise failed
         return changed
+
+    def _rewrapped(self, store: Store, domain: str, key_id: str) -> bool:
+        """Whether that was to be done. Raises Unusable."""
+        record = self._record(store, domain, key_id)
+        if [one.by for one in record.wrapped] == [keys.wrapping_id(self._current)]:
+            return False
+        key = keys.unwrap(record, self._wrapping)
+        fresh = keys.new_record(domain, key, self._current, self._random(NONCE))
+        store.put(names.record_key(domain, key_id), keys.encode(fresh))
+        return True
 
     def _record(self, store: Store, domain: str, key: str) -> KeyRecord:
         try:

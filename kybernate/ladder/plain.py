@@ -98,7 +98,7 @@ class Draft:
         self._target = folder / SEALED / namespace / name
         if self._target.exists():
             raise AlreadyThere(f"{namespace}/{name} is in {folder}")
-        self._root = folder / DRAFTS / uuid.uuid4().hex
+        self._root = folder / DRAFTS / f"draft-{uuid.uuid4().hex}"  # an agent's start removes it
         self.files = self._root / FILES
         self.files.mkdir(parents=True, mode=0o700)
 

@@ -33,6 +33,7 @@ from kybernate.stores.port import Store
 
 PACKS = 4  # buffers: one that is filled, and three on their way
 AHEAD = 8  # chunks that are named before they have a place
+NEEDED = 0.5  # of a pack's bytes, for others to share it
 
 Known = Mapping[bytes, tuple[Pack, int]]
 """Chunks a store has: pack, and number in it, by name."""
@@ -47,12 +48,13 @@ def there(store: Store, domain: str) -> There:
 
 def known(held: Iterable[Manifest], key: DomainKey, packs_there: There | None = None) -> Known:
     """What these manifests of one store say is there, of this key's chunks; of packs that are gone
-    none, where it is told which are there."""
+    none, where it is told which are there. A pack of which a manifest needs less than half is not
+    among them: what is needed of it is sealed anew, for packs are kept, and listed, whole."""
     return {
         chunk.name: (pack, number)
         for manifest in held
         if manifest.key == key.id
-        for pack in manifest.packs
+        for pack in manifest.needed_packs(NEEDED)
         if packs_there is None or is_there(manifest.domain, pack, packs_there)
         for number, chunk in enumerate(pack.chunks)
     }

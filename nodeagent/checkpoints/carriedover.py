@@ -36,6 +36,7 @@ class CarriedOver:
         self._folder, self._sealed = folder, folder / plain.SEALED
         self._shelf, self._space, self._holdings = shelf, space, holdings
         self._lock = threading.RLock()
+        self._unusable: set[tuple[str, str]] = set()  # not tried again by this agent
         for namespace, name in self.all():
             space.put((namespace, name), surveying.weight(self._root(namespace, name)))
 
@@ -49,10 +50,10 @@ class CarriedOver:
 
     def carry_over(self, namespace: str, name: str) -> None:
         """Where it is one of those. What cannot be used is logged and stays."""
-        if not self.has(namespace, name):
+        if not self._is_to_come(namespace, name):
             return
         with self._lock:
-            if not self.has(namespace, name):
+            if not self._is_to_come(namespace, name):
                 return
             log = get_logger(checkpoint=f"{namespace}/{name}")
             try:
@@ -62,11 +63,16 @@ class CarriedOver:
                 log.info("carried over from format v0")
             except (Refused, Retry, OSError) as problem:
                 log.error("not carried over from format v0", why=str(problem))
+                if isinstance(problem, Unusable):
+                    self._unusable.add((namespace, name))
                 return
             finally:
                 self._space.give_back(self)
                 self._holdings.collect()
             self.remove(namespace, name)
+
+    def _is_to_come(self, namespace: str, name: str) -> bool:
+        return self.has(namespace, name) and (namespace, name) not in self._unusable
 
     def remove(self, namespace: str, name: str) -> bool:
         """Its plain files; whether there were some. Raises OSError."""
@@ -84,9 +90,15 @@ class CarriedOver:
     def _carry(self, namespace: str, name: str) -> None:
         keys = self._shelf.keys
         one: Plain = plain.opened(self._folder, namespace, name, keys.trusted)
-        self._space.hold(self, one.manifest.size)
+        held = self._space.held((namespace, name))
+        self._space.give_back((namespace, name))  # for a while it is there twice, of the limit once
+        try:
+            self._space.hold(self, one.manifest.size)
+        finally:
+            self._space.put((namespace, name), held)
         ours = Authority(ring=keys.ring(), trusted=keys.trusted, signer=keys.signer)
-        carrying.carry(one, self._shelf.store, ours, Course(self._shelf.clock))
+        course, unsound = Course(self._shelf.clock), self._holdings.doubted
+        carrying.carry(one, self._shelf.store, ours, course, unsound)
 
     def _found(self) -> Iterator[tuple[str, str]]:
         if not self._sealed.is_dir():

@@ -121,11 +121,13 @@ class Draft:
         if self._over:
             return
         self._over = True
-        if self._writing is not None:
-            self._writing.__exit__(None, None, None)
-        self._keeper.plainly.remove(self._label)
-        self._keeper.given_up(self)
-        self._keeper.space.give_back(self)
+        try:
+            if self._writing is not None:
+                self._writing.__exit__(None, None, None)
+            self._keeper.plainly.remove(self._label)
+            self._keeper.given_up(self)
+        finally:
+            self._keeper.space.give_back(self)
 
     def _sealed(self, facts: Facts, cuts: Cuts) -> Sealed:
         found = surveying.survey(self.folder)

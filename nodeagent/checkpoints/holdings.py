@@ -10,7 +10,7 @@ can ever read does not.
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from kybernate.artifacts import collection, names, signing
 from kybernate.artifacts import manifest as manifests
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
+from kybernate.clients.errors import Refused, Retry
 from kybernate.ladder import carrying
 from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Flaw
@@ -28,6 +29,7 @@ from nodeagent.checkpoints.space import Space
 
 ARRIVING = "arriving"
 _PACKS = "packs"  # who holds the room of what is here
+_DOUBTED = "doubted"  # an empty object for each pack of a damaged checkpoint
 
 
 class Holder(Protocol):
@@ -50,7 +52,7 @@ class Holdings:
         self._sizes: dict[str, int] = {}  # of the objects that name
         self._later = False  # there is one of a version that we do not read
         self._held: dict[Holder, frozenset[str]] = {}  # beside what they have put
-        self._damaged: set[str] = set()
+        self._doubted = {_pack_of(one.key) for one in list(store.list(_DOUBTED))}
         self._others = 0  # who write here without a name
         self._forget_writers()
         for prefix in (names.MANIFESTS, ARRIVING):
@@ -109,22 +111,39 @@ class Holdings:
     def sound(self) -> Mapping[str, int]:
         """Packs that may be shared: bytes, by key."""
         with self.lock:
-            return {key: size for key, size in self._there().items() if key not in self._damaged}
+            return {key: size for key, size in self._there().items() if key not in self._doubted}
 
-    def damaged(self, manifest: Manifest) -> frozenset[str]:
-        """Those of its packs that are known to be."""
+    def is_doubted(self, manifest: Manifest) -> bool:
+        """Whether one of its packs is in a checkpoint that is damaged."""
         with self.lock:
-            return frozenset(self._damaged.intersection(manifest.pack_keys))
+            return not self._doubted.isdisjoint(manifest.pack_keys)
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """Packs that nothing new shares."""
+        with self.lock:
+            return frozenset(self._doubted)
 
     def spoil(self, manifest: Manifest) -> None:
-        """Something in it is not what was sealed."""
+        """Something in it is not what was sealed: noted for the next agent, too."""
         with self.lock:
-            self._damaged.update(manifest.pack_keys)
+            fresh = frozenset(manifest.pack_keys) - self._doubted
+            self._doubted.update(fresh)
+            with suppress(Refused, Retry):  # a disk that fails: known to this agent only
+                for key in fresh:
+                    self._store.put(_note_of(key), b"")
 
     def mend(self, manifest: Manifest) -> None:
         """All of it is what was sealed."""
         with self.lock:
-            self._damaged.difference_update(manifest.pack_keys)
+            good = self._doubted.intersection(manifest.pack_keys)
+            self._doubted -= good
+            self._forget(good)
+
+    def _forget(self, doubted: Iterable[str]) -> None:
+        with suppress(Refused, Retry):
+            for key in doubted:
+                self._store.delete(_note_of(key))
 
     # who holds what
 
@@ -137,7 +156,10 @@ class Holdings:
         """What of it nobody else names goes. Twice is fine."""
         with self.lock:
             self._held.pop(holder, None)
-            self.collect()
+            try:
+                self.collect()
+            except (Refused, Retry) as problem:
+                get_logger().warning("packs that nobody names stay for now", why=str(problem))
 
     @contextmanager
     def others(self) -> Iterator[None]:
@@ -160,9 +182,12 @@ class Holdings:
             held = [more | holder.packs for holder, more in self._held.items()]
             named = frozenset().union(*self._named.values())
             if not self._later:
-                for key in frozenset(there).difference(named, *held):
+                gone = frozenset(there).difference(named, *held)
+                for key in gone:
                     self._store.delete(key)
                     del there[key]
+                self._forget(gone & self._doubted)
+                self._doubted -= gone
             own = frozenset().union(*held) - named  # their holders count them
             packs = sum(size for key, size in there.items() if key not in own)
             self._space.put(_PACKS, packs + sum(self._sizes.values()))
@@ -206,6 +231,17 @@ class Holdings:
 def arriving_key(manifest: Manifest) -> str:
     """Where the record of one is that is on its way."""
     return f"{ARRIVING}/{manifest.namespace}/{manifest.name}"
+
+
+def _note_of(pack: str) -> str:
+    """Where it stands that a pack is doubted."""
+    _, domain, *_, name = pack.split("/")
+    return f"{_DOUBTED}/{domain}/{name}"
+
+
+def _pack_of(note: str) -> str:
+    _, domain, name = note.split("/")
+    return names.pack_key(domain, name)
 
 
 def is_pack(key: str) -> bool:

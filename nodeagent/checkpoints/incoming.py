@@ -128,8 +128,10 @@ class Incoming:
         if self._over:
             return
         self._over = True
-        self._keeper.left(self, forget=error is None or isinstance(error, NoRoom | NotSealed))
-        self._keeper.space.give_back(self)
+        try:
+            self._keeper.left(self, forget=error is None or isinstance(error, NoRoom | NotSealed))
+        finally:
+            self._keeper.space.give_back(self)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ checked before its bytes are given to anybody.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kybernate.ladder import carrying, copying, reading
 from kybernate.ladder.progress import Course
 from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Checkpoint, Flaw
+from kybernate.stores import errors as stores
 from kybernate.stores.port import Store as Objects
 from nodeagent.checkpoints.signing import Keys
 
@@ -37,8 +39,9 @@ class Shelf:
         """Open every chunk, and what it was made of. Raises Unusable, Ended, BadKeys, and what the
         store raises."""
         key = self.key(opened.manifest)
-        copying.check_packs(self.store, opened.manifest, key, course)
-        self.check_origin(opened, key)
+        with unreadable():
+            copying.check_packs(self.store, opened.manifest, key, course)
+            self.check_origin(opened, key)
 
     def check_origin(self, opened: Opened, key: DomainKey) -> None:
         """One that was carried over from format v0 is what it was there, as far as it says itself.
@@ -97,8 +100,9 @@ class Sealed:
         alone = replace(self.manifest, files=(self.file(path),))
         course = Course(self.shelf.clock)
         key = self.shelf.key(self.manifest)
-        for _, content in reading.in_order(self.shelf.store, alone, key, course):
-            yield from content
+        with unreadable():
+            for _, content in reading.in_order(self.shelf.store, alone, key, course):
+                yield from content
 
     def take_out(self, below: str, into: Path) -> int:
         """The files below one of its folders, written into an empty one; how many bytes. Raises as
@@ -110,8 +114,18 @@ class Sealed:
         )
         part = replace(self.manifest, files=some)
         course = Course(self.shelf.clock)
-        reading.extract(self.shelf.store, part, self.shelf.key(self.manifest), into, course)
+        with unreadable():
+            reading.extract(self.shelf.store, part, self.shelf.key(self.manifest), into, course)
         return part.size
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """What the disk cannot give is damaged: another copy may do."""
+    try:
+        yield
+    except stores.Faulty as problem:
+        raise Unusable(Flaw.PACK_ALTERED, f"it cannot be read: {problem}") from problem
 
 
 def _sizes(manifest: Manifest | v0.Manifest) -> dict[str, int]:

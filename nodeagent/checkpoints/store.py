@@ -12,6 +12,7 @@ Rule: a checkpoint is there under its name whole, or it is not there. Rule: we a
 write here; so packs that nobody names go at once.
 """
 
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -43,10 +44,10 @@ from nodeagent.checkpoints.carriedover import CarriedOver
 from nodeagent.checkpoints.changes import Change, Listener
 from nodeagent.checkpoints.draft import Draft
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom
-from nodeagent.checkpoints.holdings import Holdings, arriving_key
+from nodeagent.checkpoints.holdings import ARRIVING, Holdings, arriving_key
 from nodeagent.checkpoints.incoming import Incoming
 from nodeagent.checkpoints.plainly import DRAFT, PLAIN, Plainly
-from nodeagent.checkpoints.sealed import Sealed, Shelf
+from nodeagent.checkpoints.sealed import Sealed, Shelf, unreadable
 from nodeagent.checkpoints.signing import Keys
 from nodeagent.checkpoints.space import SPARE, Free, Space, free_bytes
 
@@ -78,6 +79,7 @@ class Store:
         self._used: Counter[tuple[str, str]] = Counter()
         self._doomed: set[tuple[str, str]] = set()
         self._coming: dict[tuple[str, str], threading.Lock] = {}
+        _forget_interrupted(folder)
         self._holdings = Holdings(self.shelf.store, self.space)
         self._before = CarriedOver(folder, self.shelf, self.space, self._holdings)
         self._rewrap()
@@ -147,11 +149,12 @@ class Store:
         self, namespace: str, name: str, here: Fingerprint | None = None, signature: str = ""
     ) -> Sealed:
         """One that may wake `here`; its contents are checked while they are read, and whoever finds
-        them `damaged` says so. Raises Unusable."""
+        them `damaged` says so. Of one that shares with a damaged one all is read now. Raises
+        Unusable."""
         sealed = self.peek(namespace, name)
         admit(sealed, here, signature)
-        if damaged := self._holdings.damaged(sealed.manifest):
-            raise Unusable(Flaw.PACK_ALTERED, min(damaged))
+        if self._holdings.is_doubted(sealed.manifest):  # what it shares may be the good part
+            return self.open(namespace, name, here, signature)
         return sealed
 
     def damaged(self, sealed: Sealed, problem: Unusable) -> bool:
@@ -167,7 +170,8 @@ class Store:
         """One whose manifest is signed; its contents are not looked at. Raises Unusable."""
         names.check_key(namespace, name)
         self._before.carry_over(namespace, name)
-        opened = reading.opened(self.shelf.store, namespace, name, self.keys.trusted)
+        with unreadable():
+            opened = reading.opened(self.shelf.store, namespace, name, self.keys.trusted)
         return Sealed(opened=opened, shelf=self.shelf)
 
     def all(self) -> tuple[Sealed, ...]:
@@ -252,9 +256,9 @@ class Store:
             domain = carrying.domain_of(_Named(draft.namespace, draft.name, draft.like),
                                         self.shelf.store, self.keys.trusted)  # fmt: skip
         key = self.keys.ring().newest(self.shelf.store, domain)
-        with self._holdings.lock:
-            ours = carrying.manifests(self.shelf.store, draft.namespace, self.keys.trusted)
-            held = (one for one in ours if one.domain == domain)
+        ours = carrying.manifests(self.shelf.store, draft.namespace, self.keys.trusted)
+        held = [one for one in ours if one.domain == domain]
+        with self._holdings.lock:  # what went meanwhile is not among the packs that are sound
             known = writing.known(held, key, self._holdings.sound())
             shared = {names.pack_key(domain, pack.name) for pack, _ in known.values()}
             self._holdings.hold(draft, shared)
@@ -265,7 +269,13 @@ class Store:
         with self._naming:
             if self._is_there(draft.namespace, draft.name):
                 raise AlreadySealed(f"{draft.namespace}/{draft.name}")
-            sealed = self._named(*made.seal(draft.namespace, draft.name, facts, self.keys.signer))
+            try:
+                named = made.seal(draft.namespace, draft.name, facts, self.keys.signer)
+            except BaseException:  # of a manifest that may be there, though not durably
+                with suppress(Refused, Retry):
+                    self._holdings.drop(names.manifest_key(draft.namespace, draft.name))
+                raise
+            sealed = self._named(*named)
         self._tell(Kind.SEALED, sealed)
         return sealed
 
@@ -284,7 +294,8 @@ class Store:
         publish(self.shelf.store, manifest, blob, Course(self.shelf.clock))
         sealed = self._named(manifest, blob)
         self._holdings.mend(manifest)
-        self._holdings.drop(arriving_key(manifest))
+        with suppress(Refused, Retry):  # else it goes with the next fetch of it, or for room
+            self._holdings.drop(arriving_key(manifest))
         self._holdings.let(incoming)
         self._tell(Kind.COPIED, sealed)
         return sealed
@@ -333,6 +344,13 @@ class Store:
             return self.peek(namespace, name)
         except Unusable:
             return None
+
+
+def _forget_interrupted(folder: Path) -> None:
+    """Plain files of fetches that an agent of before (format v0) did not finish."""
+    for one in (folder / ARRIVING).glob("*/*"):
+        if one.is_dir():
+            shutil.rmtree(one.parent, ignore_errors=True)
 
 
 class _Named:

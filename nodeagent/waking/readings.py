@@ -47,10 +47,12 @@ class Readings:
         size = sum(file.size for file in sealed.manifest.files if _is_image(file.path))
         into = self._store.plainly.folder(_named(uid), size) / _of(sealed)
         try:
+            if self._store.plainly.is_on_disk(into):
+                self._store.space.hold(_named(uid), size)
             into.mkdir(mode=0o700)
             sealed.take_out(IMAGE, into)
         except BaseException:
-            self._store.plainly.remove(_named(uid))
+            self._remove(uid)
             raise
         with self._lock:
             self._images[uid] = into
@@ -68,9 +70,13 @@ class Readings:
         with self._lock:
             reading = self._open.pop(uid, None)
             self._images.pop(uid, None)
-        self._store.plainly.remove(_named(uid))
+        self._remove(uid)
         if reading is not None:
             reading.close()
+
+    def _remove(self, uid: PodUid) -> None:
+        self._store.plainly.remove(_named(uid))
+        self._store.space.give_back(_named(uid))
 
     def keep(self, some: Collection[PodUid]) -> None:
         """Of what an agent before us took out, nothing but what is of these pods. Once, before
