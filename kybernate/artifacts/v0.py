@@ -1,9 +1,9 @@
 """
 The manifest of format v0, plain files each with its digest: docs/reference/checkpoint-v0.md. Pure.
 
-Called by: agents, which seal in it; `kybernate/ladder/plain.py`. Rule: the bytes that were signed
-are the bytes that are decoded; nothing is decoded before its signature was checked. Rule: whatever
-a decoded manifest names is a safe relative path, and no path lies below a file.
+Called by: agents, which carry it over; `kybernate/ladder/plain.py`. Rule: the bytes that were
+signed are the bytes that are decoded; nothing is decoded before its signature was checked.
+Rule: whatever a decoded manifest names is a safe relative path, and no path lies below a file.
 """
 
 from dataclasses import asdict, dataclass

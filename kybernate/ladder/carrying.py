@@ -1,10 +1,11 @@
 """
 A checkpoint of an agent's folder, carried into a store, and who it was read from there again.
 
-Called by: `kyb checkpoint export`, agents that demote. Rule: every byte is compared with its digest
-while it is read, and the manifest is put last: what is not whole is not there. Rule: it takes its
-manifest of format v0 along, as it was signed, so that a node that fetches it has that very
-checkpoint again. Rule: done again after an interruption, it goes on from what is there.
+Called by: `kyb checkpoint export`, agents that carry over what one of before has left.
+Rule: every byte is compared with its digest while it is read, and the manifest is put last: what is
+not whole is not there. Rule: it takes its manifest of format v0 along, as it was signed, so that a
+node that fetches it has that very checkpoint again. Rule: done again after an interruption, it
+goes on from what is there.
 """
 
 from collections.abc import Collection, Iterator

@@ -1,7 +1,7 @@
 """
 Copying a checkpoint from one store to another: packs, the domain's key, the manifest last.
 
-Called by: `kyb`. Memory: AT_ONCE packs, of 64 MiB at most. Rule: a pack
+Called by: `kyb`, agents. Memory: AT_ONCE packs, of 64 MiB at most. Rule: a pack
 that is there already is not moved again, so what was interrupted goes on. Rule: what is copied is
 checked, chunk by chunk, before it is put: a damaged copy does not spread.
 """
