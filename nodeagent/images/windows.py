@@ -11,21 +11,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nodeagent.images import wire
+from nodeagent.images.folders import CRIU
 from nodeagent.images.pages import MAPS, Run, file_of, run
 from nodeagent.images.wire import Message
 
-SMALLEST, LARGEST = 256 * 1024, 2 * 1024 * 1024  # bytes of a window; no chunk is larger
+SMALLEST, LARGEST = 64 * 1024, 2 * 1024 * 1024  # bytes of a window; no chunk is larger
 MOST = 65_536  # windows of a process, while they are not of the largest size
 
 
-def cuts(images: Path) -> dict[str, tuple[int, ...]]:
-    """Bytes of each piece, in order, by the file's name. Raises OSError."""
+def cuts(image: Path) -> dict[str, tuple[int, ...]]:
+    """Bytes of each piece, in order, by the file's path below the image. Raises OSError."""
     found: dict[str, tuple[int, ...]] = {}
     several: set[str] = set()
     try:
-        for file in sorted(images.glob(MAPS)):
+        for file in sorted((image / CRIU).glob(MAPS)):
             _, entries = wire.read(file)
-            name = file_of(images, entries).name
+            name = f"{CRIU}/{file_of(file.parent, entries).name}"
             if name in found:
                 several.add(name)
             found[name] = _pieces([run(Message(entry)) for entry in entries[1:]])

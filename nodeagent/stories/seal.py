@@ -130,7 +130,7 @@ def _make(story: Story, means: Means, name: str, gold: bool) -> Sealed:
             cuts = windows.cuts(draft.folder / IMAGE)
             return draft.seal(
                 replace(facts, parts=tuple(parts), more=more),
-                {f"{IMAGE}/{name}": pieces for name, pieces in cuts.items()},
+                {f"{IMAGE}/{path}": pieces for path, pieces in cuts.items()},
             )
 
 

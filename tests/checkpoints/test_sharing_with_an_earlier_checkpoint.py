@@ -17,6 +17,7 @@ from nodeagent.checkpoints.fetching import Wanted
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store
 from nodeagent.images import windows
+from nodeagent.images.folders import CRIU
 
 NAMESPACE = "default"
 PIECE, COUNT = 4096, 64
@@ -79,11 +80,12 @@ def test_memory_that_grew_is_found_by_its_addresses(
     for name, some in (("one", low[: 4 * PAGE]), ("two", low[: 5 * PAGE])):
         with store.draft(NAMESPACE, name, like=facts()) as draft:
             draft.write("gpu/0", [b"gpu"])
-            image(draft.folder, (0, some, HERE), (64 * WINDOW, high, HERE))
+            (draft.folder / CRIU).mkdir()
+            image(draft.folder / CRIU, (0, some, HERE), (64 * WINDOW, high, HERE))
             told[name] = draft.seal(facts(), windows.cuts(draft.folder))
     assert told["one"].manifest.facts.added > 8 * WINDOW
     assert told["two"].manifest.facts.added < 6 * PAGE
-    found = store.open(NAMESPACE, "two").read("pages-1.img")
+    found = store.open(NAMESPACE, "two").read(f"{CRIU}/pages-1.img")
     assert b"".join(found) == low[: 5 * PAGE] + high
 
 
