@@ -18,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from kybernate.artifacts import chunks
+from kybernate.artifacts import chunks, names
 from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.clock import Clock
@@ -143,9 +143,12 @@ class Cellar:
 
     def drop(self, name: str) -> None:
         """Nothing of this workload's is needed here any more. Twice is fine. Never raises: what
-        cannot be removed is unreadable without its token, and is tried again."""
+        cannot be removed is unreadable without its token, and is tried again. Its manifest goes
+        first: half of a copy must never look whole to an agent that starts then."""
         path = self._path(name)
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            (path / names.manifest_key(NAMESPACE, NAME)).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
         if path.exists():
             get_logger(cellar=str(path)).error("a copy cannot be removed")
             return

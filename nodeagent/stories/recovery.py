@@ -163,7 +163,8 @@ def _parked(story: Story) -> Record:
 def _between(story: Story) -> Record:
     """On its way between two tiers: the pool's copy counts until DEMOTED, the one below until
     PROMOTED, the cellar's until STORED, the depot's until FETCHED. A copy is only ever given up
-    where the other one is whole; what was read back from the depot is, and is not asked for."""
+    where the other one is whole; what was read back from the depot is, and is not asked for: so
+    from STORED on the cellar's, which may be going already, is never needed again."""
     uid, token = story.record.uid, story.record.lowered
     pool, cellar = story.tools.pool.slot(uid), story.tools.cellar.slot(uid, token)
     _BETWEEN[story.record.mark](story, _is_whole(pool), _is_whole(cellar))
@@ -178,7 +179,7 @@ _BETWEEN: Mapping[Mark, Callable[[Story, bool, bool], Record]] = {
     Mark.PROMOTING: lambda story, *_: promote.undo(story),
     Mark.PROMOTED: lambda story, pool, _: promote.finish(story) if pool else promote.undo(story),
     Mark.STORING: lambda story, *_: store.undo(story),
-    Mark.STORED: lambda story, _, cellar: store.undo(story) if cellar else store.finish(story),
+    Mark.STORED: lambda story, *_: store.finish(story),
     Mark.FETCHING: lambda story, *_: fetch.undo(story),
     Mark.FETCHED: lambda story, _, cellar: fetch.finish(story) if cellar else fetch.undo(story),
 }

@@ -3,6 +3,7 @@ failing, killed at each, and with a store that is away, slow, full of errors, or
 Real: journal, pool, cellar, their disk, what is sealed. Faked: the card, the store's server."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,27 @@ def test_nothing_is_lost_wherever_the_agent_dies(
     here = (len(desk.pool.slots()), len(desk.cellar.names()))
     assert here == {Tier.RAM: (1, 0), Tier.NVME: (0, 1), Tier.OBJECT: (0, 0)}[tier_of(found)]
     server.does = {}
+    _runs_as_before(desk, found)
+
+
+def test_nothing_is_lost_where_the_agent_dies_while_the_cellars_copy_goes(
+    desk: Desk, server: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, rmtree = _lowered(desk), shutil.rmtree
+
+    def half(path: Path, **_: object) -> None:
+        rmtree(path / "domains")
+        _kill()
+
+    with monkeypatch.context() as broken:
+        broken.setattr("nodeagent.cellar.shutil.rmtree", half)
+        with pytest.raises(Killed):
+            store.store(desk.story(record), NEVER)
+    assert desk.on_disk() is Mark.STORED
+    assert not list((desk.folder / "cellar" / "uid-a" / "manifests").rglob("contents"))
+    desk.restart()
+    found = _restarted(desk)
+    assert tier_of(found) is Tier.OBJECT
     _runs_as_before(desk, found)
 
 
