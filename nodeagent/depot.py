@@ -145,9 +145,9 @@ class Depot:
         name = _name(uid, token)
         self._reserve(name, size)
 
-        def put() -> None:
+        def put(under: Course) -> None:
             try:
-                lying.copy_to(self._yielding(name, course), course)
+                lying.copy_to(self._yielding(name, under), under)
             except Unusable as problem:
                 raise Damaged(f"the copy in the cellar: {problem}") from problem
 
@@ -159,7 +159,7 @@ class Depot:
         name = _name(uid, token)
         try:
             with self._told():
-                self._aside(name, lambda: self._verified(name, token, course), course)
+                self._aside(name, lambda under: self._verified(name, token, under), course)
         except _NotRight:
             self.drop(uid)
             raise
@@ -281,17 +281,20 @@ class Depot:
             self._held[name] = _Held(size)
             self._begun.pop(name, None)
 
-    def _aside(self, name: str, work: Callable[[], None], course: Course) -> None:
+    def _aside(self, name: str, work: Callable[[Course], None], course: Course) -> None:
         """Done, or called off at once: whoever wants the workload does not wait for objects that
-        are on their way. Until those have ended its name is not used."""
+        are on their way. Until those have ended its name is not used. The work has a course of its
+        own, since the story's may go on for the next one, and no more objects follow."""
+        course.check()
         done: Future[None] = Future()
+        apart = course.apart()
         with self._lock:
             held = self._held.setdefault(name, _Held(0))
             held.busy += 1
 
         def run() -> None:
             try:
-                work()
+                work(apart)
             except BaseException as error:  # told to whoever waits for it
                 done.set_exception(error)
             else:
@@ -301,8 +304,12 @@ class Depot:
                     held.busy -= 1
 
         threading.Thread(target=run, name="depot-move", daemon=True).start()
-        while not wait([done], _ENDED_S).done:
-            course.check()
+        try:
+            while not wait([done], _ENDED_S).done:
+                course.check()
+        except BaseException:
+            apart.ended.set()
+            raise
         done.result()
 
     def _trying(self, name: str, ended: threading.Event, tries: int) -> Store:

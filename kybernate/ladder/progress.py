@@ -53,6 +53,10 @@ class Course:
         self._total, self._done, self._had = total, 0, 0
         self._began = clock.monotonic()
 
+    def apart(self) -> "Course":
+        """For work that may be left behind: told alike, and ended by itself."""
+        return Course(self._clock, self._told, total=self._total)
+
     def expect(self, total: int) -> None:
         """How many bytes it will be, once that is known."""
         with self._lock:

@@ -369,6 +369,30 @@ def test_whoever_wants_it_does_not_wait_for_objects_on_their_way(
     _runs_as_before(desk, desk.now())
 
 
+def test_what_was_called_off_puts_no_more_though_the_next_one_is_not(
+    desk: Desk, server: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kybernate.artifacts.packs.FULL", 2**17)
+    monkeypatch.setattr("kybernate.ladder.copying.AT_ONCE", 1)
+    record, wanted, free = _lowered(desk), threading.Event(), threading.Event()
+    assert len(list((desk.folder / "cellar" / "uid-a").rglob("packs/*/*"))) > 2
+    put: list[str] = []
+
+    def hangs(key: str) -> None:
+        put.append(key)
+        wanted.set()
+        assert free.wait(60.0)
+
+    server.does = {"put": hangs}
+    with pytest.raises(Undone):
+        store.store(desk.story(record), wanted)
+    wanted.clear()
+    free.set()
+    _until(lambda: not any(one.busy for one in desk.depot._held.values()))
+    assert len(put) == 1, "only what was on its way"
+    _runs_as_before(desk, desk.now())
+
+
 def _copy(record: Record) -> str:
     return depots._name(record.uid, record.lowered)
 
