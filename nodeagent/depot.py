@@ -64,11 +64,18 @@ class Named:
 
 @dataclass(slots=True)
 class _Held:
-    """One that is there, or may be: the card's bytes, who is at it, whether it is to go."""
+    """One that is there, or may be: the card's bytes, who is at it, whether it is to go, and
+    whether all of it was seen there."""
 
     size: int
     busy: int = 0
     doomed: bool = False
+    whole: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Begun, and left for the next time: it goes where another needs its room."""
+        return not (self.whole or self.busy or self.doomed)
 
 
 class Depot:
@@ -110,9 +117,11 @@ class Depot:
         self._looking.stop()
 
     def room(self) -> Room:
-        """The limit and what is there; full while the store does not answer."""
+        """The limit and what is there, but for what was only begun; full while the store does not
+        answer."""
         with self._lock:
-            used, away = sum(one.size for one in self._held.values()), self._away
+            used = sum(one.size for one in self._held.values() if not one.idle)
+            away = self._away
         return Room(capacity=used if away or not self.given else self._limit, used=used)
 
     def names(self) -> tuple[str, ...]:
@@ -128,7 +137,7 @@ class Depot:
             for one in named:
                 name = _name(one.uid, one.token)
                 if one.counts:
-                    self._held[name] = _Held(one.size)
+                    self._held[name] = _Held(one.size, whole=True)
                 else:
                     self._begun[name] = one.size
             self._left_alone, self._known = frozenset(unreadable), True
@@ -163,6 +172,9 @@ class Depot:
         except _NotRight:
             self.drop(uid)
             raise
+        with self._lock:
+            if (one := self._held.get(name)) is not None:
+                one.whole = True
 
     def _verified(self, name: str, token: str, course: Course) -> None:
         self._keys.lying(self._yielding(name, course), token).verify(course)
@@ -252,7 +264,7 @@ class Depot:
                 begun = self._begun.get(name)
                 self._held[name] = _Held(begun or 0, doomed=begun is None)
                 if _uid(name) in self._left_alone:
-                    self._held[name].doomed = False
+                    self._held[name] = _Held(begun or 0, whole=True)
             strangers = sum(one.doomed for one in self._held.values())
         if strangers:
             get_logger().warning(
@@ -275,11 +287,23 @@ class Depot:
             one = self._held.get(name)
             if one is not None and (one.doomed or one.busy):
                 raise OutOfReach("what is there of it is being removed first")
-            left = self._limit - sum(o.size for n, o in self._held.items() if n != name)
-            if size > left:
-                raise NoRoom(f"{size / 2**30:.2f} GiB needed, {max(0, left) / 2**30:.2f} GiB left")
+            self._make_room(size, [o for n, o in self._held.items() if n != name])
             self._held[name] = _Held(size)
             self._begun.pop(name, None)
+
+    def _make_room(self, size: int, others: Collection[_Held]) -> None:
+        """Beside these. What was only begun of them gives way. Raises NoRoom, OutOfReach."""
+        left = self._limit - sum(one.size for one in others)
+        idle = [one for one in others if one.idle]
+        if size > left + sum(one.size for one in idle):
+            raise NoRoom(f"{size / 2**30:.2f} GiB needed, {max(0, left) / 2**30:.2f} GiB left")
+        if size <= left:
+            return
+        for one in idle:
+            if size > left:
+                one.doomed = True
+                left += one.size
+        raise OutOfReach("what was begun of others, and not ended, is being removed first")
 
     def _aside(self, name: str, work: Callable[[Course], None], course: Course) -> None:
         """Done, or called off at once: whoever wants the workload does not wait for objects that

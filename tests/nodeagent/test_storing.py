@@ -246,6 +246,30 @@ def test_a_store_that_is_away_leaves_it_on_nvme_and_goes_on_later(
     _runs_as_before(desk, desk.now())
 
 
+def test_what_was_only_begun_holds_no_room_against_itself_or_others(
+    desk: Desk, server: Broken
+) -> None:
+    desk.use_depot(server, 6 * GIB)
+    desk.use_cellar()
+    record = _lowered(desk)
+    server.does = {"put": _away}
+    with pytest.raises(Undone, match="does not answer"):
+        store.store(desk.story(record), NEVER)
+    server.does = {}
+    desk.depot.look()
+    assert desk.depot.room().free == 6 * GIB, "or policy would never have it go there again"
+    with pytest.raises(depots.OutOfReach, match="removed first"):
+        desk.depot._reserve("uid-b.0", 4 * GIB)
+    assert desk.depot.room().free == 2 * GIB, "until it is gone"
+    desk.depot.look()
+    record = store.store(desk.story(desk.now()), NEVER)
+    assert desk.depot.room().free == 2 * GIB
+    with pytest.raises(depots.NoRoom):
+        desk.depot._reserve("uid-b.0", 4 * GIB)
+    desk.depot.look()
+    _runs_as_before(desk, record)
+
+
 @pytest.mark.parametrize("story", [promote.promote, fetch.fetch, resume.resume, resume.reach])
 def test_while_the_store_is_away_it_stays_parked_and_comes_back_later(
     desk: Desk, server: Broken, story: Callable[..., Record]
