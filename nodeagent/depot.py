@@ -205,9 +205,12 @@ class Depot:
             if not is_there(manifest.domain, pack, there):
                 raise Unusable(Flaw.PACK_MISSING, pack.name)
 
-    def slot(self, uid: str, token: str, *, hurried: bool) -> Lowered:
-        """The copy as it is; nothing is read yet. `hurried`: somebody waits for it."""
-        name, course = _name(uid, token), Course(self._clock)
+    def slot(
+        self, uid: str, token: str, *, hurried: bool, ended: threading.Event | None = None
+    ) -> Lowered:
+        """The copy as it is; nothing is read yet. `hurried`: somebody waits for it. `ended`: what
+        calls reading off, between two objects and two tries."""
+        name, course = _name(uid, token), Course(self._clock, ended=ended)
 
         def opened() -> Lying:
             if not hurried:

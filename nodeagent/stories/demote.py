@@ -60,9 +60,14 @@ def finish(story: Story) -> Record:
     return story.mark(Mark.PARKED)
 
 
-def course(story: Story, what: str, ended: threading.Event) -> Course:
+def size_of(story: Story, ended: threading.Event) -> int:
+    """The card's bytes of what it has, asked for where that is."""
+    return sum(part.size for part in story.contents(ended=ended).parts())
+
+
+def course(story: Story, what: str, ended: threading.Event, size: int | None = None) -> Course:
     """How far it is, in the card's bytes, for a stopwatch and for whoever listens."""
-    size = sum(part.size for part in story.contents().parts())
+    size = size_of(story, ended) if size is None else size
     moved, told = story.moving(what, size), 0
 
     def tell(progress: Progress) -> None:

@@ -14,7 +14,7 @@ from kybernate.model.verdict import Reason
 from nodeagent.disk.pool import NoRoom
 from nodeagent.disk.records import Mark, Record
 from nodeagent.stories import demote
-from nodeagent.stories.demote import course
+from nodeagent.stories.demote import course, size_of
 from nodeagent.stories.story import Story
 
 READ = "read object"
@@ -26,12 +26,13 @@ def fetch(story: Story, ended: threading.Event) -> Record:
     record, tools = story.mark(Mark.FETCHING), story.tools
     try:
         with story.watch.phase(READ):
-            told = course(story, READ, ended)
+            size = size_of(story, ended)
+            told = course(story, READ, ended, size)
             lying = tools.depot.lying(record.uid, record.lowered, told)
             with tools.depot.told():
                 tools.cellar.take(record.uid, record.terms.vram, lying, told)
         with story.watch.phase(demote.VERIFY):
-            told = course(story, demote.VERIFY, ended)
+            told = course(story, demote.VERIFY, ended, size)
             tools.cellar.verify(record.uid, record.lowered, told)
         story.mark(Mark.FETCHED)
     except (Refused, Retry, OSError) as error:  # Damaged too: what is damaged is the new copy

@@ -67,7 +67,7 @@ def finish(story: Story) -> Record:
 def _below(story: Story, ended: threading.Event) -> tuple[Slot, str]:
     """Where it comes from, and how that is told. Who cannot be called off is waited for."""
     what = READ_STORED if story.record.stored else READ
-    return story.contents(hurried=ended is _NEVER), what
+    return story.contents(hurried=ended is _NEVER, ended=ended), what
 
 
 def _read(story: Story, below: Slot, slot: Slot, ended: threading.Event) -> list[Kept]:

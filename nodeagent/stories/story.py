@@ -133,12 +133,12 @@ class Story:
                 return record
             raise JournalAway(f"the journal cannot be written: {error}") from error
 
-    def contents(self, *, hurried: bool = False) -> Slot:
+    def contents(self, *, hurried: bool = False, ended: threading.Event | None = None) -> Slot:
         """What it has while it is parked, in the pool, the cellar or the depot: to be read.
-        `hurried`: somebody waits for it."""
-        record = self.record
+        `hurried`: somebody waits for it. `ended`: what calls off waiting for the object store."""
+        record, depot = self.record, self.tools.depot
         if record.stored:
-            return self.tools.depot.slot(record.uid, record.lowered, hurried=hurried)
+            return depot.slot(record.uid, record.lowered, hurried=hurried, ended=ended)
         if record.lowered:
             return self.tools.cellar.slot(record.uid, record.lowered)
         return self.tools.pool.slot(record.uid)

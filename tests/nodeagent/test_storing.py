@@ -21,6 +21,7 @@ from kybernate.stores.ram import Ram
 from kybernate.testing.builders import a_group
 from nodeagent import depot as depots
 from nodeagent.disk.journal import BreakingJournal
+from nodeagent.disk.pool import NoRoom
 from nodeagent.disk.records import Mark, Record
 from nodeagent.linux.processes import boot_id
 from nodeagent.lives.life import tier_of
@@ -264,7 +265,7 @@ def test_what_was_only_begun_holds_no_room_against_itself_or_others(
     desk.depot.look()
     record = store.store(desk.story(desk.now()), NEVER)
     assert desk.depot.room().free == 2 * GIB
-    with pytest.raises(depots.NoRoom):
+    with pytest.raises(NoRoom):
         desk.depot._reserve("uid-b.0", 4 * GIB)
     desk.depot.look()
     _runs_as_before(desk, record)
@@ -442,6 +443,25 @@ def test_called_off_it_is_found_where_it_was(desk: Desk, server: Broken) -> None
             move(desk.story(record), wanted)
         assert tier_of(desk.now()) is Tier.OBJECT
     assert (desk.pool.slots(), desk.cellar.names()) == ({}, ())
+    _runs_as_before(desk, desk.now())
+
+
+@pytest.mark.parametrize("move", [fetch.fetch, promote.promote])
+def test_what_is_read_in_the_background_is_called_off_while_the_store_is_away(
+    desk: Desk, server: Broken, move: Callable[..., Record]
+) -> None:
+    record, wanted, asked = _stored(desk), threading.Event(), []
+
+    def away(key: str) -> None:
+        asked.append(key)
+        wanted.set()
+        _away(key)
+
+    server.does = {"*": away}
+    with pytest.raises(Undone):
+        move(desk.story(record), wanted)
+    assert len(asked) == 1, "not tried again for somebody who is not waiting for it"
+    server.does = {}
     _runs_as_before(desk, desk.now())
 
 
