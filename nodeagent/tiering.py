@@ -177,4 +177,4 @@ def _matters(books: Books) -> tuple[object, ...]:
         for key, t in sorted(books.tenancies.items())
         if t.state is State.PARKED or t.in_vram
     )
-    return (there, books.pool_free, books.nvme_free > 0, books.object_free > 0)
+    return (there, books.pool_free, books.nvme_free, books.object_free)

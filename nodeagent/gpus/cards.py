@@ -40,10 +40,10 @@ class Below:
     object_free: int = 0
     rates: Mapping[Tier, Bandwidth] = field(default_factory=dict)
 
-    def matters(self) -> tuple[int, bool, bool]:
-        """What may change a decision by itself. Of NVMe only whether there is room: others write
-        to the same disk all the time; of the object store likewise."""
-        return (self.pool_free, self.nvme_free > 0, self.object_free > 0)
+    def matters(self) -> tuple[int, int, int]:
+        """What may change a decision by itself: what fits does, not only whether anything does.
+        All three count what is ours against a limit, whatever others write to the same disk."""
+        return (self.pool_free, self.nvme_free, self.object_free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
