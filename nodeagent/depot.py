@@ -99,6 +99,7 @@ class Depot:
         self._held: dict[str, _Held] = {}
         self._begun: dict[str, int] = {}  # may be there; found out by the first listing
         self._left_alone: frozenset[str] = frozenset()  # uids of records that nobody could read
+        self._stuck: set[str] = set()  # cannot be removed, and that was told
         self._known = self._listed = self._away = False
         self._looking = Looking("depot", self.look, clock, AGAIN_S)
 
@@ -259,7 +260,15 @@ class Depot:
         with self._lock:
             going = [name for name, one in self._held.items() if one.doomed and not one.busy]
         for name in going:
-            self._clear(self._store, name)
+            try:
+                self._clear(self._store, name)
+            except Refused as problem:  # of this one: it goes on counting, and others go
+                self._tell_once(name, str(problem))
+
+    def _tell_once(self, name: str, why: str) -> None:
+        if name not in self._stuck:
+            get_logger(copy=name).error("a copy in the object store cannot be removed", why=why)
+        self._stuck.add(name)
 
     def _find(self, there: Collection[str]) -> None:
         with self._lock:
@@ -280,6 +289,7 @@ class Depot:
             store.delete(listed.key)
         with self._lock:
             self._held.pop(name, None)
+        self._stuck.discard(name)
 
     # the store, as it is asked now
 

@@ -15,7 +15,7 @@ from kybernate.artifacts.chunks import Bytes
 from kybernate.model.ids import GpuUuid
 from kybernate.model.tier import Room, Tier
 from kybernate.model.verdict import Reason
-from kybernate.stores.errors import Away
+from kybernate.stores.errors import Away, Denied
 from kybernate.stores.port import Listed
 from kybernate.stores.ram import Ram
 from kybernate.testing.builders import a_group
@@ -495,6 +495,29 @@ def test_an_agent_that_starts_removes_what_its_journal_does_not_name(
     desk.depot.look()
     assert _keys(desk, "") == sorted([*own, *others[2:]]), "only what is its own"
     _runs_as_before(desk, desk.now())
+
+
+def test_one_copy_that_cannot_be_removed_bars_no_other(desk: Desk, server: Broken) -> None:
+    _stored(desk)
+    stuck, other = (f"parked/node/uid-{n}.0/manifests/parked/contents" for n in "yz")
+    for key in (stuck, other):
+        server.put(key, b"x")
+
+    def denied(key: str) -> None:
+        if key == stuck:
+            raise Denied("it is locked")
+
+    server.does = {"delete": denied}
+    desk.restart()
+    record = _restarted(desk)
+    assert desk.depot.look() == depots.LOOK_S
+    assert desk.depot.room().free, "the store is not away"
+    assert stuck in _keys(desk)
+    assert other not in _keys(desk)
+    server.does = {}
+    desk.depot.look()
+    assert stuck not in _keys(desk)
+    _runs_as_before(desk, record)
 
 
 def test_after_a_boot_all_of_it_goes(desk: Desk, server: Broken) -> None:
