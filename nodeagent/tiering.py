@@ -31,7 +31,8 @@ from nodeagent.stories.story import Story
 from nodeagent.turns.coordinator import Coordinator
 
 LOOK_S = 1.0  # between two looks at whether anything changed; policy is asked only then
-BUSY_S = 1.0  # after one that was called off
+BUSY_S = 1.0  # after one that was called off, or that somebody has
+_DOUBLED = 10  # times at most, of pauses that have a longest one before
 AGAIN_FIRST_S, AGAIN_MOST_S = 5.0, 600.0  # after one that failed
 
 
@@ -115,6 +116,7 @@ class Tiering:
     def _carry_out(self, move: Move) -> None:
         life = self.lives.get(move.key)
         if life is None:
+            self._put_off(move.key)
             return
         way = _WAYS[move.of, move.to]
         doing = Doing.DEMOTING if move.down else Doing.PROMOTING
@@ -128,8 +130,8 @@ class Tiering:
         endings = Endings(happening=None, tell=lambda one, why: self._undone(one, move, story, why))
         if self.stage.run_aside(life, story, run, _Quiet(self.coordinator), endings):
             self._done(life, move, story)
-        elif move.key not in self._failed:
-            self._leave_alone(move.key, BUSY_S)
+        else:
+            self._put_off(move.key)
 
     def _done(self, life: Life, move: Move, story: Story) -> None:
         self._failed.pop(move.key, None)
@@ -152,9 +154,14 @@ class Tiering:
         self.moved(move.to, "failed", 0, story.watch.seconds)
         self.teller.move_failed(life, move, why)
 
+    def _put_off(self, key: WorkloadKey) -> None:
+        """Somebody has it now, or it is gone: it is not asked about again at once."""
+        one = self._failed.setdefault(key, _Failed())
+        one.until = max(one.until, self.stage.tools.clock.now() + BUSY_S)
+
     def _leave_alone(self, key: WorkloadKey, first: float) -> None:
         one = self._failed.setdefault(key, _Failed())
-        pause = min(AGAIN_MOST_S, first * 2**one.times)
+        pause = min(AGAIN_MOST_S, first * 2 ** min(one.times, _DOUBLED))
         one.times += first == AGAIN_FIRST_S
         one.until = self.stage.tools.clock.now() + pause
 
