@@ -63,10 +63,12 @@ def finish(story: Story) -> Record:
 
 def reach(story: Story) -> Record:
     """Before anybody is parked for it: whether the depot gives what it has of it. What comes by way
-    of the pool comes now, while others work. Raises Undone (parked as before), Lost."""
+    of the pool comes now, while others work. It may have come up since it was planned: then nobody
+    is asked. Raises Undone (parked as before), Lost."""
     try:
         with story.watch.phase("reach"):
-            story.tools.depot.reach(story.record.uid, story.record.lowered)
+            if story.record.stored:
+                story.tools.depot.reach(story.record.uid, story.record.lowered)
     except (Refused, Retry, OSError) as error:
         raise story.undone(Reason.CONTENTS_AWAY, str(error)) from error
     _within_reach(story)

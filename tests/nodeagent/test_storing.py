@@ -183,6 +183,17 @@ def test_bulk_comes_back_by_way_of_the_pool(desk: Desk, server: Broken) -> None:
     _runs_as_before(desk, desk.now())
 
 
+@pytest.mark.parametrize("came_up", [fetch.fetch, promote.promote])
+def test_who_came_up_meanwhile_is_within_reach_without_the_store(
+    desk: Desk, server: Broken, came_up: Callable[..., Record]
+) -> None:
+    record = came_up(desk.story(_stored(desk)), NEVER)
+    server.does = {"*": _away}
+    assert resume.reach(desk.story(record)) == record
+    server.does = {}
+    _runs_as_before(desk, record)
+
+
 @pytest.mark.parametrize("mark", [*DOWN, *UP, *TO_RAM])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("away", [False, True], ids=["", "the-store-is-away-then"])
