@@ -193,8 +193,8 @@ class Story:
 
         with ThreadPoolExecutor(len(cards), "cards") as side_by_side:
             cards_done = [side_by_side.submit(one_card, numbers) for numbers in cards.values()]
-        for one in cards_done:
-            one.result()
+        while cards_done:  # no frame of an error's may hold it: what it was reading ends with it
+            cards_done.pop(0).result()
         return [done[number] for number in range(len(parts))]
 
     def patiently(self, step: Callable[[], None]) -> None:

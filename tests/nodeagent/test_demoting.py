@@ -2,9 +2,11 @@
 a disk that is full, broken or lies. Real: journal, pool, cellar, their disk. Faked: the card."""
 
 import errno
+import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,33 @@ def test_bulk_comes_back_by_way_of_the_pool(desk: Desk) -> None:
     resume.resume(story)
     assert "read nvme" in {phase.name for phase in story.watch.phases()}
     assert desk.mechanism.vram == CONTENTS
+
+
+def test_what_a_card_was_reading_ends_with_the_error_of_reading_it(desk: Desk) -> None:
+    """Its stream holds the way to the object store, and nobody collects it."""
+    closed = []
+
+    def stream() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(True)
+
+    def reads(part: Kept) -> None:
+        reading = stream()
+        next(reading)
+        raise CardFull(part.uuid)
+
+    parts = [Kept(name=n, uuid=n, size=1, content=1, digest="") for n in ("GPU-0", "GPU-1")]
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(CardFull):
+            desk.story().by_card(parts, reads)
+        assert closed == [True, True]
+    finally:
+        gc.enable()
 
 
 def test_what_is_with_its_processes_is_not_demoted(desk: Desk) -> None:
