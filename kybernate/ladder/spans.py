@@ -19,7 +19,7 @@ from kybernate.stores.port import Store
 
 MOST = packs.FULL
 """Bytes of sealed chunks that are fetched at once."""
-ROOM = -(-MOST // 4096 + 2) * 4096
+ROOM = (-(-MOST // 4096) + 2) * 4096
 """For the whole blocks of a disk that a span is in."""
 
 

@@ -11,7 +11,7 @@ from kybernate.artifacts import signing
 from kybernate.artifacts.chunks import CHUNK
 from kybernate.artifacts.faults import Unusable
 from kybernate.artifacts.manifest import Manifest
-from kybernate.ladder import copying, reading, writing
+from kybernate.ladder import copying, reading, spans, writing
 from kybernate.ladder.keyring import KeyRing
 from kybernate.ladder.progress import Course, Ended, Progress
 from kybernate.ladder.writing import Writing
@@ -255,3 +255,11 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         pytest.raises(OSError, match="symbolic"),
     ):
         out.take("link", tmp_path / "link")
+
+
+def test_a_buffer_has_room_for_the_blocks_at_both_ends_of_the_longest_span() -> None:
+    block = 4096
+    first, last = block - 1, block - 1 + spans.MOST  # the worst: both ends are in others' blocks
+    blocks = -(-last // block) - first // block
+    assert blocks * block <= spans.ROOM
+    assert spans.ROOM % block == 0
