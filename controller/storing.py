@@ -101,12 +101,13 @@ class StoreRoom:
             refusal = self._refused(one, limits)
             if refusal is not None:
                 raise StoreFull(refusal)
-            self._coming[key] = one, inf
+            self._coming[key] = own = one, inf
         try:
             yield
         except BaseException:
             with self._lock:
-                self._coming.pop(key, None)
+                if self._coming.get(key) is own:  # a newer try's stays
+                    del self._coming[key]
             raise
         with self._lock:
             self._coming[key] = one, self._clock.monotonic() + SEEN_WITHIN

@@ -143,6 +143,18 @@ def test_one_that_failed_gives_its_room_back(full_with_two: Room) -> None:
     room.demote(a_checkpoint("c"))
 
 
+def test_a_try_that_failed_takes_no_room_from_a_newer_one(full_with_two: Room) -> None:
+    room, one = full_with_two, a_checkpoint("a")
+    room.agents.go.set()
+    older = room.room._counted(one)
+    older.__enter__()
+    with room.room._counted(one):
+        assert not older.__exit__(AgentAway, AgentAway("gone"), None)
+        room.demote(a_checkpoint("b"))
+        with pytest.raises(StoreFull):
+            room.demote(a_checkpoint("c"))
+
+
 def test_one_that_goes_on_is_not_counted_beside_itself(full_with_two: Room) -> None:
     room = full_with_two
     room.agents.go.set()
