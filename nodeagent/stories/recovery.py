@@ -181,7 +181,9 @@ _BETWEEN: Mapping[Mark, Callable[[Story, bool, bool], Record]] = {
     Mark.STORING: lambda story, *_: store.undo(story),
     Mark.STORED: lambda story, *_: store.finish(story),
     Mark.FETCHING: lambda story, *_: fetch.undo(story),
-    Mark.FETCHED: lambda story, _, cellar: fetch.finish(story) if cellar else fetch.undo(story),
+    Mark.FETCHED: lambda story, *_: (
+        fetch.undo(story) if _is_damaged(story) else fetch.finish(story)
+    ),
 }
 
 
@@ -191,6 +193,18 @@ def _is_whole(slot: Slot) -> bool:
     except (Refused, Retry, OSError):
         return False
     return True
+
+
+def _is_damaged(story: Story) -> bool:
+    """The cellar's copy. It was read back in full, and the depot's may be going: a disk that does
+    not give it now is no reason to give it up."""
+    try:
+        story.tools.cellar.slot(story.record.uid, story.record.lowered).parts()
+    except Damaged:
+        return True
+    except (Refused, Retry, OSError):
+        return False
+    return False
 
 
 def _stands_still(story: Story) -> Record:

@@ -2,6 +2,7 @@
 failing, killed at each, and with a store that is away, slow, full of errors, or gives wrong bytes.
 Real: journal, pool, cellar, their disk, what is sealed. Faked: the card, the store's server."""
 
+import errno
 import os
 import shutil
 import threading
@@ -233,6 +234,25 @@ def test_nothing_is_lost_where_the_agent_dies_while_the_cellars_copy_goes(
     desk.restart()
     found = _restarted(desk)
     assert tier_of(found) is Tier.OBJECT
+    _runs_as_before(desk, found)
+
+
+def test_what_was_fetched_is_not_given_up_for_a_disk_that_fails_to_read_for_once(
+    desk: Desk, server: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = _stored(desk)
+    desk.use_journal(BreakingJournal(desk.journal, f"after:{Mark.FETCHED}", _kill))
+    with pytest.raises(Killed):
+        fetch.fetch(desk.story(record), NEVER)
+    desk.restart()
+
+    def fails(*_: object) -> memoryview:
+        raise OSError(errno.EIO, "for once")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("kybernate.stores.nvme.Nvme.get", fails)
+        found = _restarted(desk)
+    assert tier_of(found) is Tier.NVME
     _runs_as_before(desk, found)
 
 
