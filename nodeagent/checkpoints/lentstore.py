@@ -73,7 +73,8 @@ class LentStore(rpc.PeerStoreServicer):
     def List(self, request: pb.ListRequest, context: Context) -> Iterator[pb.ListPiece]:  # noqa: N802
         """Of all."""
         with self._asked(context) as store:
-            found = self._listed(store, port.checked_prefix(request.prefix))
+            listed = self._listed(store, port.checked_prefix(request.prefix))
+            found = (one for one in listed if _is_key(one.key))
             while several := [_told(one) for one in islice(found, _LISTED)]:
                 yield pb.ListPiece(objects=several)
 
@@ -163,6 +164,15 @@ def _received(pieces: Iterator[pb.PutPiece]) -> tuple[str, bytearray]:
     if len(content) != first.size:
         raise Faulty(f"{key}: {len(content)} bytes came (expected {first.size})")
     return key, content
+
+
+def _is_key(key: str) -> bool:
+    """Nobody can ask for another, and one of them would spoil the whole listing to its reader."""
+    try:
+        port.checked(key)
+    except BadKey:
+        return False
+    return True
 
 
 def _told(one: port.Listed) -> pb.Listed:

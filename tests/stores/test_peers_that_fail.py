@@ -243,6 +243,13 @@ class TestWhoMayDoWhat:
             peer.delete("a")
         assert bytes(ram.get("a")) == b"x"
 
+    def test_what_is_no_key_is_not_listed(self, lend: Lend, tmp_path: Path) -> None:
+        store = Nvme(tmp_path / "store")
+        store.put("manifests/default/a", b"x")
+        (tmp_path / "store" / "manifests" / "default" / "Mine.OLD").write_bytes(b"x")
+        peer = lend(Lent(store)).peer()
+        assert [one.key for one in peer.list()] == ["manifests/default/a"]
+
     def test_what_is_no_part_of_a_store_of_checkpoints_is_not_there(
         self, lend: Lend, tmp_path: Path
     ) -> None:
