@@ -150,7 +150,7 @@ class Depot:
         it is there already is not put again.
 
         Raises NoRoom, Damaged (what lies in the cellar), Ended, OutOfReach, Refused; what was put
-        stays, for the next time, until it is dropped.
+        stays, for the next time, until it is dropped or another one needs its room.
         """
         name = _name(uid, token)
         self._reserve(name, size)

@@ -5,7 +5,7 @@ object store, and not before.
 
 Called by `tiering`, and by recovery with what a dead agent left. Until STORED the cellar's copy is
 the one that counts. What was put stays there for the next time, until the workload leaves the
-cellar upwards.
+cellar upwards, or another one needs its room there.
 """
 
 import threading
