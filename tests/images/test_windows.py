@@ -52,7 +52,7 @@ def test_many_windows_make_larger_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "MOST", 4)
     write(tmp_path, rows((0, 16 * PAGES)), b"")
     assert cuts(tmp_path)["pages-1.img"] == (4 * WINDOW,) * 4
-    write(tmp_path, rows((0, 64 * PAGES)), b"")
+    write(tmp_path, rows((0, 256 * PAGES)), b"")
     assert set(cuts(tmp_path)["pages-1.img"]) == {windows.LARGEST}
 
 
