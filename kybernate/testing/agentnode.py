@@ -189,6 +189,12 @@ class AgentNode:
             except AgentAway:
                 return None
 
+    def tier_of(self, pod: Pod) -> str:
+        """Where its contents are; empty while nobody knows."""
+        view = self.view()
+        found = view.workload(pod.key) if view else None
+        return found.tier if found else ""
+
     def state_of(self, pod: Pod) -> State | None:
         """One workload's state."""
         view = self.view()
@@ -280,6 +286,10 @@ class AgentNode:
         """What was written, by the API server's word."""
         found: list[dict[str, Any]] = self.kube.list(EVENTS)
         return found
+
+    def notes(self, reason: str) -> list[str]:
+        """Of the events of one kind."""
+        return [one["note"] for one in self.events() if one["reason"] == reason]
 
     def _run(
         self,

@@ -60,7 +60,7 @@ def test_nothing_is_lost_wherever_it_dies_between_the_tiers(
             node.tell_created(pod)
             _active(node, pod)
             asked[pod.key] = pod.predict()["counter"]
-        wait_for(lambda: _tier(node, a) == "nvme" or not node.agent_runs, "a is on NVMe")
+        wait_for(lambda: node.tier_of(a) == "nvme" or not node.agent_runs, "a is on NVMe")
         node.opa.demotes, node.opa.slice_seconds = False, 3600.0
         with Agent.on_node(node.socket) as agent:
             agent.activate(a.key, within=5.0)
@@ -94,7 +94,7 @@ def test_nothing_is_lost_wherever_it_dies_between_nvme_and_the_object_store(
             node.tell_created(pod)
             _active(node, pod)
             asked[pod.key] = pod.predict()["counter"]
-        wait_for(lambda: _tier(node, a) == "object" or not node.agent_runs, "a is stored")
+        wait_for(lambda: node.tier_of(a) == "object" or not node.agent_runs, "a is stored")
         node.opa.places = {str(a.key): "nvme"}
     assert node.await_agent_end() == KILLED
 
@@ -107,12 +107,6 @@ def test_nothing_is_lost_wherever_it_dies_between_nvme_and_the_object_store(
         assert answer == answer | {"intact": True, "counter": asked[pod.key] + 1}
     below = node.folder / "store" / "parked" / "node"
     wait_for(lambda: not [p for p in below.rglob("*") if p.is_file()], "nothing of a is left there")
-
-
-def _tier(node: AgentNode, pod: Pod) -> str:
-    view = node.view()
-    found = view.workload(pod.key) if view else None
-    return found.tier if found else ""
 
 
 def _tell_the_story(node: AgentNode, a: Pod, b: Pod, told: list[Pod]) -> dict[object, int]:

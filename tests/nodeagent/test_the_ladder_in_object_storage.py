@@ -35,7 +35,7 @@ def stored(node: AgentNode, server: ObjectServer) -> AgentNode:
         pod = node.start_pod(name, f"G0/{number}", vram="60Gi")
         node.await_state(pod, State.ACTIVE)
         assert pod.predict()["counter"] == 1
-    wait_for(lambda: _tier(node, _pod(node, "a")) == "object", "a is in the object store")
+    wait_for(lambda: node.tier_of(_pod(node, "a")) == "object", "a is in the object store")
     return node
 
 
@@ -49,16 +49,6 @@ def _who(server: ObjectServer) -> dict[str, str]:
 
 def _pod(node: AgentNode, name: str) -> Pod:
     return next(pod for key, pod in node.pods.items() if key.name == name)
-
-
-def _tier(node: AgentNode, pod: Pod) -> str:
-    view = node.view()
-    found = view.workload(pod.key) if view else None
-    return found.tier if found else ""
-
-
-def _events(node: AgentNode, reason: str) -> list[str]:
-    return [one["note"] for one in node.events() if one["reason"] == reason]
 
 
 def _there(server: ObjectServer) -> list[str]:
@@ -81,15 +71,15 @@ def test_it_goes_down_both_steps_and_runs_on_with_what_it_had(
     view = stored.view()
     assert view is not None
     assert {one.tier: one.used for one in view.tiers} == {"ram": 0, "nvme": 0, "object": 60 * GIB}
-    wait_for(lambda: len(_events(stored, "Demoted")) == 2, "both steps are told")
-    nvme, store = _events(stored, "Demoted")
+    wait_for(lambda: len(stored.notes("Demoted")) == 2, "both steps are told")
+    nvme, store = stored.notes("Demoted")
     assert nvme.startswith("demoted to NVMe in ")
     assert store.startswith("demoted to object storage in ")
     assert "write object" in store
     assert "verify object" in store
     stored.opa.places = {}
     _ask(stored, a, 2)
-    wait_for(lambda: any("fetch" in one for one in _events(stored, "Resumed")), "it is told how")
+    wait_for(lambda: any("fetch" in one for one in stored.notes("Resumed")), "it is told how")
     wait_for(lambda: not _there(server), "nothing of it is left there")
     _ask(stored, b, 2)
 
@@ -97,7 +87,7 @@ def test_it_goes_down_both_steps_and_runs_on_with_what_it_had(
 def test_another_agent_finds_it_there(stored: AgentNode, server: ObjectServer) -> None:
     stored.kill_agent()
     stored.start_agent()
-    wait_for(lambda: _tier(stored, _pod(stored, "a")) == "object", "a is where it was")
+    wait_for(lambda: stored.tier_of(_pod(stored, "a")) == "object", "a is where it was")
     stored.opa.places = {}
     _ask(stored, _pod(stored, "a"), 2)
 
@@ -118,7 +108,7 @@ def test_killed_on_its_way_there_it_runs_on(
     node.await_agent_end()
     node.opa.places = {}
     node.start_agent()
-    wait_for(lambda: _tier(node, a) in ("nvme", "object", "vram"), "it is known where a is")
+    wait_for(lambda: node.tier_of(a) in ("nvme", "object", "vram"), "it is known where a is")
     _ask(node, a, 2)
     wait_for(lambda: not _there(server), "nothing of it is left there")
 
@@ -133,7 +123,7 @@ def test_while_the_server_is_away_it_stays_parked_and_nobody_leaves_for_it(
     wait_for(lambda: _why_not(stored), "the event says why")
     assert (stored.state_of(a), stored.state_of(b)) == (State.PARKED, State.ACTIVE)
     assert b.predict()["counter"] == 2, "the holder never left"
-    assert len(_events(stored, "Parked")) == 1, "which is that of a"
+    assert len(stored.notes("Parked")) == 1, "which is that of a"
     server.start_again()
     stored.opa.places = {}
     wait_for(lambda: stored.state_of(a) is State.ACTIVE, "it is tried again", 90.0)
@@ -142,7 +132,7 @@ def test_while_the_server_is_away_it_stays_parked_and_nobody_leaves_for_it(
 
 
 def _why_not(node: AgentNode) -> Any:
-    return [note for note in _events(node, "ResumeFailed") if "object store" in note]
+    return [note for note in node.notes("ResumeFailed") if "object store" in note]
 
 
 def test_it_comes_up_before_its_turn(stored: AgentNode) -> None:
@@ -150,16 +140,16 @@ def test_it_comes_up_before_its_turn(stored: AgentNode) -> None:
     stored.opa.places, stored.opa.slice_seconds = {}, 3600.0
     with Agent.on_node(stored.socket) as agent, pytest.raises(Exception, match=r"."):
         agent.activate(a.key, within=1.0)
-    wait_for(lambda: _tier(stored, a) == "ram", "it is staged while it waits")
+    wait_for(lambda: stored.tier_of(a) == "ram", "it is staged while it waits")
     assert stored.state_of(_pod(stored, "b")) is State.ACTIVE
-    wait_for(lambda: "promoted to RAM" in "".join(_events(stored, "Promoted")), "it is told")
+    wait_for(lambda: "promoted to RAM" in "".join(stored.notes("Promoted")), "it is told")
 
 
 def test_it_comes_back_to_nvme_where_policy_says_so(stored: AgentNode) -> None:
     a = _pod(stored, "a")
     stored.opa.places = {"default/a": "nvme"}
-    wait_for(lambda: _tier(stored, a) == "nvme", "it is on NVMe", 60.0)
-    wait_for(lambda: "promoted to NVMe" in "".join(_events(stored, "Promoted")), "it is told")
+    wait_for(lambda: stored.tier_of(a) == "nvme", "it is on NVMe", 60.0)
+    wait_for(lambda: "promoted to NVMe" in "".join(stored.notes("Promoted")), "it is told")
     stored.opa.places = {}
     _ask(stored, a, 2)
 
@@ -184,6 +174,6 @@ def test_where_ram_and_nvme_are_full_the_longest_parked_goes_on_and_all_run_on(
         node.await_state(pod, State.ACTIVE)
         assert pod.predict()["counter"] == 1
         pods.append(pod)
-    assert [_tier(node, pod) for pod in pods] == ["object", "nvme", "ram", "vram"]
+    assert [node.tier_of(pod) for pod in pods] == ["object", "nvme", "ram", "vram"]
     for pod in pods:
         _ask(node, pod, 2)

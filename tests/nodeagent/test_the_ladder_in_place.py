@@ -22,16 +22,6 @@ def _start_three(node: AgentNode) -> list[Pod]:
     return pods
 
 
-def _tier(node: AgentNode, pod: Pod) -> str:
-    view = node.view()
-    found = view.workload(pod.key) if view else None
-    return found.tier if found else ""
-
-
-def _events(node: AgentNode, reason: str) -> list[str]:
-    return [one["note"] for one in node.events() if one["reason"] == reason]
-
-
 def _ask(node: AgentNode, pod: Pod, count: int) -> None:
     with Agent.on_node(node.socket) as agent:
         agent.activate(pod.key, within=60.0)
@@ -45,19 +35,19 @@ def test_where_the_pool_is_full_the_least_valuable_leaves_it_and_comes_back(
     node.pool_limit = "70Gi"
     node.start_agent()
     a, b, c = _start_three(node)
-    assert [_tier(node, pod) for pod in (a, b, c)] == ["nvme", "ram", "vram"]
+    assert [node.tier_of(pod) for pod in (a, b, c)] == ["nvme", "ram", "vram"]
     view = node.view()
     assert view is not None
     rooms = {one.tier: one.used for one in view.tiers}
     assert rooms == {"ram": 60 * GIB, "nvme": 60 * GIB}
-    wait_for(lambda: _events(node, "Demoted"), "it is told")
-    (note,) = _events(node, "Demoted")
+    wait_for(lambda: node.notes("Demoted"), "it is told")
+    (note,) = node.notes("Demoted")
     assert note.startswith("demoted to NVMe in ")
     assert "write nvme" in note
 
     _ask(node, a, 2)
-    assert _tier(node, b) == "nvme"
-    wait_for(lambda: any("fetch" in one for one in _events(node, "Resumed")), "its phases are told")
+    assert node.tier_of(b) == "nvme"
+    wait_for(lambda: any("fetch" in one for one in node.notes("Resumed")), "its phases are told")
     _ask(node, b, 2)
     _ask(node, c, 2)
 
@@ -68,8 +58,8 @@ def test_another_agent_finds_contents_in_either_tier(node: AgentNode) -> None:
     a, b, c = _start_three(node)
     node.kill_agent()
     node.start_agent()
-    wait_for(lambda: _tier(node, a) == "nvme", "a is where it was")
-    assert _tier(node, b) == "ram"
+    wait_for(lambda: node.tier_of(a) == "nvme", "a is where it was")
+    assert node.tier_of(b) == "ram"
     for pod in (a, b, c):
         _ask(node, pod, 2)
 
@@ -99,13 +89,13 @@ def test_the_next_in_line_is_brought_up_before_its_turn(node: AgentNode) -> None
     node.await_state(a, State.ACTIVE)
     b = node.start_pod("b", "G0/1", vram="60Gi")
     node.await_state(b, State.ACTIVE)
-    wait_for(lambda: _tier(node, a) == "nvme", "a went down")
+    wait_for(lambda: node.tier_of(a) == "nvme", "a went down")
     node.opa.demotes, node.opa.slice_seconds = False, 3600.0
     with Agent.on_node(node.socket) as agent, pytest.raises(Exception, match=r"."):
         agent.activate(a.key, within=1.0)
-    wait_for(lambda: _tier(node, a) == "ram", "it is staged while it waits")
+    wait_for(lambda: node.tier_of(a) == "ram", "it is staged while it waits")
     assert node.state_of(b) is State.ACTIVE
-    wait_for(lambda: _events(node, "Promoted"), "it is told")
+    wait_for(lambda: node.notes("Promoted"), "it is told")
 
 
 def test_what_is_deleted_while_it_is_on_nvme_leaves_nothing(node: AgentNode) -> None:
@@ -116,7 +106,7 @@ def test_what_is_deleted_while_it_is_on_nvme_leaves_nothing(node: AgentNode) -> 
     b = node.start_pod("b", "G0/1", vram="60Gi")
     node.await_state(b, State.ACTIVE)
     below = node.folder / "state" / "parked"
-    wait_for(lambda: _tier(node, a) == "nvme", "a went down")
+    wait_for(lambda: node.tier_of(a) == "nvme", "a went down")
     assert [path.name for path in below.iterdir()] == [a.uid]
     node.end_pod(a)
     wait_for(lambda: not list(below.iterdir()), "nothing of it is left")
