@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controller import secrets
 from controller.duties import Duty
 from kybernate.api import names
+from kybernate.artifacts import chunks
 from kybernate.clients.clock import Clock
 from kybernate.clients.errors import NotFound
 from kybernate.clients.kube import Kube, Obj
@@ -31,7 +32,6 @@ SECRET = "kyb-checkpoint-keys"  # noqa: S105 - its name
 SINCE = f"{names.GROUP}/signing-since"
 NEXT_SINCE = f"{names.GROUP}/next-since"
 _EVERY = 30.0  # seconds: so soon is a Secret that somebody deleted back
-SECRET_BYTES = 32
 _OURS = frozenset({"signing.key", "next.key", "trusted.pem", "wrapping.key"})
 _PEM = serialization.Encoding.PEM
 
@@ -141,7 +141,7 @@ def make() -> bytes:
 
 def make_wrapping() -> bytes:
     """A new key that wraps: 32 random bytes, in base64."""
-    return b64encode(os.urandom(SECRET_BYTES))
+    return b64encode(os.urandom(chunks.SECRET))
 
 
 def public(private: bytes) -> bytes:

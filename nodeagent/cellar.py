@@ -22,7 +22,6 @@ from kybernate.artifacts import chunks, names
 from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.faults import Unusable
 from kybernate.clients.clock import Clock
-from kybernate.ladder import reading
 from kybernate.ladder.progress import Course
 from kybernate.ladder.writing import Writing
 from kybernate.model.tier import Room
@@ -127,9 +126,7 @@ class Cellar:
     def verify(self, name: str, token: str, course: Course) -> None:
         """Read every byte back from the disk. Raises Damaged, Ended, Refused, Retry."""
         with _told():
-            lying = self.lying(name, token)
-            manifest = lying.opened.manifest
-            reading.deliver(lying.store, manifest, lying.key, _nowhere, course)
+            self.lying(name, token).verify(course)
 
     def lying(self, name: str, token: str) -> Lying:
         """The copy, its manifest read. Raises Damaged, Refused, Retry."""
@@ -237,10 +234,6 @@ def _told() -> Iterator[None]:
         raise Damaged(f"the copy in the cellar: {error}") from error
     except stores.NoRoom as error:
         raise NoRoom(str(error)) from error
-
-
-def _nowhere(path: str, at: int, chunk: memoryview) -> None:
-    """For bytes that are only to be right."""
 
 
 def _gib(size: int) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from kyb.doctor.facts import ObjectStore, Rates
 from kybernate.clients.errors import Refused, Retry
 from kybernate.ladder.keyring import BadKeys, KeyRing
-from kybernate.stores import places
-from kybernate.stores.errors import Absent, Away, Denied, Faulty, NoRoom
+from kybernate.stores import places, port
+from kybernate.stores.errors import Away, Denied, Faulty, NoRoom
 from kybernate.stores.places import BadPlace
 from kybernate.stores.port import Store
 
@@ -83,18 +83,10 @@ def _there_and_back(
     if any(one != content for one in came):
         raise _Wrong("what came back is not what was put")
     gone = list(threads.map(store.delete, keys))
-    if not all(gone) or any(threads.map(lambda key: _is_there(store, key), keys)):
+    if not all(gone) or any(threads.map(lambda key: port.is_there(store, key), keys)):
         raise _Wrong("what is deleted stays")
     whole = len(content) * len(keys)
     return Rates(into=whole / max(put - began, 1e-9), out_of=whole / max(ended - put, 1e-9))
-
-
-def _is_there(store: Store, key: str) -> bool:
-    try:
-        store.stat(key)
-    except Absent:
-        return False
-    return True
 
 
 def _keys(wrapping: Path | None) -> tuple[int, str]:

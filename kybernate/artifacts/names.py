@@ -72,6 +72,12 @@ def above(path: str) -> list[str]:
     return ["/".join(parts[:end]) for end in range(1, len(parts))]
 
 
+def is_pack(key: str) -> bool:
+    """Whether a pack stands there, as `pack_key` says."""
+    parts = key.split("/")
+    return len(parts) == 5 and parts[0] == DOMAINS and parts[2] == "packs"
+
+
 def manifest_key(namespace: str, name: str) -> str:
     """Where its manifest is. Raises Unusable."""
     check_key(namespace, name)

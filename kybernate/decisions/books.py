@@ -14,7 +14,7 @@ from kybernate.decisions.tenancy import Tenancy
 from kybernate.model.gpu import Group, Health
 from kybernate.model.ids import GroupName, WorkloadKey
 from kybernate.model.policy import HolderTerms
-from kybernate.model.tier import Bandwidth, Tier
+from kybernate.model.tier import Bandwidth, Tier, can_leave_ram
 from kybernate.model.workload import State
 
 # After a failed switch: 1, 2, 4 ... seconds until it is tried again, at most a minute.
@@ -74,7 +74,7 @@ class Books:
             sum(t.vram for t in self.tenancies.values() if self.may_go_down(t, tier))
             for tier in (Tier.RAM, Tier.NVME)
         )
-        return min(self.nvme_free + min(self.object_free, on_nvme), in_ram)
+        return can_leave_ram(in_ram, on_nvme, self.nvme_free, self.object_free)
 
     def nvme_short(self, short: int) -> int:
         """Bytes that NVMe lacks for the next one that has to leave the pool, where the pool is

@@ -16,7 +16,7 @@ from kybernate.model.estimate import Item
 from kybernate.model.gpu import Group, Health
 from kybernate.model.ids import NodeName, ResourceName
 from kybernate.model.node import NodeState, Tenant
-from kybernate.model.tier import Bandwidth, Room, Tier
+from kybernate.model.tier import Bandwidth, Room, Tier, can_leave_ram
 from kybernate.model.workload import State
 
 HOLDING = frozenset({State.ACTIVE, State.ACTIVATING, State.PARKING})
@@ -98,7 +98,7 @@ def _ram(state: NodeState) -> int:
         sum(t.vram for t in state.tenants if t.state is State.PARKED and t.tier is tier)
         for tier in (Tier.RAM, Tier.NVME)
     )
-    return ram + min(nvme + min(store, on_nvme), in_ram)
+    return ram + can_leave_ram(in_ram, on_nvme, nvme, store)
 
 
 def _shares_gpu(state: NodeState, tenant: Tenant, group: Group) -> bool:

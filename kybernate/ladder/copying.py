@@ -18,6 +18,7 @@ from kybernate.ladder.publishing import has, publish, putting_again
 from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Flaw
 from kybernate.stores.errors import Absent
+from kybernate.stores.pages import taken
 from kybernate.stores.port import Store
 
 AT_ONCE = 4
@@ -80,9 +81,10 @@ def fetched(store: Store, domain: str, pack: Pack, key: DomainKey) -> memoryview
 def check_pack(pack: Pack, content: memoryview, key: DomainKey) -> None:
     """That it is this pack, every chunk of it opened. Raises Unusable."""
     packs.check(pack.name, content)
+    room = taken(max((chunk.size for chunk in pack.chunks), default=0))
     for chunk, begin in zip(pack.chunks, pack.offsets, strict=True):
         sealed = content[begin : begin + chunk.size + TAG]
-        key.open(chunk.name, sealed, memoryview(bytearray(chunk.size)))
+        key.open(chunk.name, sealed, room[: chunk.size])
 
 
 def check_packs(store: Store, manifest: Manifest, key: DomainKey, course: Course) -> None:

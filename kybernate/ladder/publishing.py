@@ -20,6 +20,7 @@ from kybernate.artifacts.manifest import Manifest
 from kybernate.artifacts.packs import Pack
 from kybernate.clients.errors import Refused, Retry
 from kybernate.ladder.progress import Course
+from kybernate.stores import port
 from kybernate.stores.errors import Absent
 from kybernate.stores.port import Store
 
@@ -69,8 +70,8 @@ def publish(store: Store, manifest: Manifest, blob: bytes, course: Course) -> No
             _check_there(store, manifest.domain, manifest.packs)
             before = _content(store, key)
             store.put(key, blob)
-            if _is_there(store, intent):  # whoever sweeps without it has begun after the manifest
-                return
+            if port.is_there(store, intent):
+                return  # whoever sweeps without it has begun after the manifest
         _restore(store, key, before)  # somebody took us for dead: a clock jumped, or we slept
     raise Collected(f"{key}: its intent was taken away {_TRIES} times")
 
@@ -127,14 +128,6 @@ def _content(store: Store, key: str) -> bytes | None:
         return bytes(store.get(key))
     except Absent:
         return None
-
-
-def _is_there(store: Store, key: str) -> bool:
-    try:
-        store.stat(key)
-    except Absent:
-        return False
-    return True
 
 
 def _restore(store: Store, key: str, before: bytes | None) -> None:

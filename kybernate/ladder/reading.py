@@ -108,9 +108,7 @@ def stream(store: Store, manifest: Manifest, key: DomainKey, file: File) -> Iter
             yield from zeros(piece.size)
             continue
         for number in range(piece.first, piece.first + piece.count):
-            span = Span(manifest.packs[piece.pack], [Place(number, file.path, 0)])
-            content = span.fetched(store, manifest.domain)
-            yield span.open(span.places[0], content, key, taken(CHUNK))
+            yield _chunk(store, manifest, key, piece.pack, number)
 
 
 def piece(
@@ -129,12 +127,18 @@ def piece(
         for number in range(part.first, part.first + part.count):
             size = pack.chunks[number].size
             if at < end and at + size > begin:
-                span = Span(pack, [Place(number, file.path, at)])
-                content = span.fetched(store, manifest.domain)
-                opened = span.open(span.places[0], content, key, taken(CHUNK))
+                opened = _chunk(store, manifest, key, part.pack, number)
                 found += opened[max(0, begin - at) : max(0, end - at)]
             at += size
     return bytes(found)
+
+
+def _chunk(store: Store, manifest: Manifest, key: DomainKey, pack: int, number: int) -> memoryview:
+    """One, fetched for itself."""
+    place = Place(number, "", 0)
+    span = Span(manifest.packs[pack], [place])
+    content = span.fetched(store, manifest.domain)
+    return span.open(place, content, key, taken(span.size(place)))
 
 
 def origin(store: Store, manifest: Manifest, key: DomainKey) -> bytes:

@@ -40,3 +40,9 @@ class Room:
     def free(self) -> int:
         """Bytes left; never negative."""
         return max(0, self.capacity - self.used)
+
+
+def can_leave_ram(in_ram: int, on_nvme: int, nvme_free: int, store_free: int) -> int:
+    """Bytes of what is parked in RAM that could be on NVMe instead, once some of what is there has
+    made room by going on into the object store."""
+    return min(nvme_free + min(store_free, on_nvme), in_ram)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kybernate.artifacts.chunks import Bytes
-from kybernate.stores.port import Listed, Store
+from kybernate.stores.around import Around
+from kybernate.stores.port import Store
 
 _LOOK_S = 0.2  # between two looks at whether to go on waiting
 
@@ -42,11 +43,13 @@ class Link:
                 self._changed.wait(_LOOK_S)
 
 
-class Yielding:
-    """See `port.Store`. `check` raises where nobody wants to go on waiting."""
+class Yielding(Around):
+    """See `port.Store`; what moves no object gives no way. `check` raises where nobody wants to go
+    on waiting."""
 
     def __init__(self, store: Store, link: Link, check: Callable[[], None] = lambda: None) -> None:
-        self._store, self._link, self._check = store, link, check
+        super().__init__(store)
+        self._link, self._check = link, check
 
     def put(self, key: str, content: Bytes) -> None:
         """As the port says."""
@@ -59,15 +62,3 @@ class Yielding:
         """As the port says."""
         self._link.give_way(self._check)
         return self._store.get(key, offset, size, into)
-
-    def stat(self, key: str) -> Listed:
-        """As the port says; it moves nothing, so it gives no way."""
-        return self._store.stat(key)
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """As the port says, likewise."""
-        return self._store.list(prefix)
-
-    def delete(self, key: str) -> bool:
-        """As the port says, likewise."""
-        return self._store.delete(key)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kybernate.artifacts.chunks import Bytes
-from kybernate.stores.errors import BadKey
+from kybernate.stores.errors import Absent, BadKey
 
 _KEY = re.compile(
     r"(?!.*//)[a-z0-9][a-z0-9._-]{0,254}(?:/[a-z0-9][a-z0-9._-]{0,254}){0,7}", re.ASCII
@@ -70,6 +70,15 @@ def checked_prefix(prefix: str) -> str:
     """The prefix without a `/` at its end. Raises BadKey."""
     stripped = prefix.removesuffix("/")
     return checked(stripped) if stripped else ""
+
+
+def is_there(store: Store, key: str) -> bool:
+    """Whether it has the object. Raises as `Store.stat` does, but for Absent."""
+    try:
+        store.stat(key)
+    except Absent:
+        return False
+    return True
 
 
 def is_below(key: str, prefix: str) -> bool:

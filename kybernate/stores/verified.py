@@ -6,11 +6,12 @@ does not pass is never given out. Pieces of objects cannot be looked at; whoever
 checks their chunks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kybernate.artifacts import names, packs
 from kybernate.artifacts.chunks import Bytes
-from kybernate.stores.port import Listed, Store
+from kybernate.stores.around import Around
+from kybernate.stores.port import Store
 
 Check = Callable[[str, Bytes], None]
 """Of a key and all bytes of its object. Raises Unusable."""
@@ -19,16 +20,16 @@ Check = Callable[[str, Bytes], None]
 def form(key: str, content: Bytes) -> None:
     """What can be told without a domain's key: that a pack is the one its key names. Raises
     Unusable."""
-    parts = key.split("/")
-    if len(parts) == 5 and parts[0] == names.DOMAINS and parts[2] == "packs":
-        packs.check(parts[4], content)
+    if names.is_pack(key):
+        packs.check(key.rpartition("/")[2], content)
 
 
-class Verified:
+class Verified(Around):
     """See `port.Store`."""
 
     def __init__(self, store: Store, check: Check = form) -> None:
-        self._store, self._check = store, check
+        super().__init__(store)
+        self._check = check
 
     def put(self, key: str, content: Bytes) -> None:
         """As the port says. Raises Unusable."""
@@ -43,15 +44,3 @@ class Verified:
         if offset == 0 and size is None:
             self._check(key, found)
         return found
-
-    def stat(self, key: str) -> Listed:
-        """As the port says."""
-        return self._store.stat(key)
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """As the port says."""
-        return self._store.list(prefix)
-
-    def delete(self, key: str) -> bool:
-        """As the port says."""
-        return self._store.delete(key)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from kybernate.artifacts import chunks
+from kybernate.artifacts import chunks, names
 from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.faults import Unusable
@@ -24,10 +24,10 @@ from kybernate.artifacts.manifest import File
 from kybernate.clients.errors import Refused, Retry
 from kybernate.ladder.writing import Writing
 from kybernate.stores import errors as stores
-from kybernate.stores.port import Listed, Store
+from kybernate.stores.around import Around
+from kybernate.stores.port import Store
 from nodeagent.checkpoints import surveying
 from nodeagent.checkpoints.faults import AlreadySealed, NoRoom, NotSealed
-from nodeagent.checkpoints.holdings import is_pack
 from nodeagent.checkpoints.plainly import DRAFT, Plainly
 from nodeagent.checkpoints.sealed import Sealed, Shelf
 from nodeagent.checkpoints.space import FULL, Space
@@ -185,41 +185,24 @@ class Draft:
             raise
 
 
-class _Counted:
+class _Counted(Around):
     """A node's store, of which is known which packs were put. Thread safe."""
 
     def __init__(self, store: Store, room: "_Room") -> None:
-        self._store, self._room = store, room
+        super().__init__(store)
+        self._room = room
         self._lock = threading.Lock()
         self.put_here: set[str] = set()
         self.size = 0
 
     def put(self, key: str, content: Bytes) -> None:
         """As the port says, and raises the store's NoRoom."""
-        if is_pack(key):
+        if names.is_pack(key):
             with self._lock:
                 self._room(len(content))
                 self.put_here.add(key)
                 self.size += len(content)
         self._store.put(key, content)
-
-    def get(
-        self, key: str, offset: int = 0, size: int | None = None, into: memoryview | None = None
-    ) -> memoryview:
-        """As the port says."""
-        return self._store.get(key, offset, size, into)
-
-    def stat(self, key: str) -> Listed:
-        """As the port says."""
-        return self._store.stat(key)
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """As the port says."""
-        return self._store.list(prefix)
-
-    def delete(self, key: str) -> bool:
-        """As the port says."""
-        return self._store.delete(key)
 
 
 class _Room(Protocol):

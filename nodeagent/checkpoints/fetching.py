@@ -7,19 +7,18 @@ Rule: packs that are here already do not come again; so what was interrupted goe
 waits for a checkpoint uses it while it comes: what it needs first is waited for, the rest follows.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from kybernate.artifacts import names
-from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.faults import DAMAGE, Unusable
 from kybernate.artifacts.packs import Pack
 from kybernate.ladder import carrying, copying, reading
 from kybernate.ladder.progress import Course, Progress
 from kybernate.ladder.reading import Opened
 from kybernate.model.checkpoint import Fingerprint, Flaw
-from kybernate.stores.port import Listed
+from kybernate.stores.around import Around
 from kybernate.stores.port import Store as Far
 from nodeagent.checkpoints.sealed import Sealed
 from nodeagent.checkpoints.store import Store, admit
@@ -124,11 +123,13 @@ def fetch(
         return incoming.settle(), sum(pack.size for pack in missing)
 
 
-class Nearby:
-    """A node's store, some objects of which are on their way: see `port.Store`."""
+class Nearby(Around):
+    """A node's store, some objects of which are on their way: see `port.Store`. What is listed is
+    there."""
 
     def __init__(self, store: Far, coming: Mapping[str, Future[None]]) -> None:
-        self._store, self._coming = store, coming
+        super().__init__(store)
+        self._coming = coming
 
     def get(
         self, key: str, offset: int = 0, size: int | None = None, into: memoryview | None = None
@@ -136,20 +137,4 @@ class Nearby:
         """As the port says, once it is there. Raises what bringing it raised."""
         if (coming := self._coming.get(key)) is not None:
             coming.result()
-        return self._store.get(key, offset, size, into)
-
-    def put(self, key: str, content: Bytes) -> None:
-        """As the port says."""
-        self._store.put(key, content)
-
-    def stat(self, key: str) -> Listed:
-        """As the port says, of what is there."""
-        return self._store.stat(key)
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """As the port says, of what is there."""
-        return self._store.list(prefix)
-
-    def delete(self, key: str) -> bool:
-        """As the port says."""
-        return self._store.delete(key)
+        return super().get(key, offset, size, into)

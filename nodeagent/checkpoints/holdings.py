@@ -217,7 +217,7 @@ class Holdings:
 
     def _there(self) -> dict[str, int]:
         found = self._store.list(names.DOMAINS)
-        return {one.key: one.size for one in found if is_pack(one.key)}
+        return {one.key: one.size for one in found if names.is_pack(one.key)}
 
     def _forget_writers(self) -> None:
         """What those before us were about to name, or to collect (docs/decisions/0021)."""
@@ -242,9 +242,3 @@ def _note_of(pack: str) -> str:
 def _pack_of(note: str) -> str:
     _, domain, name = note.split("/")
     return names.pack_key(domain, name)
-
-
-def is_pack(key: str) -> bool:
-    """Whether it stands where a pack does."""
-    parts = key.split("/")
-    return len(parts) == 5 and parts[0] == names.DOMAINS and parts[2] == "packs"

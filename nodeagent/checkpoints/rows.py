@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from kybernate.artifacts import manifest as manifests
-from kybernate.artifacts.facts import Facts
 from kybernate.artifacts.v0 import VERSION
 from kybernate.clients.errors import Refused, Retry
 from kybernate.ladder import carrying
@@ -34,20 +33,8 @@ def of_store(store: Store) -> Reader:
     return lambda: ((Tier.NVME, artifact_of(sealed)) for sealed in store.all())
 
 
-class Described(Protocol):
+class Described(carrying.Described, Protocol):
     """What manifests of every format say."""
-
-    @property
-    def namespace(self) -> str:
-        """Of its GpuCheckpoint."""
-
-    @property
-    def name(self) -> str:
-        """Of its GpuCheckpoint."""
-
-    @property
-    def facts(self) -> Facts:
-        """What whoever sealed it knew."""
 
     @property
     def size(self) -> int:
