@@ -10,6 +10,7 @@ container may come at any time; it comes stopped, so nothing of it runs before i
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kybernate.artifacts.chunks import Bytes
 from kybernate.artifacts.facts import GpuPart
 from kybernate.clients.errors import Refused, Retry
 from nodeagent.checkpoints import layers
@@ -67,8 +68,6 @@ def finish(story: Story, images: ProcessImages) -> Record:
     return story.mark(Mark.PARKED, gpu_state="")
 
 
-def _checked(sealed: Sealed, part: GpuPart) -> Iterator[bytes]:
+def _checked(sealed: Sealed, part: GpuPart) -> Iterator[Bytes]:
     """Its bytes, each chunk checked before it is given. Raises Unusable, and what the disk says."""
-    if part.layered:
-        return layers.read(sealed, part)
-    return (bytes(chunk) for chunk in sealed.read(part.path))
+    return layers.read(sealed, part) if part.layered else sealed.read(part.path)

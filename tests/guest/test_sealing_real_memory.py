@@ -154,8 +154,9 @@ class Stage:
         return value
 
     def kill(self):
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid:  # 0 would be us, and all that run beside us
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def story(self, record, card):
@@ -233,8 +234,11 @@ def test_a_workload_is_sealed_and_another_machine_wakes_it_with_all_it_had(stage
     stage.pid = 0
     story = stage.story(stage.record("b", Mark.WAKING), OTHER)
     wake.fill(story, sealed)
-    wake.prepare(story, stage.images, sealed, stage.folder / "bundle")
-    stage.pid = stage.images.restore(sealed.path(seal.IMAGE), stage.folder / "pid")
+    image = stage.folder / "image"
+    image.mkdir()
+    sealed.take_out(seal.IMAGE, image)
+    wake.prepare(story, stage.images, sealed, image, stage.folder / "bundle")
+    stage.pid = stage.images.restore(image, stage.folder / "pid")
     made = replace(story.record, pid=stage.pid, pid_started=processes.started(stage.pid) or 0)
     woken = wake.finish(stage.story(made, OTHER), stage.images)
     assert woken.mark is Mark.PARKED
